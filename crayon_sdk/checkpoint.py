@@ -1,0 +1,252 @@
+"""`Correction`: a corrected model with everything that one must know about it.
+
+On disk it is a plain timm folder (``config.json`` and ``model.safetensors``) that needs
+nothing of ours, with ``crayon.json`` and ``answers.jsonl`` beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.errors import FileFormatError, MismatchError, OutputError
+from crayon_sdk.evaluation import Evaluation
+from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
+from crayon_sdk.functional.neurons import prune_neurons
+from crayon_sdk.loading import load_model
+from crayon_sdk.models import Provenance, SplitModel, borrowed
+from crayon_sdk.timm_config import is_timm, timm_config
+
+__all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
+
+_FORMAT = "crayon-correction"
+_VERSION = 1
+
+
+class CorrectionRecord(BaseModel):
+    """What one correction did, in plain values.
+
+    Attributes:
+        method: "attention" or "pruning".
+        settings: All settings of the corrector.
+        history: One entry per epoch.
+        counts: How many samples, answers, neurons took part or were left out.
+        pruned_neurons: Neurons that are cut in the result, from this correction or one before.
+        original: Fingerprint of the model that was corrected.
+        corrected: Fingerprint of the result.
+        dataset: Fingerprint of the data set.
+        maps: Fingerprint of the reference maps; empty without.
+        answers: Fingerprint of the answers.
+        simulated: Whether any answer was simulated.
+        skipped: Ids of samples that were left out, with the reason.
+        seconds: Wall-clock time of the correction.
+        created: When it ended (ISO 8601, UTC).
+        versions: Versions of the software.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    settings: dict[str, Any]
+    history: tuple[dict[str, Any], ...]
+    counts: dict[str, int]
+    pruned_neurons: tuple[int, ...] = ()
+    original: str
+    corrected: str
+    dataset: str
+    maps: str = ""
+    answers: str
+    simulated: bool
+    skipped: dict[str, str] = {}
+    seconds: float
+    created: str
+    versions: dict[str, str]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide about numbers.
+
+    Example:
+        >>> sorted(versions())[:3]
+        ['captum', 'crayon-sdk', 'python']
+    """
+    names = ("crayon-sdk", "torch", "torchvision", "timm", "captum", "safetensors")
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The result of a corrector.
+
+    Attributes:
+        model: The corrected model in eval mode; hand it to the next corrector to go on.
+        record: What was done.
+        parents: Records of the corrections before this one, oldest first.
+        answers: All answers behind this correction and its parents.
+        before: How the model did on ``evaluate_on`` before; ``None`` without.
+        after: How the corrected model does on it.
+    """
+
+    model: SplitModel
+    record: CorrectionRecord
+    parents: tuple[CorrectionRecord, ...] = ()
+    answers: AnnotationSet = field(default_factory=AnnotationSet, repr=False)
+    before: Evaluation | None = field(default=None, repr=False)
+    after: Evaluation | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        records = tuple(record.model_dump(mode="json") for record in (*self.parents, self.record))
+        answers = tuple(answer.model_dump(mode="json") for answer in self.answers)
+        self.model.provenance = Provenance(records, answers)
+
+    @property
+    def history(self) -> tuple[dict[str, Any], ...]:
+        """One entry per epoch of this correction."""
+        return self.record.history
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write a timm checkpoint that loads without this package.
+
+        The folder is written to the side, loaded back with plain timm, its logits
+        are compared, and only then does it take its name.
+
+        Args:
+            folder: The folder to make.
+            overwrite: Replace it when it exists, in one step.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OutputExistsError: It exists and ``overwrite`` is false.
+            OutputError: It cannot be written, or what was written does not
+                give the same logits; nothing was changed then.
+        """
+
+        def fill(fresh: Path) -> None:
+            write_tensors(fresh / "model.safetensors", self.model.plain_state_dict(), {"format": "pt"})
+            if is_timm(self.model):
+                write_json(fresh / "config.json", timm_config(self.model))
+            self.answers.save(fresh / "answers.jsonl")
+            write_json(fresh / "crayon.json", self._manifest())
+            _check_loads_back(fresh, self.model)
+
+        new_folder(folder, fill, overwrite=overwrite)
+        return Path(folder)
+
+    def _manifest(self) -> dict[str, Any]:
+        evaluations = {"before": self.before, "after": self.after}
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "architecture": self.model.architecture,
+            "fingerprint": self.model.fingerprint,
+            "class_names": list(self.model.class_names),
+            "preprocessing": self.model.preprocessing.to_dict(),
+            "load": 'timm.create_model("local-dir:FOLDER", pretrained=True)'
+            if is_timm(self.model)
+            else "build the architecture yourself and load model.safetensors into it",
+            "record": self.record.model_dump(mode="json"),
+            "parents": [parent.model_dump(mode="json") for parent in self.parents],
+            "evaluations": {name: found.to_dict() for name, found in evaluations.items() if found is not None},
+        }
+
+
+def _check_loads_back(folder: Path, model: SplitModel) -> None:
+    """Compare the logits of what was written with those of the model, on fixed noise."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
+    if is_timm(model):
+        loaded = load_model(f"local-dir:{folder}").to(torch.float32)
+    else:
+        from safetensors.torch import load_file
+
+        loaded = model.copy()
+        loaded.model.load_state_dict(_with_masks(loaded, load_file(str(folder / "model.safetensors"))))
+        loaded = loaded.to("cpu", torch.float32)
+    expected = model.copy().to("cpu", torch.float32)
+    with borrowed(loaded, torch.device("cpu")), borrowed(expected, torch.device("cpu")), torch.no_grad():
+        found, wanted = loaded(images), expected(images)
+    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise OutputError(
+            f"the checkpoint was not written: loaded back with timm, {model.architecture} gives other logits than the "
+            "model in memory. It was probably changed after timm made it (layers replaced, model_args lost); "
+            "make it with timm.create_model(..., the same arguments) and load the weights into it"
+        )
+
+
+def _with_masks(model: SplitModel, plain: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Turn plain names into those of a pruned classifier where there is one."""
+    state = dict(plain)
+    for name, tensor in model.model.state_dict().items():
+        if name.endswith("weight_mask"):
+            stem = name.removesuffix("_mask")
+            state |= {f"{stem}_orig": state.pop(stem), name: tensor}
+    return state
+
+
+def load_correction(folder: str | os.PathLike[str]) -> Correction:
+    """Read back what [`Correction.save`][crayon_sdk.checkpoint.Correction.save] wrote.
+
+    Pruned neurons are pruned again, so that a further correction leaves them so.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The correction, with answers, settings and history.
+
+    Raises:
+        FileFormatError: A file is missing, broken or of another kind.
+        ModelLoadError: The weights cannot be loaded.
+        MismatchError: The weights are not those that were saved.
+    """
+    place = Path(folder)
+    if not (place / "crayon.json").is_file():
+        raise FileFormatError(
+            f"no crayon.json in {str(place)!r}: it is not a correction; load_model(...) loads a plain checkpoint"
+        )
+    manifest = read_json(place / "crayon.json")
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise FileFormatError(f"{str(place / 'crayon.json')!r} is not the crayon.json of a correction")
+    if manifest.get("version") != _VERSION:
+        raise FileFormatError(
+            f"{str(place)!r} was written in version {manifest.get('version')!r} of the format, "
+            f"this crayon-sdk reads version {_VERSION}; upgrade crayon-sdk"
+        )
+    try:
+        record = CorrectionRecord.model_validate(manifest["record"])
+        parents = tuple(CorrectionRecord.model_validate(parent) for parent in manifest["parents"])
+        evaluations = {name: Evaluation.from_dict(found) for name, found in manifest["evaluations"].items()}
+        fingerprint, class_names = manifest["fingerprint"], manifest["class_names"]
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise FileFormatError(f"{str(place / 'crayon.json')!r} is incomplete or altered: {detail}") from error
+    model = load_model(f"local-dir:{place}", class_names=class_names or None)
+    if model.fingerprint != fingerprint:
+        raise MismatchError(
+            f"the weights in {str(place)!r} are not those that crayon.json describes "
+            f"(fingerprint {model.fingerprint[:12]}, expected {fingerprint[:12]}); one of the two was replaced"
+        )
+    if record.pruned_neurons:
+        keep = torch.ones(model.num_neurons, dtype=torch.bool)
+        keep[list(record.pruned_neurons)] = False
+        prune_neurons(model.classifier, keep)
+    answers = AnnotationSet.load(place / "answers.jsonl")
+    return Correction(model, record, parents, answers, evaluations.get("before"), evaluations.get("after"))

@@ -1,0 +1,239 @@
+"""`AttentionCorrector`: guide the saliency maps of a model with yes/no answers (CRAYON-Attention)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from crayon_sdk import presets
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.checkpoint import Correction
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.explainer import check_target
+from crayon_sdk.fitting import Fit
+from crayon_sdk.functional.losses import guidance_loss
+from crayon_sdk.functional.saliency import logits_and_grad_cam, normalize_maps
+from crayon_sdk.guidance import Guidance, current_targets, guidance_answers, guidance_of
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.models import SplitModel, as_split_model, resolve_device, resolve_precision
+from crayon_sdk.pixels import PixelCache
+from crayon_sdk.relevance import Rule
+from crayon_sdk.resume import RunFile
+from crayon_sdk.settings import AttentionSettings
+from crayon_sdk.training import BatchLoss, train
+
+__all__ = ["AttentionCorrector"]
+
+_log = logging.getLogger(__name__)
+
+
+class AttentionCorrector:
+    """CRAYON-Attention: train a copy of a model so that it looks where people said yes.
+
+    The loss is Eq. 4 of the paper: cross entropy, plus ``alpha`` times the mean
+    attention outside the relevant maps (Eq. 1), plus ``beta`` times the mean attention
+    inside the irrelevant ones (Eq. 2). The defaults decay the learning rate and
+    average the weights, which makes the last epoch as good as any; the published
+    settings are in [`from_preset`][crayon_sdk.corrector.AttentionCorrector.from_preset].
+
+    Args:
+        model: A `SplitModel`, timm model, or the model of a `Correction`. It is not changed.
+        alpha: Weight of the relevant term, not negative.
+        beta: Weight of the irrelevant term, not negative.
+        area_normalized: Divide each term by its area, so that alpha and beta do not
+            depend on the resolution of the map.
+        epochs: Passes over the data set.
+        batch_size: Pictures per step.
+        lr: Peak learning rate.
+        weight_decay: L2 penalty.
+        optimizer: "adam", "adamw" or "sgd".
+        momentum: Of "sgd".
+        scheduler: "cosine", "none" or "step".
+        warmup_epochs: Epochs of rising learning rate at the start.
+        step_epochs: With "step": epochs between two falls.
+        step_factor: With "step": factor of each fall.
+        average_decay: Decay of the moving average of the weights; 0 keeps the last ones.
+        clip_norm: Largest norm of the gradient; 0 does not clip.
+        target: Whose evidence the map in training shows; the same as in the explainer.
+        zero_maps: "skip" or "keep" samples whose reference map has no evidence.
+        batch_norm: "train" or "frozen" batch statistics.
+        answer_rule: From votes to relevance: "unanimous", "majority" or "share".
+        keep: "last", or "best": the epoch with the best ``evaluate_on`` (worst group
+            with group columns, else worst class).
+        device: "auto" or a torch device.
+        precision: "auto", "float32" or "bfloat16" (of the trunk).
+        seed: Of everything random.
+        checkpoint_dir: Where the state is kept; a run that was stopped continues there.
+
+    Raises:
+        SettingsError: A setting is out of range.
+        UnsupportedModelError: The model has no feature map.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        alpha: float = 1e5,
+        beta: float = 1e5,
+        area_normalized: bool = True,
+        epochs: int = 10,
+        batch_size: int = 64,
+        lr: float = 1e-4,
+        weight_decay: float = 1e-4,
+        optimizer: str = "adam",
+        momentum: float = 0.9,
+        scheduler: str = "cosine",
+        warmup_epochs: float = 1.0,
+        step_epochs: int = 1,
+        step_factor: float = 0.1,
+        average_decay: float = 0.98,
+        clip_norm: float = 0.0,
+        target: str | int = "label",
+        zero_maps: str = "skip",
+        batch_norm: str = "train",
+        answer_rule: Rule = "unanimous",
+        keep: str = "last",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        seed: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.model = as_split_model(model)
+        self.settings = AttentionSettings(
+            alpha=alpha,
+            beta=beta,
+            area_normalized=area_normalized,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            momentum=momentum,
+            scheduler=scheduler,
+            warmup_epochs=warmup_epochs,
+            step_epochs=step_epochs,
+            step_factor=step_factor,
+            average_decay=average_decay,
+            clip_norm=clip_norm,
+            target=check_target(target, self.model.num_classes),
+            zero_maps=zero_maps,
+            batch_norm=batch_norm,
+            answer_rule=answer_rule,
+            keep=keep,
+            seed=seed,
+        )
+        self.device = resolve_device(device, self.model.device)
+        self.autocast = resolve_precision(precision, self.device)
+        self.checkpoint_dir = checkpoint_dir
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str,
+        model: nn.Module,
+        *,
+        after_pruning: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        seed: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> AttentionCorrector:
+        """Take the settings of the published runs.
+
+        Args:
+            name: "waterbirds", "biased-celeba" or "backgrounds".
+            model: The model to correct.
+            after_pruning: The settings for a model that was pruned before.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            seed: Of everything random.
+            checkpoint_dir: Where the state is kept.
+
+        Raises:
+            SettingsError: There is no such preset.
+        """
+        table = presets.AFTER_PRUNING if after_pruning else presets.ATTENTION
+        corrector = cls(model, device=device, precision=precision, checkpoint_dir=checkpoint_dir)
+        corrector.settings = replace(presets.preset(table, name), seed=seed)
+        return corrector
+
+    def fit(
+        self,
+        dataset: ImageDataset,
+        maps: SaliencyMaps,
+        answers: AnnotationSet,
+        evaluate_on: ImageDataset | None = None,
+        *,
+        strict: bool = True,
+    ) -> Correction:
+        """Correct a copy of the model.
+
+        Args:
+            dataset: The training set; all of it counts in the cross entropy.
+            maps: The maps that were answered, of this or of another model.
+            answers: Answers about those maps; answers about neurons are not used here.
+            evaluate_on: Measured after every epoch; not used for training.
+            strict: Refuse answers for unknown samples or other maps; else drop and count them.
+
+        Returns:
+            The corrected model and the record of what was done.
+
+        Raises:
+            AnswerError: No answer can guide anything.
+            MismatchError: Answers, maps and data set do not belong together, or
+                ``checkpoint_dir`` holds another run.
+            NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
+                the weights from before.
+        """
+        used = guidance_answers(answers, maps, dataset, strict=strict)
+        fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
+        identity = fit.identity("attention", maps=maps.fingerprint, answers=used.fingerprint)
+        file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
+        rule, zero_maps = self.settings.answer_rule, self.settings.zero_maps
+        with PixelCache(dataset, fit.model.preprocessing, device=self.device) as cache:
+            guidance = guidance_of(dataset, maps, used, fit.map_size(cache), rule=rule, zero_maps=zero_maps)
+            _log.info("guidance: %s", dict(guidance.counts))
+            loss = self._loss(fit.model, cache, dataset.labels.to(self.device), guidance.to(self.device))
+            with fit.training(frozen_norm=self.settings.batch_norm == "frozen"):
+                history = train(
+                    fit.model,
+                    loss,
+                    len(dataset),
+                    self.settings,
+                    file=file,
+                    on_epoch=None if evaluate_on is None else fit.measure,
+                    keep_best=self.settings.keep == "best",
+                    doing="guiding attention",
+                )
+        counts = dict(guidance.counts) | {"dropped_answers": used.dropped}
+        return fit.finish("attention", history, used, counts, maps=maps.fingerprint)
+
+    def _loss(self, model: SplitModel, cache: PixelCache, labels: Tensor, guidance: Guidance) -> BatchLoss:
+        settings = self.settings
+        num_relevant, num_irrelevant = guidance.counts["relevant"], guidance.counts["irrelevant"]
+
+        def loss(batch: Tensor) -> dict[str, Tensor]:
+            rows = batch.to(self.device)
+            features = model.features(cache.get(batch), autocast=self.autocast)
+            targets = current_targets(settings.target, labels[rows])
+            logits, cams = logits_and_grad_cam(features, model.head, targets, create_graph=True)
+            prediction = nn.functional.cross_entropy(logits, labels[rows], reduction="sum")
+            guiding = guidance_loss(
+                normalize_maps(cams),
+                guidance.reference[rows],
+                guidance.relevant[rows],
+                guidance.irrelevant[rows],
+                alpha=settings.alpha,
+                beta=settings.beta,
+                num_relevant=num_relevant,
+                num_irrelevant=num_irrelevant,
+                area_normalized=settings.area_normalized,
+            )
+            return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding}
+
+        return loss

@@ -1,0 +1,118 @@
+"""Every exception this package raises on purpose.
+
+```
+CrayonError
+├── SettingsError (also ValueError)      a setting or an argument out of its range
+├── UnsupportedModelError                the model has no (N, C, h, w) features or no linear classifier
+├── ModelLoadError                       a model that cannot be found or read
+├── DataError                            images, labels, masks or tables of a data set
+├── AnswerError                          answers that are malformed or do not fit
+├── FileFormatError                      a file that is truncated, corrupt or of another kind
+├── MismatchError                        two inputs that were not made for each other
+├── TrainingError                        training could not go on
+│   └── NonFiniteLossError               the loss became NaN or infinite
+├── OutputError                          something could not be written
+│   └── OutputExistsError                the target exists and ``overwrite`` was not asked for
+└── MissingExtraError (also ImportError) an optional dependency is not installed
+```
+
+A message says what was expected, what came, and what to do about it. Catching
+`CrayonError` catches them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "AnswerError",
+    "CrayonError",
+    "DataError",
+    "FileFormatError",
+    "MismatchError",
+    "MissingExtraError",
+    "ModelLoadError",
+    "NonFiniteLossError",
+    "OutputError",
+    "OutputExistsError",
+    "SettingsError",
+    "TrainingError",
+    "UnsupportedModelError",
+]
+
+
+class CrayonError(Exception):
+    """Base class of every error that crayon-sdk raises on purpose."""
+
+
+class SettingsError(CrayonError, ValueError):
+    """A setting or an argument lies outside its range."""
+
+
+class UnsupportedModelError(CrayonError):
+    """The model has no (N, C, h, w) features, or no linear layer at its end."""
+
+
+class ModelLoadError(CrayonError):
+    """A model could not be found, or its files could not be read."""
+
+
+class DataError(CrayonError):
+    """Images, labels, masks or the table of a data set are not usable."""
+
+
+class AnswerError(CrayonError):
+    """Answers are malformed, or do not fit what they are used with."""
+
+
+class FileFormatError(CrayonError):
+    """A file is truncated, corrupt, or not of the kind that was expected."""
+
+
+class MismatchError(CrayonError):
+    """Two inputs were not made for each other (other ids, another model)."""
+
+
+class TrainingError(CrayonError):
+    """Training could not go on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became NaN or infinite.
+
+    Attributes:
+        step: Number of optimizer steps that were completed before it.
+        epoch: Epoch (from 0) in which it happened.
+        model: The model with the weights from before that step, when a corrector was at work.
+    """
+
+    model: object = None
+
+    def __init__(self, message: str, *, step: int, epoch: int) -> None:
+        super().__init__(message)
+        self.step = step
+        self.epoch = epoch
+
+
+class OutputError(CrayonError):
+    """Something could not be written: no permission, no space, no such place."""
+
+
+class OutputExistsError(OutputError):
+    """The target exists already and ``overwrite=True`` was not given."""
+
+
+class MissingExtraError(CrayonError, ImportError):
+    """An optional dependency is not installed; the message names the extra."""
+
+
+def first_few(items: Iterable[object], limit: int = 5) -> str:
+    """List the first ``limit`` items and count the rest.
+
+    >>> first_few(["a", "b", "c"], limit=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = list(items)
+    text = ", ".join(repr(item) for item in shown[:limit])
+    rest = len(shown) - limit
+    return f"{text} and {rest} more" if rest > 0 else text

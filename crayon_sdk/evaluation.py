@@ -1,0 +1,304 @@
+"""`evaluate`: group accuracies, and the two numbers that papers compare."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import DataError, FileFormatError, SettingsError
+from crayon_sdk.files import read_json, write_json
+from crayon_sdk.functional import metrics
+from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.inference import check_labels, predict
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.models import as_split_model, borrowed, resolve_device, resolve_precision
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Evaluation", "GroupResult", "background_gap", "energy_inside", "evaluate", "evaluation_of"]
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """One group of an evaluation.
+
+    Attributes:
+        name: Class and attribute values, such as "waterbird/land".
+        correct: Samples that were classified rightly.
+        total: Samples in the group.
+        weight: Samples of the group in the training set; ``None`` when none was given.
+    """
+
+    name: str
+    correct: int
+    total: int
+    weight: int | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """Share that was right, in [0, 1]; NaN without samples."""
+        return self.correct / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the accuracy; (0, 1) without samples."""
+        return metrics.wilson_interval(self.correct, self.total) if self.total else (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model does on a data set.
+
+    Without group columns the groups are the classes.
+
+    Attributes:
+        groups: Per group, in a stable order.
+        predictions: Predicted class index by sample id.
+        grouped: Whether the data set had group columns.
+        skipped: Ids of samples that the data set left out.
+
+    Example:
+        >>> groups = (GroupResult("cat", 9, 10, 90), GroupResult("dog", 1, 10, 10))
+        >>> result = Evaluation(groups)
+        >>> result.worst_group, result.mean_group, round(result.weighted_mean, 2)
+        (0.1, 0.5, 0.82)
+    """
+
+    groups: tuple[GroupResult, ...]
+    predictions: Mapping[str, int] = field(default_factory=dict, repr=False)
+    grouped: bool = True
+    skipped: tuple[str, ...] = ()
+
+    def _accuracies(self) -> Tensor:
+        return torch.tensor([group.accuracy for group in self.groups], dtype=torch.float64)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all samples that was right."""
+        return sum(group.correct for group in self.groups) / sum(group.total for group in self.groups)
+
+    @property
+    def worst_group(self) -> float:
+        """Worst-group accuracy (WGA), in [0, 1]."""
+        return metrics.worst_group(self._accuracies())
+
+    @property
+    def mean_group(self) -> float:
+        """Mean-group accuracy (MGA): unweighted, in [0, 1]."""
+        return metrics.mean_group(self._accuracies())
+
+    @property
+    def weighted_mean(self) -> float:
+        """Mean over groups weighted by their sizes in training; NaN when no training set was given."""
+        if any(group.weight is None for group in self.groups):
+            return math.nan
+        weights = torch.tensor([group.weight or 0 for group in self.groups])
+        return metrics.weighted_mean(self._accuracies(), weights)
+
+    def summary(self) -> dict[str, float]:
+        """The numbers that one compares, by name; what is not known is left out."""
+        numbers = {
+            "worst_group": self.worst_group,
+            "mean_group": self.mean_group,
+            "weighted_mean": self.weighted_mean,
+            "accuracy": self.accuracy,
+        }
+        return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with everything in it."""
+        return {
+            "summary": self.summary(),
+            "grouped": self.grouped,
+            "groups": [asdict(group) for group in self.groups],
+            "skipped": list(self.skipped),
+            "predictions": dict(self.predictions),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a JSON file.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Evaluation:
+        """Read what [`save`][crayon_sdk.evaluation.Evaluation.save] wrote.
+
+        Raises:
+            FileFormatError: It is not such a file.
+        """
+        try:
+            return cls.from_dict(read_json(path))
+        except (KeyError, TypeError) as error:
+            raise FileFormatError(f"{os.fspath(path)!r} is not an evaluation: {error!r} is missing or wrong") from error
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
+        """Make it again from what [`to_dict`][crayon_sdk.evaluation.Evaluation.to_dict] gave."""
+        groups = tuple(GroupResult(**group) for group in values["groups"])
+        return cls(groups, dict(values["predictions"]), values["grouped"], tuple(values["skipped"]))
+
+    def table(self, title: str = "Accuracy by group") -> Table:
+        """A rich table for the terminal."""
+        from rich.table import Table
+
+        table = Table(title=title)
+        table.add_column("group")
+        for name in ("n", "accuracy %", "95 % interval"):
+            table.add_column(name, justify="right")
+        for group in self.groups:
+            low, high = group.interval
+            table.add_row(
+                group.name, str(group.total), _per_cent(group.accuracy), f"{100 * low:.1f} - {100 * high:.1f}"
+            )
+        table.add_section()
+        names = ("worst group (WGA)", "mean group (MGA)", "training-weighted mean", "all samples")
+        values = (self.worst_group, self.mean_group, self.weighted_mean, self.accuracy)
+        for name, value in zip(names, values, strict=True):
+            if not math.isnan(value):
+                table.add_row(name, "", _per_cent(value), "")
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=100, no_color=True, color_system=None)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()
+
+
+def _per_cent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    train: ImageDataset | None = None,
+    batch_size: int = 64,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+) -> Evaluation:
+    """Measure a model in every group of a data set.
+
+    Args:
+        model: A `SplitModel` or timm model; it comes back as it was.
+        dataset: What to measure on.
+        train: The training set, whose group sizes weigh the weighted mean.
+        batch_size: Pictures at a time.
+        device: "auto" or a torch device.
+        precision: "auto", "float32" or "bfloat16" (of the trunk).
+
+    Returns:
+        Accuracies, predictions, and what was skipped.
+
+    Raises:
+        DataError: A picture cannot be read, or there are none.
+        SettingsError: The data set has more classes than the model.
+
+    Example:
+        >>> from crayon_sdk import load_model
+        >>> pictures = [(torch.rand(3, 160, 160), index % 2) for index in range(4)]
+        >>> model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2)
+        >>> evaluate(model, ImageDataset.from_torch(pictures)).groups[0].total
+        2
+    """
+    split = as_split_model(model)
+    check_labels(dataset, split)
+    place = resolve_device(device, split.device)
+    autocast = resolve_precision(precision, place)
+    with borrowed(split, place):
+        logits = predict(split, dataset, device=place, autocast=autocast, batch_size=batch_size)
+    return evaluation_of(logits.argmax(dim=1), dataset, train)
+
+
+def evaluation_of(predicted: Tensor, dataset: ImageDataset, train: ImageDataset | None = None) -> Evaluation:
+    """Turn predicted classes (N,) into an evaluation."""
+    groups, names = dataset.group_index()
+    correct = torch.bincount(groups, weights=(predicted == dataset.labels).double(), minlength=len(names)).long()
+    totals = torch.bincount(groups, minlength=len(names))
+    weights: list[int | None] = [None] * len(names)
+    if train is not None:
+        if train.group_names != dataset.group_names:
+            raise SettingsError(
+                f"expected a training set with the group columns {dataset.group_names}, got {train.group_names}"
+            )
+        labels = train.group_labels
+        weights = [labels.count(name) for name in names]
+    rows = zip(names, correct.tolist(), totals.tolist(), weights, strict=True)
+    return Evaluation(
+        groups=tuple(GroupResult(*row) for row in rows),
+        predictions=dict(zip(dataset.ids, predicted.tolist(), strict=True)),
+        grouped=bool(dataset.group_names),
+        skipped=tuple(sample.id for sample in dataset.skipped),
+    )
+
+
+def background_gap(
+    model: nn.Module,
+    mixed_same: ImageDataset,
+    mixed_rand: ImageDataset,
+    *,
+    batch_size: int = 64,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+) -> float:
+    """BG-Gap of the Backgrounds Challenge, from its two data sets.
+
+    Args:
+        model: The model to measure.
+        mixed_same: Objects on backgrounds of their own class.
+        mixed_rand: The same objects on backgrounds of random classes.
+        batch_size: Pictures at a time.
+        device: "auto" or a torch device.
+        precision: "auto", "float32" or "bfloat16" (of the trunk).
+
+    Returns:
+        accuracy(Mixed-Same) - accuracy(Mixed-Rand), in [-1, 1].
+    """
+    settings = {"batch_size": batch_size, "device": device, "precision": precision}
+    same, rand = (evaluate(model, data, **settings).accuracy for data in (mixed_same, mixed_rand))  # type: ignore[arg-type]
+    return metrics.background_gap(same, rand)
+
+
+def energy_inside(maps: SaliencyMaps, dataset: ImageDataset) -> dict[str, float]:
+    """Share of every map's energy that lies on the object.
+
+    Args:
+        maps: Maps of samples of the data set.
+        dataset: Has object masks.
+
+    Returns:
+        Share in [0, 1] by sample id; samples without mask or evidence are left out.
+
+    Raises:
+        DataError: The data set has no masks.
+        SettingsError: It is not known how the pictures were cropped.
+    """
+    if not dataset.has_masks:
+        raise DataError("the energy inside the object needs object masks; the data set has none (masks=, mask_column=)")
+    geometry = maps.preprocessing or dataset.preprocessing
+    if geometry is None:
+        raise SettingsError(
+            "it is not known how the pictures were cropped; give the data set the preprocessing: "
+            "dataset.with_preprocessing(model.preprocessing)"
+        )
+    found = {}
+    for position, sample in enumerate(maps.ids):
+        if maps.evidence[position] and dataset.mask(sample) is not None:
+            cover = resize_maps(dataset.mask_tensor(sample, geometry)[None], maps.size)
+            found[sample] = float(metrics.energy_inside(maps.values[position][None], cover))
+    return found

@@ -1,0 +1,242 @@
+"""`Explainer`: a map for every picture, patches for every neuron."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+from crayon_sdk.data import ImageDataset, effective_preprocessing
+from crayon_sdk.errors import SettingsError
+from crayon_sdk.functional import neurons as neuron_functions
+from crayon_sdk.functional.saliency import has_evidence, normalize_maps, weighted_activation
+from crayon_sdk.inference import check_labels, stream_features
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.models import SplitModel, as_split_model, borrowed, resolve_device, resolve_precision
+from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.pixels import Workers
+
+__all__ = ["Explainer"]
+
+_log = logging.getLogger(__name__)
+
+
+class _CaptumHead(nn.Module):
+    """The head with a layer in front for captum to attribute to."""
+
+    def __init__(self, split: SplitModel) -> None:
+        super().__init__()
+        self.split = split
+        self.features = nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.split.head(self.features(features))
+
+
+class Explainer:
+    """Makes the pictures that people answer about.
+
+    Maps come from captum's Grad-CAM over the head; the trunk runs without a
+    gradient, so explaining costs a forward pass. The model is used in eval mode
+    and comes back as it was.
+
+    Args:
+        model: A `SplitModel`, a timm model, or what `load_model` gives.
+        target: Whose evidence a map shows: "label" (the true class), "predicted",
+            or the index of one class.
+        batch_size: Pictures at a time.
+        device: "auto" (a GPU when there is one), or a torch device.
+        precision: "auto" (bfloat16 for the trunk on GPUs that have it), "float32" or "bfloat16".
+        num_workers: Processes that decode pictures; "auto" picks by size.
+
+    Raises:
+        SettingsError: A setting is out of range.
+        UnsupportedModelError: The model has no feature map.
+
+    Example:
+        >>> from crayon_sdk import ImageDataset, load_model
+        >>> pictures = [(torch.rand(3, 160, 160), index % 2) for index in range(4)]
+        >>> model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2)
+        >>> Explainer(model).explain(ImageDataset.from_torch(pictures)).size
+        (5, 5)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        target: str | int = "label",
+        batch_size: int = 64,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        num_workers: Workers = "auto",
+    ) -> None:
+        self.model = as_split_model(model)
+        self.target = check_target(target, self.model.num_classes)
+        if batch_size < 1:
+            raise SettingsError(f"expected batch_size >= 1, got {batch_size}")
+        self.batch_size = batch_size
+        self.device = resolve_device(device, self.model.device)
+        self.autocast = resolve_precision(precision, self.device)
+        self.num_workers = num_workers
+
+    def explain(self, dataset: ImageDataset) -> SaliencyMaps:
+        """Make the map of every sample.
+
+        Args:
+            dataset: What to explain.
+
+        Returns:
+            Maps in the order of the data set.
+
+        Raises:
+            DataError: A picture cannot be read, or there are none.
+            SettingsError: The labels are not classes of the model.
+        """
+        check_labels(dataset, self.model)
+        maps, targets = [], []
+        with borrowed(self.model, self.device):
+            for indices, features in self._features(dataset, "explaining"):
+                chosen = self._targets(features, dataset.labels[indices])
+                maps.append(self._maps(features, chosen).cpu())
+                targets.append(chosen.cpu())
+        values = torch.cat(maps)
+        evidence = has_evidence(values)
+        if not bool(evidence.all()):
+            _log.warning(
+                "%d of %d maps have no positive evidence for their target; they will not guide anything",
+                int((~evidence).sum()),
+                len(evidence),
+            )
+        return SaliencyMaps(
+            ids=dataset.ids,
+            values=normalize_maps(values),
+            targets=torch.cat(targets),
+            evidence=evidence,
+            model=self.model.fingerprint,
+            target_rule=str(self.target),
+            class_names=dataset.class_names,
+            preprocessing=effective_preprocessing(dataset, self.model.preprocessing),
+        )
+
+    def explain_neurons(self, dataset: ImageDataset, patches_per_neuron: int = 3) -> NeuronPatches:
+        """Find the strongest patches of every penultimate neuron.
+
+        Memory is O(neurons x patches), however many samples there are. Where one
+        feature channel feeds a neuron, the patch is that channel's maximal cell;
+        otherwise it is the maximal cell of the neuron's own Grad-CAM.
+
+        Args:
+            dataset: Where to look.
+            patches_per_neuron: How many samples to keep per neuron.
+
+        Returns:
+            The patches, duplicates merged.
+
+        Raises:
+            DataError: A picture cannot be read, or there are none.
+            SettingsError: ``patches_per_neuron`` is not positive.
+        """
+        if patches_per_neuron < 1:
+            raise SettingsError(f"expected patches_per_neuron >= 1, got {patches_per_neuron}")
+        check_labels(dataset, self.model)
+        mixed = self.model.mixes_channels()
+        top = neuron_functions.empty_top_patches(self.model.num_neurons, patches_per_neuron, self.device)
+        map_size = self.model.map_size
+        with borrowed(self.model, self.device), torch.no_grad():
+            for indices, features in self._features(dataset, "finding patches"):
+                map_size = (int(features.shape[2]), int(features.shape[3]))
+                if mixed:
+                    values = self.model.penultimate(features)
+                    cells = torch.zeros_like(values, dtype=torch.int64)
+                else:
+                    values, cells = neuron_functions.channel_peaks(features)
+                top = neuron_functions.top_patches(top, values, indices.to(self.device), cells)
+            if mixed:
+                top = top._replace(cells=self._own_cells(dataset, top))
+        return NeuronPatches.from_top(
+            top,
+            dataset.ids,
+            map_size,
+            model=self.model.fingerprint,
+            preprocessing=effective_preprocessing(dataset, self.model.preprocessing),
+        )
+
+    def saliency(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Make the maps of preprocessed images.
+
+        Args:
+            images: (N, 3, H, W) float32, normalised as the model expects.
+            targets: (N,) int64 class indices.
+
+        Returns:
+            (N, h, w) float32 in (0, 1], on the explainer's device.
+        """
+        with borrowed(self.model, self.device):
+            with torch.no_grad():
+                features = self.model.features(images.to(self.device), autocast=self.autocast)
+            return normalize_maps(self._maps(features, targets.to(self.device)))
+
+    def _features(
+        self, dataset: ImageDataset, doing: str, order: list[int] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        return stream_features(
+            self.model,
+            dataset,
+            device=self.device,
+            autocast=self.autocast,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            order=order,
+            doing=doing,
+        )
+
+    def _targets(self, features: Tensor, labels: Tensor) -> Tensor:
+        if self.target == "label":
+            return labels.to(features.device)
+        if self.target == "predicted":
+            with torch.no_grad():
+                return self.model.head(features).argmax(dim=1)
+        return torch.full((len(features),), int(self.target), dtype=torch.int64, device=features.device)
+
+    def _maps(self, features: Tensor, targets: Tensor) -> Tensor:
+        wrapped = _CaptumHead(self.model)
+        grad_cam = LayerGradCam(wrapped, wrapped.features)
+        with torch.enable_grad():
+            inputs = features.detach().requires_grad_()
+            maps: Tensor = grad_cam.attribute(inputs, target=targets, relu_attributions=True)
+        return maps[:, 0].detach().float()
+
+    def _own_cells(self, dataset: ImageDataset, top: neuron_functions.TopPatches) -> Tensor:
+        """The maximal cell of each neuron's own Grad-CAM on each of its samples."""
+        cells = top.cells.clone()
+        wanted = top.samples.cpu()
+        order = sorted({int(sample) for sample in wanted.flatten().tolist() if sample >= 0})
+        for indices, features in self._features(dataset, "placing patches", order):
+            pairs = (wanted[None] == indices[:, None, None]).nonzero().to(self.device)
+            for part in pairs.split(self.batch_size):
+                rows, neurons, ranks = part.unbind(1)
+                with torch.enable_grad():
+                    inputs = features[rows].detach().requires_grad_()
+                    activation = self.model.penultimate(inputs).gather(1, neurons[:, None]).sum()
+                    (gradient,) = torch.autograd.grad(activation, inputs)
+                cells[neurons, ranks] = weighted_activation(inputs.detach(), gradient).flatten(1).argmax(dim=1)
+        return cells
+
+
+def check_target(target: str | int, num_classes: int) -> str | int:
+    """Check a target rule against the number of classes.
+
+    Raises:
+        SettingsError: Not "label", "predicted" or a class index.
+    """
+    if target in ("label", "predicted"):
+        return target
+    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < num_classes:
+        return target
+    raise SettingsError(
+        f"expected target='label', 'predicted' or a class index from 0 to {num_classes - 1}, got {target!r}"
+    )

@@ -1,0 +1,218 @@
+"""Reading and writing without surprises: to the side first, then rename.
+
+Nothing here ever leaves a half-written file under the name that was asked for,
+and every failure of the operating system arrives as an
+[`OutputError`][crayon_sdk.errors.OutputError] or a
+[`FileFormatError`][crayon_sdk.errors.FileFormatError].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "describe_write_failure",
+    "new_folder",
+    "read_json",
+    "read_tensors",
+    "replace_file",
+    "sha256_of",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]
+
+StrPath = str | os.PathLike[str]
+
+
+def describe_write_failure(path: Path, error: BaseException) -> str:
+    """Say in words why ``path`` could not be written."""
+    number = getattr(error, "errno", None)
+    text = str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+        reason = "the disk is full; free some space and run it again"
+    elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = "the folder is not writable; choose another one or change its permissions"
+    elif number in (errno.ENOENT, errno.ENOTDIR):
+        reason = "the folder above it does not exist or is a file"
+    else:
+        reason = text or type(error).__name__
+    return f"cannot write {str(path)!r}: {reason}. What was there before is unchanged."
+
+
+@contextlib.contextmanager
+def replace_file(path: StrPath) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its name on success.
+
+    Args:
+        path: The file to write; its folder is made when it is missing.
+
+    Yields:
+        A path in the same folder. Write there; leaving the block renames it.
+
+    Raises:
+        OutputError: The folder cannot be written or the disk is full. A file
+            that was at ``path`` before is left as it was.
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(describe_write_failure(target, error)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_text(path: StrPath, text: str) -> None:
+    """Write UTF-8 text in one piece."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: StrPath, value: object) -> None:
+    """Write a JSON file in one piece; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: StrPath) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileFormatError: It is missing, unreadable, or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileFormatError(f"no file at {str(path)!r}") from error
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{str(path)!r} is not a readable JSON file: {error}") from error
+
+
+def write_tensors(path: StrPath, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as one safetensors file, contiguous and on the CPU."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with replace_file(path) as temporary:
+        try:
+            save_file(plain, str(temporary), metadata=dict(metadata or {}))
+        except SafetensorError as error:
+            raise OutputError(describe_write_failure(Path(path), error)) from error
+
+
+def read_tensors(path: StrPath) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file into memory: its tensors and its metadata.
+
+    Raises:
+        FileFormatError: It is missing, truncated, or not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileFormatError(f"no file at {str(path)!r}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FileFormatError(
+            f"{str(path)!r} is not a whole safetensors file ({error}); it was probably cut off while "
+            "being copied or written. Make it again or copy it again."
+        ) from error
+
+
+def new_folder(path: StrPath, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:
+    """Make a folder that appears under its name only when it is complete.
+
+    Args:
+        path: The folder to make.
+        fill: Called with an empty folder beside it; writes everything. When it
+            raises, nothing under ``path`` has changed.
+        overwrite: Replace what exists: the new folder and the old one swap
+            names (in one step on Linux), then the old one is deleted.
+
+    Raises:
+        OutputExistsError: ``path`` exists and ``overwrite`` is false.
+        OutputError: It cannot be written.
+    """
+    target = Path(path)
+    if os.path.lexists(target) and not overwrite:
+        raise OutputExistsError(
+            f"{str(target)!r} exists already; choose another name, or pass overwrite=True to replace it"
+        )
+    aside: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        fresh = aside / "new"
+        fresh.mkdir()
+        fill(fresh)
+        if os.path.lexists(target):
+            _exchange(fresh, target)
+        else:
+            os.replace(fresh, target)
+    except OSError as error:
+        raise OutputError(describe_write_failure(target, error)) from error
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(fresh: Path, target: Path) -> None:
+    """Swap two paths; in one step where the kernel can (Linux renameat2)."""
+    at_cwd, exchange = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        pass
+    else:
+        if renameat2(at_cwd, os.fsencode(fresh), at_cwd, os.fsencode(target), exchange) == 0:
+            return
+    old = fresh.with_name("old")
+    os.replace(target, old)
+    try:
+        os.replace(fresh, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+
+
+def sha256_of(*parts: bytes | str) -> str:
+    """Hash the parts in order; lengths are hashed too, so that parts cannot run together."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()

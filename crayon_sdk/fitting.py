@@ -1,0 +1,167 @@
+"""What the correctors share: a copy to work on, measuring it, and the record at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+from torch import nn
+
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.checkpoint import Correction, CorrectionRecord, versions
+from crayon_sdk.data import ImageDataset, effective_preprocessing
+from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError
+from crayon_sdk.evaluation import Evaluation, evaluation_of
+from crayon_sdk.inference import check_labels, predict
+from crayon_sdk.models import SplitModel, borrowed
+from crayon_sdk.pixels import PixelCache
+from crayon_sdk.settings import TrainingSettings
+
+__all__ = ["Fit"]
+
+
+class Fit:
+    """One correction while it is being made.
+
+    Args:
+        original: The caller's model; it is copied.
+        dataset: The training set.
+        evaluate_on: What to measure on, or ``None``.
+        device: Where to work.
+        autocast: Reduced precision of the trunk.
+        settings: What goes into the record.
+
+    Attributes:
+        model: The copy that is corrected, on ``device``.
+        original: Fingerprint of the caller's model.
+    """
+
+    def __init__(
+        self,
+        original: SplitModel,
+        dataset: ImageDataset,
+        evaluate_on: ImageDataset | None,
+        device: torch.device,
+        autocast: torch.dtype | None,
+        settings: TrainingSettings,
+    ) -> None:
+        check_labels(dataset, original)
+        if evaluate_on is not None:
+            check_labels(evaluate_on, original)
+        if getattr(settings, "keep", "last") == "best" and evaluate_on is None:
+            raise SettingsError('keep="best" needs data to choose by: pass evaluate_on= (never the test set)')
+        self._started = time.monotonic()
+        self._home, self._dtype = original.device, original.dtype
+        self._trainable = [parameter.requires_grad for parameter in original.parameters()]
+        self.original = original.fingerprint
+        self.model = original.copy().to(device, torch.float32)
+        self.model.preprocessing = effective_preprocessing(dataset, original.preprocessing)
+        if len(dataset.class_names) == original.num_classes:
+            self.model.class_names = dataset.class_names
+        self.dataset, self.evaluate_on = dataset, evaluate_on
+        self.device, self.autocast, self.settings = device, autocast, settings
+        self._cache: PixelCache | None = None
+        self._before = self._evaluate()
+
+    def identity(self, method: str, **inputs: str) -> dict[str, Any]:
+        """The facts that make two runs the same run."""
+        return {
+            "method": method,
+            "settings": asdict(self.settings),
+            "model": self.original,
+            "dataset": self.dataset.fingerprint,
+            "evaluate_on": self.evaluate_on.fingerprint if self.evaluate_on is not None else "",
+            "precision": str(self.autocast or torch.float32),
+            **inputs,
+        }
+
+    def map_size(self, cache: PixelCache) -> tuple[int, int]:
+        """(h, w) of the features for the pictures in a cache."""
+        with borrowed(self.model, self.device), torch.no_grad():
+            shape = self.model.features(cache.get(torch.zeros(1, dtype=torch.int64)), autocast=self.autocast).shape
+        return int(shape[2]), int(shape[3])
+
+    @contextlib.contextmanager
+    def training(self, *, frozen_norm: bool = False) -> Iterator[None]:
+        """Put the whole copy into train mode; a loss that is not finite carries the model out with it."""
+        self.model.train().requires_grad_(True)
+        if frozen_norm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        try:
+            yield
+        except NonFiniteLossError as error:
+            error.model = self._finished()
+            raise
+
+    def measure(self) -> dict[str, Any]:
+        """Accuracies on ``evaluate_on``; "score" is what the best epoch is chosen by."""
+        found = self._evaluate()
+        return {} if found is None else found.summary() | {"score": found.worst_group}
+
+    def finish(
+        self,
+        method: str,
+        history: Sequence[Mapping[str, Any]],
+        answers: AnnotationSet,
+        counts: Mapping[str, int],
+        *,
+        maps: str = "",
+    ) -> Correction:
+        """Take the copy home and write down what was done to it."""
+        provenance = self.model.provenance
+        model = self._finished()
+        after = self._evaluate()
+        record = CorrectionRecord(
+            method=method,
+            settings=asdict(self.settings),
+            history=tuple(dict(entry) for entry in history),
+            counts=dict(counts),
+            pruned_neurons=tuple((~model.neuron_mask).nonzero().flatten().tolist()),
+            original=self.original,
+            corrected=model.fingerprint,
+            dataset=self.dataset.fingerprint,
+            maps=maps,
+            answers=answers.fingerprint,
+            simulated=answers.is_simulated,
+            skipped={sample.id: sample.reason for sample in self.dataset.skipped},
+            seconds=round(time.monotonic() - self._started, 3),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            versions=versions(),
+        )
+        parents = tuple(CorrectionRecord.model_validate(parent) for parent in provenance.records)
+        if parents and parents[-1].corrected != self.original:
+            raise MismatchError(
+                "the model was changed after its last correction, so its history would be wrong; "
+                "load it with load_model(model.model) to start a new one"
+            )
+        everything = AnnotationSet.from_records(provenance.answers).merge(answers)
+        return Correction(model, record, parents, everything, self._before, after)
+
+    def _finished(self) -> SplitModel:
+        model = self.model.to(self._home, self._dtype).eval()
+        for parameter, trainable in zip(model.parameters(), self._trainable, strict=False):
+            parameter.requires_grad_(trainable)
+            parameter.grad = None
+        return model
+
+    def _evaluate(self) -> Evaluation | None:
+        if self.evaluate_on is None:
+            return None
+        if self._cache is None:
+            preprocessing = effective_preprocessing(self.evaluate_on, self.model.preprocessing)
+            self._cache = PixelCache(self.evaluate_on, preprocessing, device=self.device)
+        with borrowed(self.model, self.device):
+            logits = predict(
+                self.model, self.evaluate_on, device=self.device, autocast=self.autocast, cache=self._cache
+            )
+        return evaluation_of(logits.argmax(dim=1), self.evaluate_on, self.dataset if self._same_groups() else None)
+
+    def _same_groups(self) -> bool:
+        return self.evaluate_on is not None and self.evaluate_on.group_names == self.dataset.group_names

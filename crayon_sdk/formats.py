@@ -1,0 +1,192 @@
+"""Other people's answer files: the lists that the authors of the method published.
+
+Two kinds of JSON file, told apart by what is in them:
+
+- images: a list of "yes", "maybe" and "no", one per training image, in the
+  order of the training set. Positions become sample ids through the data set.
+- neurons: a list of booleans, one per neuron; true = relevant.
+
+The published words are verdicts on two people's answers, who were not
+published. Reading makes the two answers up again such that the rule "unanimous"
+gives back the published verdict: "yes" becomes two times yes, "no" two times
+no, "maybe" one yes and one no. Which of the two said what is therefore not a
+fact, and an agreement computed from such answers says nothing about chance.
+A neuron becomes one answer about its patch 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from os import PathLike
+from typing import Literal
+
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
+from crayon_sdk.files import StrPath, read_json
+from crayon_sdk.records import ImageAnswer, NeuronAnswer
+from crayon_sdk.relevance import Answer, Rule
+
+__all__ = ["from_published", "to_published", "to_published_neurons"]
+
+_VOTES: dict[str, tuple[Answer, Answer]] = {"yes": ("yes", "yes"), "maybe": ("yes", "no"), "no": ("no", "no")}
+_WORDS = {"relevant": "yes", "mixed": "maybe", "irrelevant": "no"}
+_SOURCE = "published file"
+
+
+def from_published(
+    published: StrPath | Sequence[str] | Sequence[bool],
+    dataset_ids: Sequence[str] | None = None,
+    *,
+    annotator: str = "published",
+) -> AnnotationSet:
+    """Read published answers about images or neurons.
+
+    Args:
+        published: A JSON file, or the list that is in one.
+        dataset_ids: For images: all sample ids of the training set, in its own
+            order. Not used for neurons.
+        annotator: Name to put into the records; images get two, `<name>-1` and
+            `<name>-2`.
+
+    Returns:
+        Two answers per image, or one per neuron (patch 0).
+
+    Raises:
+        FileFormatError: No such file, or it is not a list of this kind.
+        MismatchError: Not as many values as ids, or an id comes twice.
+
+    >>> from_published(["yes", "maybe"], ["a.jpg", "b.jpg"]).image_relevance()
+    {'a.jpg': 'relevant', 'b.jpg': 'mixed'}
+    >>> from_published([True, False]).neuron_relevance()
+    {0: 'relevant', 1: 'irrelevant'}
+    """
+    values: object = published
+    where = "the list"
+    if isinstance(published, (str, PathLike)):
+        values, where = read_json(published), repr(str(published))
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
+        raise FileFormatError(f"{where}: expected a JSON list of yes/maybe/no or of booleans, got {_type(values)}")
+    if values and isinstance(values[0], bool):
+        return _neurons(values, where, annotator)
+    if dataset_ids is None:
+        raise SettingsError(f"{where} has answers about images; pass the sample ids of the training set in its order")
+    return _images(values, list(dataset_ids), where, annotator)
+
+
+def _neurons(values: Sequence[object], where: str, annotator: str) -> AnnotationSet:
+    for position, value in enumerate(values):
+        if not isinstance(value, bool):
+            raise FileFormatError(f"{where}, position {position}: expected true or false, got {value!r}")
+    return AnnotationSet(
+        NeuronAnswer(neuron=neuron, patch=0, answer="yes" if value else "no", annotator=annotator, source=_SOURCE)
+        for neuron, value in enumerate(values)
+    )
+
+
+def _images(values: Sequence[object], ids: list[str], where: str, annotator: str) -> AnnotationSet:
+    for position, value in enumerate(values):
+        if not isinstance(value, str) or value not in _VOTES:
+            raise FileFormatError(f"{where}, position {position}: expected yes, maybe or no, got {value!r}")
+    if len(values) != len(ids):
+        raise MismatchError(
+            f"{where} has answers for {len(values)} images, the data set has {len(ids)}: they go by position, "
+            "so both must be the same training set in the same order"
+        )
+    _check_unique(ids)
+    return AnnotationSet(
+        ImageAnswer(id=id_, answer=vote, annotator=f"{annotator}-{person}", source=_SOURCE)
+        for id_, value in zip(ids, values, strict=True)
+        for person, vote in enumerate(_VOTES[str(value)], start=1)
+    )
+
+
+def to_published(
+    answers: AnnotationSet,
+    dataset_ids: Sequence[str],
+    *,
+    rule: Rule = "unanimous",
+    missing: Literal["error", "maybe"] = "error",
+) -> list[str]:
+    """Write answers about images in the published form, to be saved as JSON.
+
+    Args:
+        answers: Answers about images; those about neurons are passed over.
+        dataset_ids: All sample ids of the training set, in its order.
+        rule: How votes become a verdict.
+        missing: What an image without answers becomes: "error" refuses,
+            "maybe" writes "maybe" (training treats both alike).
+
+    Returns:
+        "yes", "maybe" or "no" per id.
+
+    Raises:
+        MismatchError: Answers for images that are not in the data set, an id
+            that comes twice, or images without an answer.
+
+    >>> to_published(from_published(["no", "maybe"], ["a", "b"]), ["a", "b"])
+    ['no', 'maybe']
+    """
+    _check_missing(missing, "maybe")
+    ids = list(dataset_ids)
+    _check_unique(ids)
+    relevance = answers.for_ids(ids).image_relevance(rule)
+    lacking = [id_ for id_ in ids if id_ not in relevance]
+    if lacking and missing == "error":
+        raise MismatchError(
+            f"{len(lacking)} of {len(ids)} images have no answer: {first_few(lacking)}. The published form has no word "
+            'for that; pass missing="maybe" to write "maybe"'
+        )
+    return [_WORDS[relevance.get(id_, "mixed")] for id_ in ids]
+
+
+def to_published_neurons(
+    answers: AnnotationSet,
+    num_neurons: int,
+    *,
+    rule: Rule = "majority",
+    missing: Literal["error", "relevant"] = "error",
+) -> list[bool]:
+    """Write answers about neurons in the published form, to be saved as JSON.
+
+    Args:
+        answers: Answers about neurons; those about images are passed over.
+        num_neurons: Number of neurons of the model.
+        rule: How votes become a verdict.
+        missing: What a neuron without answers becomes: "error" refuses,
+            "relevant" writes true.
+
+    Returns:
+        One boolean per neuron; True = relevant.
+
+    Raises:
+        MismatchError: Answers for neurons the model does not have, or neurons
+            without an answer.
+
+    >>> to_published_neurons(from_published([True, False]), 2)
+    [True, False]
+    """
+    _check_missing(missing, "relevant")
+    relevance = answers.for_neurons(num_neurons).neuron_relevance(rule)
+    lacking = [neuron for neuron in range(num_neurons) if neuron not in relevance]
+    if lacking and missing == "error":
+        raise MismatchError(
+            f"{len(lacking)} of {num_neurons} neurons have no answer: {first_few(lacking)}. The published form has "
+            'no word for that; pass missing="relevant" to write true'
+        )
+    return [relevance.get(neuron, "relevant") == "relevant" for neuron in range(num_neurons)]
+
+
+def _check_missing(missing: str, other: str) -> None:
+    if missing not in ("error", other):
+        raise SettingsError(f"missing={missing!r} is unknown; expected 'error' or {other!r}")
+
+
+def _check_unique(ids: list[str]) -> None:
+    twice = [id_ for id_, number in Counter(ids).items() if number > 1]
+    if twice:
+        raise MismatchError(f"sample ids must be unique; {len(twice)} come more than once: {first_few(twice)}")
+
+
+def _type(value: object) -> str:
+    return "an object" if isinstance(value, dict) else type(value).__name__

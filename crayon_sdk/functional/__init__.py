@@ -1,0 +1,11 @@
+"""The method as pure functions of tensors: no state, no files, torch only.
+
+- [`saliency`][crayon_sdk.functional.saliency]: Grad-CAM, normalising, resizing.
+- [`losses`][crayon_sdk.functional.losses]: Eq. 1-4 of the paper.
+- [`neurons`][crayon_sdk.functional.neurons]: strongest patches, pruning, baking.
+- [`metrics`][crayon_sdk.functional.metrics]: group accuracies and map energy.
+"""
+
+from crayon_sdk.functional import losses, metrics, neurons, saliency
+
+__all__ = ["losses", "metrics", "neurons", "saliency"]

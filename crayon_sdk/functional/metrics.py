@@ -1,0 +1,132 @@
+"""How right a classifier is, in which group, and where it looks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "background_gap",
+    "energy_inside",
+    "group_accuracy",
+    "mean_group",
+    "weighted_mean",
+    "wilson_interval",
+    "worst_group",
+]
+
+
+def group_accuracy(correct: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Accuracy within every group.
+
+    Args:
+        correct: (N,) bool.
+        groups: (N,) int64 in [0, num_groups).
+        num_groups: Number of groups G.
+
+    Returns:
+        Accuracy (G,) float64 in [0, 1], NaN for a group without samples; counts (G,) int64.
+
+    Example:
+        >>> accuracy, counts = group_accuracy(torch.tensor([True, False, True]), torch.tensor([0, 0, 1]), 2)
+        >>> accuracy.tolist(), counts.tolist()
+        ([0.5, 1.0], [2, 1])
+    """
+    counts = torch.bincount(groups, minlength=num_groups)
+    right = torch.bincount(groups, weights=correct.double(), minlength=num_groups)
+    return right / counts, counts
+
+
+def worst_group(accuracy: Tensor) -> float:
+    """Worst-group accuracy (WGA): the minimum over the groups that have samples.
+
+    Example:
+        >>> worst_group(torch.tensor([0.9, 0.2, float("nan")], dtype=torch.float64))
+        0.2
+    """
+    return float(_present(accuracy).min())
+
+
+def mean_group(accuracy: Tensor) -> float:
+    """Mean-group accuracy (MGA): the unweighted mean over the groups that have samples.
+
+    Example:
+        >>> mean_group(torch.tensor([0.75, 0.25, float("nan")], dtype=torch.float64))
+        0.5
+    """
+    return float(_present(accuracy).mean())
+
+
+def weighted_mean(accuracy: Tensor, weights: Tensor) -> float:
+    """Mean over groups, weighted (by the groups' sizes in training, as some papers do).
+
+    Args:
+        accuracy: (G,) float64; NaN groups are left out.
+        weights: (G,) not negative, for instance counts in the training set.
+
+    Returns:
+        Mean in [0, 1]; NaN when no group has both samples and weight.
+
+    Example:
+        >>> weighted_mean(torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([3, 1]))
+        0.75
+    """
+    present = ~accuracy.isnan()
+    weight = weights.double() * present
+    return float((accuracy.nan_to_num() * weight).sum() / weight.sum())
+
+
+def _present(accuracy: Tensor) -> Tensor:
+    present = accuracy[~accuracy.isnan()]
+    if not len(present):
+        raise ValueError("no group has any samples")
+    return present
+
+
+def background_gap(accuracy_mixed_same: float, accuracy_mixed_rand: float) -> float:
+    """BG-Gap of the Backgrounds Challenge: accuracy(Mixed-Same) - accuracy(Mixed-Rand).
+
+    Example:
+        >>> round(background_gap(0.91, 0.78), 2)
+        0.13
+    """
+    return accuracy_mixed_same - accuracy_mixed_rand
+
+
+def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
+    """Share of a map's energy that lies on the object.
+
+    Args:
+        maps: (N, h, w), not negative.
+        masks: (N, h, w) in [0, 1], the part of every cell that the object covers.
+
+    Returns:
+        (N,) in [0, 1]; NaN for a map of zeros.
+
+    Example:
+        >>> energy_inside(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])).item()
+        0.75
+    """
+    return (maps * masks).sum(dim=(1, 2)) / maps.sum(dim=(1, 2))
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson score interval of a proportion (95 % unless told otherwise).
+
+    Args:
+        correct: Number of successes, 0 <= correct <= total.
+        total: Number of trials, positive.
+        z: Quantile of the normal distribution.
+
+    Returns:
+        Lower and upper limit in [0, 1].
+
+    Example:
+        >>> tuple(round(limit, 3) for limit in wilson_interval(8, 10))
+        (0.49, 0.943)
+    """
+    share = correct / total
+    scale = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / scale
+    half = z / scale * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)

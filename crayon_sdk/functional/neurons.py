@@ -1,0 +1,152 @@
+"""Penultimate neurons: their strongest patches, and cutting them.
+
+A neuron is an input of the final linear classifier.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+__all__ = ["TopPatches", "bake", "channel_peaks", "empty_top_patches", "neuron_mask", "prune_neurons", "top_patches"]
+
+
+class TopPatches(NamedTuple):
+    """The strongest cells seen so far, per neuron, strongest first.
+
+    Attributes:
+        values: (K, k) floating point activation; -inf where fewer than k were seen.
+        samples: (K, k) int64 index of the sample; -1 where empty.
+        cells: (K, k) int64 row-major index into the (h, w) map; -1 where empty.
+    """
+
+    values: Tensor
+    samples: Tensor
+    cells: Tensor
+
+
+def empty_top_patches(num_neurons: int, patches_per_neuron: int, device: torch.device | str = "cpu") -> TopPatches:
+    """Start a streaming top-k over ``num_neurons`` neurons.
+
+    Example:
+        >>> empty_top_patches(2, 1).samples.tolist()
+        [[-1], [-1]]
+    """
+    shape = (num_neurons, patches_per_neuron)
+    nothing = torch.full(shape, -1, dtype=torch.int64, device=device)
+    return TopPatches(torch.full(shape, -torch.inf, device=device), nothing, nothing.clone())
+
+
+def channel_peaks(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the maximal cell of every channel.
+
+    Args:
+        features: (N, C, h, w).
+
+    Returns:
+        Values (N, C) and row-major cells (N, C) int64; the first of equal cells wins.
+
+    Example:
+        >>> values, cells = channel_peaks(torch.tensor([[[[0.0, 3.0], [1.0, 3.0]]]]))
+        >>> values.item(), cells.item()
+        (3.0, 1)
+    """
+    return features.flatten(2).max(dim=2)
+
+
+def top_patches(state: TopPatches, values: Tensor, samples: Tensor, cells: Tensor) -> TopPatches:
+    """Take a batch into a streaming top-k; memory stays O(neurons x k).
+
+    Equal activations keep the sample that came first, so the result does not
+    depend on the batch size.
+
+    Args:
+        state: What was seen before.
+        values: (N, K) activation of every neuron on every sample.
+        samples: (N,) int64 index of the samples.
+        cells: (N, K) int64 cell of the maximal activation.
+
+    Returns:
+        The new state; ``state`` itself is not changed.
+
+    Example:
+        >>> state = empty_top_patches(1, 2)
+        >>> for index, value in enumerate([0.2, 0.9, 0.5]):
+        ...     state = top_patches(state, torch.tensor([[value]]), torch.tensor([index]), torch.tensor([[7]]))
+        >>> state.samples.tolist()
+        [[1, 2]]
+    """
+    k = state.values.shape[1]
+    all_values = torch.cat([state.values, values.T.to(state.values.dtype)], dim=1)
+    expanded = samples[None, :].expand(values.shape[1], -1)
+    all_samples = torch.cat([state.samples, expanded], dim=1)
+    all_cells = torch.cat([state.cells, cells.T], dim=1)
+    order = all_values.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return TopPatches(all_values.gather(1, order), all_samples.gather(1, order), all_cells.gather(1, order))
+
+
+def neuron_mask(classifier: nn.Linear) -> Tensor:
+    """Tell which neurons a classifier still uses.
+
+    Args:
+        classifier: The final linear layer, pruned or not.
+
+    Returns:
+        (in_features,) bool; false where
+        [`prune_neurons`][crayon_sdk.functional.neurons.prune_neurons] cut it.
+
+    Example:
+        >>> neuron_mask(nn.Linear(3, 2)).tolist()
+        [True, True, True]
+    """
+    mask = getattr(classifier, "weight_mask", None)
+    if mask is None:
+        return torch.ones(classifier.in_features, dtype=torch.bool, device=classifier.weight.device)
+    kept: Tensor = mask.bool().any(dim=0)
+    return kept
+
+
+def prune_neurons(classifier: nn.Linear, keep: Tensor) -> None:
+    """Cut neurons from the final layer, in place, so that they stay cut in training.
+
+    The columns of the weight are masked with `torch.nn.utils.prune`; masks of
+    repeated calls multiply.
+
+    Args:
+        classifier: The final linear layer.
+        keep: (in_features,) bool; false cuts the neuron.
+
+    Raises:
+        ValueError: ``keep`` has another length.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> prune_neurons(layer, torch.tensor([True, False, True]))
+        >>> layer.weight[:, 1].tolist()
+        [0.0, 0.0]
+    """
+    if keep.shape != (classifier.in_features,):
+        raise ValueError(f"expected a mask of shape ({classifier.in_features},), got {tuple(keep.shape)}")
+    keep = keep.to(device=classifier.weight.device, dtype=torch.bool) & neuron_mask(classifier)
+    bake(classifier)
+    mask = keep[None, :].expand(classifier.out_features, -1)
+    prune.custom_from_mask(classifier, "weight", mask.to(classifier.weight.dtype))
+
+
+def bake(classifier: nn.Linear) -> None:
+    """Turn a masked weight into a plain one, in place; cut columns become zeros.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> prune_neurons(layer, torch.tensor([True, False, True]))
+        >>> bake(layer)
+        >>> sorted(layer.state_dict())
+        ['bias', 'weight']
+    """
+    if prune.is_pruned(classifier):
+        trainable = classifier.get_parameter("weight_orig").requires_grad
+        prune.remove(classifier, "weight")
+        classifier.weight.requires_grad_(trainable)

@@ -1,0 +1,167 @@
+"""Grad-CAM on a split model, and what is done with its maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+__all__ = ["grad_cam", "has_evidence", "logits_and_grad_cam", "normalize_maps", "resize_maps", "weighted_activation"]
+
+
+def weighted_activation(features: Tensor, gradient: Tensor) -> Tensor:
+    """Sum feature channels by their mean gradient and keep the positive part.
+
+    ``ReLU(sum_k w_k A_k)`` with ``w_k`` the mean of the gradient over the map.
+
+    Args:
+        features: (N, C, h, w) floating point.
+        gradient: (N, C, h, w), gradient of a scalar per sample in ``features``.
+
+    Returns:
+        (N, h, w), not negative, not normalised.
+
+    Example:
+        >>> features = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
+        >>> weighted_activation(features, torch.ones_like(features)).tolist()
+        [[[4.0, 2.0]]]
+    """
+    weights = gradient.mean(dim=(2, 3))
+    return torch.relu(torch.einsum("nc,nchw->nhw", weights, features))
+
+
+def logits_and_grad_cam(
+    features: Tensor,
+    head: Callable[[Tensor], Tensor],
+    targets: Tensor | None = None,
+    *,
+    create_graph: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Run the head once and give both the logits and the Grad-CAM map of each sample.
+
+    ``w_k = mean_ij d s / d A_kij`` and ``map = ReLU(sum_k w_k A_k)`` for the
+    target logit ``s`` (Selvaraju et al. 2017). Only the head is differentiated,
+    so a training step needs one forward pass of the trunk for prediction and map.
+
+    Args:
+        features: (N, C, h, w) floating point; need not require a gradient.
+        head: Maps (N, C, h, w) to logits (N, K), sample by sample.
+        targets: (N,) int64 in [0, K); ``None`` takes the predicted class.
+        create_graph: Keep the graph, so that the map can stand in a loss.
+
+    Returns:
+        Logits (N, K), and maps (N, h, w) that are not negative and not normalised.
+        With ``create_graph=False`` the maps are detached; the logits are only
+        connected to ``features`` when a graph is kept or they came with one.
+
+    Example:
+        >>> head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> logits, maps = logits_and_grad_cam(torch.rand(3, 4, 5, 5), head, torch.tensor([0, 1, 0]))
+        >>> tuple(logits.shape), tuple(maps.shape)
+        ((3, 2), (3, 5, 5))
+    """
+    with torch.enable_grad():
+        if not features.requires_grad:
+            features = features.detach().requires_grad_()
+        logits = head(features)
+        chosen = logits.argmax(dim=1) if targets is None else targets
+        # Samples do not mix in the head, so the gradient of the sum holds each sample's own.
+        score = logits.gather(1, chosen[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, features, create_graph=create_graph, retain_graph=True)
+        maps = weighted_activation(features, gradient)
+    return (logits, maps) if create_graph else (logits, maps.detach())
+
+
+def grad_cam(
+    features: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor | None = None, create_graph: bool = False
+) -> Tensor:
+    """Grad-CAM maps of a head; see [`logits_and_grad_cam`][crayon_sdk.functional.saliency.logits_and_grad_cam].
+
+    Args:
+        features: (N, C, h, w) floating point.
+        head: Maps (N, C, h, w) to logits (N, K), sample by sample.
+        targets: (N,) int64 in [0, K); ``None`` takes the predicted class.
+        create_graph: Keep the graph, so that the map can stand in a loss.
+
+    Returns:
+        (N, h, w), not negative, not normalised.
+
+    Example:
+        For mean pooling and one linear layer the weights are ``W_yk / (h w)``:
+
+        >>> linear = torch.nn.Linear(4, 2)
+        >>> features, targets = torch.rand(3, 4, 5, 5), torch.tensor([0, 1, 0])
+        >>> maps = grad_cam(features, lambda f: linear(f.mean((2, 3))), targets)
+        >>> closed = torch.relu(torch.einsum("nk,nkhw->nhw", linear.weight[targets] / 25, features))
+        >>> torch.allclose(maps, closed)
+        True
+    """
+    return logits_and_grad_cam(features, head, targets, create_graph=create_graph)[1]
+
+
+def has_evidence(maps: Tensor) -> Tensor:
+    """Tell which maps have positive evidence anywhere.
+
+    Args:
+        maps: (N, h, w), not normalised.
+
+    Returns:
+        (N,) bool. A map without evidence normalises to all ones ("everything is
+        highlighted"), which is why it must be found before normalising.
+
+    Example:
+        >>> has_evidence(torch.tensor([[[0.0, 0.0]], [[0.0, 0.3]]])).tolist()
+        [False, True]
+    """
+    return maps.amax(dim=(1, 2)) > 0
+
+
+def normalize_maps(maps: Tensor, eps: float = 1e-10) -> Tensor:
+    """Scale every map to a maximum of one: ``(map + eps) / max(map + eps)``.
+
+    Args:
+        maps: (N, h, w), not negative.
+        eps: Keeps a map of zeros from dividing by zero; it becomes all ones.
+
+    Returns:
+        (N, h, w) in (0, 1].
+
+    Example:
+        >>> normalize_maps(torch.tensor([[[1.0, 4.0]], [[0.0, 0.0]]])).tolist()
+        [[[0.25, 1.0]], [[1.0, 1.0]]]
+    """
+    shifted = maps + eps
+    return shifted / shifted.amax(dim=(1, 2), keepdim=True)
+
+
+def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring maps to another grid: area averaging when shrinking, bilinear when growing.
+
+    Each axis is treated on its own, so a grid that grows in one direction and
+    shrinks in the other is handled. The result is not normalised again.
+
+    Args:
+        maps: (N, h, w) floating point.
+        size: New (h, w), both positive.
+
+    Returns:
+        (N, *size).
+
+    Example:
+        >>> resize_maps(torch.tensor([[[0.0, 1.0, 1.0, 1.0]]]), (1, 2)).tolist()
+        [[[0.5, 1.0]]]
+    """
+    height, width = maps.shape[1:]
+    maps = _resize(maps, (size[0], width))
+    maps = _resize(maps, (size[0], size[1]))
+    return maps if (height, width) != tuple(size) else maps.clone()
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(maps.shape[1:]) == size:
+        return maps
+    if size[0] < maps.shape[1] or size[1] < maps.shape[2]:
+        return F.interpolate(maps[:, None], size=size, mode="area")[:, 0]
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

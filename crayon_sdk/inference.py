@@ -1,0 +1,102 @@
+"""One pass of a trunk over a data set; what explaining, evaluating and pruning share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from crayon_sdk.data import ImageDataset, effective_preprocessing
+from crayon_sdk.errors import DataError, SettingsError
+from crayon_sdk.models import SplitModel
+from crayon_sdk.pixels import PixelCache, Workers, batches
+from crayon_sdk.progress import track
+
+__all__ = ["check_labels", "predict", "stream_features"]
+
+
+def check_labels(dataset: ImageDataset, model: SplitModel) -> None:
+    """Check that there are samples and that their labels are classes of a model.
+
+    Raises:
+        DataError: The data set is empty.
+        SettingsError: There are more classes in the data set than in the model.
+    """
+    if not len(dataset):
+        raise DataError("expected a data set with at least one sample, got an empty one")
+    highest = int(dataset.labels.max())
+    if highest >= model.num_classes:
+        name = dataset.class_names[highest] if highest < len(dataset.class_names) else str(highest)
+        raise SettingsError(
+            f"expected labels of the model's {model.num_classes} classes, got label {highest} ({name!r}); "
+            f"load a model with at least {highest + 1} classes, or leave these samples out"
+        )
+
+
+def stream_features(
+    model: SplitModel,
+    dataset: ImageDataset,
+    *,
+    device: torch.device,
+    autocast: torch.dtype | None = None,
+    batch_size: int = 64,
+    num_workers: Workers = "auto",
+    order: Sequence[int] | None = None,
+    cache: PixelCache | None = None,
+    doing: str = "looking",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Run the trunk over a data set without gradients, keeping nothing.
+
+    The caller has put the model on ``device`` and into the mode it wants.
+
+    Args:
+        model: The model.
+        dataset: What to look at; must have samples.
+        device: Where the model is.
+        autocast: Reduced precision of the trunk.
+        batch_size: Pictures at a time.
+        num_workers: Processes that decode.
+        order: Positions to go through; default all.
+        cache: Pixels that are decoded already.
+        doing: What the progress bar says.
+
+    Yields:
+        Positions (n,) int64 on the CPU and features (n, C, h, w) on the device.
+    """
+    preprocessing = effective_preprocessing(dataset, model.preprocessing)
+    positions = range(len(dataset)) if order is None else order
+    if cache is None:
+        stream = batches(dataset, preprocessing, batch_size=batch_size, num_workers=num_workers, order=order)
+    else:
+        stream = ((rows, cache.get(rows)) for rows in torch.tensor(positions, dtype=torch.int64).split(batch_size))
+    with track(doing, len(positions)) as advance:
+        for indices, pixels in stream:
+            images = preprocessing.normalize(pixels.to(device, non_blocking=True))
+            with torch.no_grad():
+                features = model.features(images, autocast=autocast)
+            yield indices, features
+            advance(len(indices))
+
+
+def predict(
+    model: SplitModel,
+    dataset: ImageDataset,
+    *,
+    device: torch.device,
+    autocast: torch.dtype | None = None,
+    batch_size: int = 64,
+    cache: PixelCache | None = None,
+) -> Tensor:
+    """Give the logits of every sample, in the order of the data set.
+
+    The caller has put the model on ``device`` and into the mode it wants.
+
+    Returns:
+        (N, K) float32 on the CPU.
+    """
+    stream = stream_features(
+        model, dataset, device=device, autocast=autocast, batch_size=batch_size, cache=cache, doing="evaluating"
+    )
+    with torch.no_grad():
+        return torch.cat([model.head(features).float().cpu() for _, features in stream])

@@ -1,0 +1,176 @@
+"""`load_model`: one door for every place a timm model can come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, SettingsError
+from crayon_sdk.files import read_json, read_tensors
+from crayon_sdk.models import SplitModel
+from crayon_sdk.preprocessing import Preprocessing
+
+__all__ = ["load_model"]
+
+_WEIGHTS = "model.safetensors"
+
+
+def load_model(
+    source: str | os.PathLike[str] | nn.Module,
+    *,
+    architecture: str | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    pretrained: bool = True,
+    model_args: Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
+    allow_pickle: bool = False,
+) -> SplitModel:
+    """Load a classifier from wherever it is.
+
+    Args:
+        source: A timm name (``"resnet50"``), ``"hf-hub:user/name"``,
+            ``"local-dir:folder"``, a folder that holds ``config.json`` and
+            ``model.safetensors``, a ``.safetensors`` file (with ``architecture``),
+            or a model object.
+        architecture: The timm name of the weights in a ``.safetensors`` file.
+        num_classes: Number of classes; ``None`` takes what the weights have.
+        class_names: Names of the classes; ``None`` takes what the config says.
+        pretrained: For a timm name: load its published weights. ``False`` gives random ones.
+        model_args: Further arguments of ``timm.create_model``.
+        preprocessing: Overrides the preprocessing of the model's config.
+        allow_pickle: Read weights that exist only as a pickle, which can run
+            code of whoever made it. Only for files that you trust.
+
+    Returns:
+        The model in eval mode on the CPU (a model object is taken as it is).
+
+    Raises:
+        ModelLoadError: There is no such model, or its files do not fit.
+        FileFormatError: The weights file is truncated or not safetensors.
+        UnsupportedModelError: The model has no feature map or no linear classifier.
+
+    Example:
+        >>> model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2)
+        >>> model.map_size
+        (5, 5)
+    """
+    if isinstance(source, nn.Module):
+        module = source.model if isinstance(source, SplitModel) else source
+        if preprocessing is None and class_names is None and isinstance(source, SplitModel):
+            return source
+        return SplitModel(module, preprocessing=preprocessing, class_names=class_names)
+    name = os.fspath(source)
+    args = dict(model_args or {}) | ({} if num_classes is None else {"num_classes": num_classes})
+    if name.endswith(".safetensors"):
+        module = _from_file(Path(name), architecture, args)
+    elif architecture is not None:
+        raise SettingsError(f"architecture= goes with a .safetensors file, got {name!r}")
+    elif name.startswith(("hf-hub:", "hf_hub:")):
+        module = _from_hub(name, args, allow_pickle)
+    elif name.startswith("local-dir:") or os.path.sep in name or Path(name).is_dir():
+        module = _from_folder(Path(name.removeprefix("local-dir:")), args, allow_pickle)
+    else:
+        module = _create(name, pretrained, args)
+    return SplitModel(module.eval(), preprocessing=preprocessing, class_names=class_names)
+
+
+def _create(name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
+    import timm
+
+    cpu_state = torch.get_rng_state()
+    try:
+        # Random initialisation would otherwise move the caller's random numbers on.
+        return timm.create_model(name, pretrained=pretrained, **args)
+    except CrayonError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(f"cannot load {name!r}: {_first_line(error)}{_near_names(name)}") from error
+    finally:
+        torch.set_rng_state(cpu_state)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _near_names(name: str) -> str:
+    import difflib
+
+    import timm
+
+    if ":" in name or name.split(".")[0] in timm.list_models():
+        return ""
+    near = difflib.get_close_matches(name, timm.list_models(), n=3)
+    return f"; timm has {', '.join(near)}" if near else "; see timm.list_models() for the names"
+
+
+def _from_file(path: Path, architecture: str | None, args: Mapping[str, Any]) -> nn.Module:
+    if architecture is None:
+        raise SettingsError(
+            f"{path.name} holds weights only; say whose they are: load_model({path.name!r}, architecture='resnet50')"
+        )
+    if not path.is_file():
+        raise ModelLoadError(f"no weights file at {str(path)!r}")
+    tensors, _ = read_tensors(path)
+    if "num_classes" not in args:
+        args = dict(args) | _classes_of(architecture, tensors, args)
+    module = _create(architecture, False, args)
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ModelLoadError(
+            f"the weights in {path.name} do not fit {architecture} with {dict(args) or 'no arguments'}: {detail}"
+        ) from error
+    return module
+
+
+def _classes_of(architecture: str, tensors: Mapping[str, torch.Tensor], args: Mapping[str, Any]) -> dict[str, int]:
+    """Read the number of classes off the classifier's weight."""
+    with torch.device("meta"):
+        empty: Any = _create(architecture, False, args)
+    classifier = empty.get_classifier() if callable(getattr(empty, "get_classifier", None)) else None
+    name = next((name for name, module in empty.named_modules() if module is classifier), None)
+    weight = tensors.get(f"{name}.weight")
+    return {} if weight is None else {"num_classes": int(weight.shape[0])}
+
+
+def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> nn.Module:
+    if not folder.is_dir():
+        raise ModelLoadError(f"no folder at {str(folder)!r}; expected one with config.json and {_WEIGHTS}")
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or "architecture" not in config:
+        raise FileFormatError(f"{str(folder / 'config.json')!r} is not a timm config: it names no architecture")
+    weights = folder / _WEIGHTS
+    if weights.is_file():
+        read_tensors(weights)
+    elif not allow_pickle:
+        raise ModelLoadError(
+            f"{str(folder)!r} has no {_WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
+        )
+    return _create(f"local-dir:{folder}", True, args)
+
+
+def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Module:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    repository, _, revision = name.partition(":")[2].partition("@")
+    try:
+        # timm falls back to a pickle without a word; so the safetensors file is fetched first.
+        hf_hub_download(repository, _WEIGHTS, revision=revision or None)
+    except EntryNotFoundError as error:
+        if not allow_pickle:
+            raise ModelLoadError(
+                f"{name!r} has no {_WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
+            ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ModelLoadError(f"cannot fetch {name!r}: {_first_line(error)}") from error
+    return _create(name, True, args)

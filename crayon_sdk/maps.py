@@ -1,0 +1,179 @@
+"""`SaliencyMaps`: the maps that people answer about, in one file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
+from crayon_sdk.files import read_tensors, sha256_of, write_tensors
+from crayon_sdk.functional.saliency import normalize_maps, resize_maps
+from crayon_sdk.preprocessing import Preprocessing
+
+__all__ = ["SaliencyMaps", "read_manifest"]
+
+_FORMAT = "crayon-saliency-maps"
+
+
+@dataclass(frozen=True)
+class SaliencyMaps:
+    """Normalised Grad-CAM maps of one model on one data set.
+
+    Attributes:
+        ids: N sample ids.
+        values: (N, h, w) float32 in [0, 1], every map with a maximum of one.
+        targets: (N,) int64, the class that every map is for.
+        evidence: (N,) bool, false for a map without positive evidence, whose
+            values are all ones and mean nothing.
+        model: Fingerprint of the model that was explained.
+        target_rule: "label", "predicted", or the number of a class.
+        class_names: Names of the classes, may be empty.
+        preprocessing: How pictures were resized and cropped before, so that the maps
+            can be laid over them; ``None`` when not known.
+
+    Raises:
+        SettingsError: The lengths or shapes do not fit together.
+
+    Example:
+        >>> maps = SaliencyMaps(("a", "b"), torch.rand(2, 5, 5), torch.tensor([0, 1]))
+        >>> maps.select(["b"]).ids
+        ('b',)
+    """
+
+    ids: tuple[str, ...]
+    values: Tensor
+    targets: Tensor
+    evidence: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    model: str = ""
+    target_rule: str = "label"
+    class_names: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.evidence) and len(self.ids):
+            object.__setattr__(self, "evidence", torch.ones(len(self.ids), dtype=torch.bool))
+        lengths = {len(self.ids), len(self.values), len(self.targets), len(self.evidence)}
+        if self.values.ndim != 3 or len(lengths) != 1 or len(set(self.ids)) != len(self.ids):
+            raise SettingsError(
+                f"expected N different ids, values (N, h, w) and N targets, got {len(self.ids)} ids "
+                f"({len(set(self.ids))} different), values {tuple(self.values.shape)}, {len(self.targets)} targets"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"SaliencyMaps({len(self)} maps of {height}x{width}, target {self.target_rule}, {self.num_empty} empty)"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of every map."""
+        return int(self.values.shape[1]), int(self.values.shape[2])
+
+    @property
+    def num_empty(self) -> int:
+        """How many maps have no positive evidence."""
+        return int((~self.evidence).sum())
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {sample: position for position, sample in enumerate(self.ids)}
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over ids, values and targets."""
+        values = self.values.contiguous().view(torch.uint8).numpy().tobytes() if len(self) else b""
+        return sha256_of(*self.ids, values, repr(self.targets.tolist()))
+
+    def select(self, ids: Sequence[str]) -> SaliencyMaps:
+        """The maps of these samples, in this order.
+
+        Raises:
+            MismatchError: There is no map for some of them.
+        """
+        missing = [sample for sample in ids if sample not in self._positions]
+        if missing:
+            raise MismatchError(
+                f"no saliency map for {len(missing)} of {len(ids)} samples ({first_few(missing)}); "
+                "explain the data set that the answers are about"
+            )
+        rows = torch.tensor([self._positions[sample] for sample in ids], dtype=torch.int64)
+        return replace(
+            self, ids=tuple(ids), values=self.values[rows], targets=self.targets[rows], evidence=self.evidence[rows]
+        )
+
+    def resize(self, h: int, w: int) -> SaliencyMaps:
+        """The same maps on another grid: area when shrinking, bilinear when growing, normalised again.
+
+        Example:
+            >>> maps = SaliencyMaps(("a",), torch.ones(1, 5, 5), torch.tensor([0]))
+            >>> maps.resize(7, 7).size
+            (7, 7)
+        """
+        return replace(self, values=normalize_maps(resize_maps(self.values, (h, w))))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file: values, targets and evidence, with the rest as metadata.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        manifest = {
+            "ids": list(self.ids),
+            "model": self.model,
+            "target_rule": self.target_rule,
+            "class_names": list(self.class_names),
+            "preprocessing": self.preprocessing and self.preprocessing.to_dict(),
+        }
+        tensors = {"values": self.values, "targets": self.targets, "evidence": self.evidence}
+        write_tensors(path, tensors, {"format": _FORMAT, "version": "1", "manifest": json.dumps(manifest)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SaliencyMaps:
+        """Read what [`save`][crayon_sdk.maps.SaliencyMaps.save] wrote.
+
+        Raises:
+            FileFormatError: The file is truncated, or holds something else.
+        """
+        tensors, manifest = read_manifest(path, _FORMAT, ("values", "targets", "evidence"))
+        return cls(
+            ids=tuple(manifest["ids"]),
+            values=tensors["values"],
+            targets=tensors["targets"],
+            evidence=tensors["evidence"],
+            model=manifest["model"],
+            target_rule=manifest["target_rule"],
+            class_names=tuple(manifest["class_names"]),
+            preprocessing=manifest["preprocessing"] and Preprocessing.from_dict(manifest["preprocessing"]),
+        )
+
+
+def read_manifest(
+    path: str | os.PathLike[str], expected: str, names: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a safetensors file of ours: its tensors, and its manifest from the metadata.
+
+    Raises:
+        FileFormatError: Truncated, or not a file of the ``expected`` format.
+    """
+    tensors, metadata = read_tensors(path)
+    found = metadata.get("format")
+    if found != expected or any(name not in tensors for name in names):
+        raise FileFormatError(f"{os.fspath(path)!r} is not a {expected} file (its format is {found!r})")
+    if metadata.get("version") != "1":
+        raise FileFormatError(
+            f"{os.fspath(path)!r} has version {metadata.get('version')!r}, expected version '1'; upgrade crayon-sdk"
+        )
+    try:
+        manifest = json.loads(metadata["manifest"])
+    except (KeyError, ValueError) as error:
+        raise FileFormatError(f"{os.fspath(path)!r} has no readable manifest; make it again") from error
+    return tensors, manifest

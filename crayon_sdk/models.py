@@ -1,0 +1,368 @@
+"""A classifier seen as trunk and head, and how to get one.
+
+``trunk -> features (N, C, h, w) -> head -> logits``: the prediction, the saliency
+map and the neurons all live behind the features, so the trunk runs once. timm
+models bring ``forward_features`` and ``forward_head``; any other module comes in
+as ``SplitModel(trunk=..., head=...)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crayon_sdk.errors import SettingsError, UnsupportedModelError
+from crayon_sdk.files import sha256_of
+from crayon_sdk.functional import neurons as neuron_functions
+from crayon_sdk.preprocessing import Preprocessing
+
+__all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed", "resolve_device", "resolve_precision"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What was done to a model before: records of its corrections, and the answers behind them.
+
+    Attributes:
+        records: One JSON-able record per correction, oldest first.
+        answers: JSON-able answers used by them.
+    """
+
+    records: tuple[Mapping[str, Any], ...] = ()
+    answers: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+
+class _TrunkAndHead(nn.Module):
+    """Any trunk and head behind the three methods that timm models have."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self._classifier_name = next(name for name, module in head.named_modules() if module is classifier)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.trunk(images)
+        return features
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        if not pre_logits:
+            logits: Tensor = self.head(features)
+            return logits
+        seen: list[Tensor] = []
+        handle = self.get_classifier().register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+        try:
+            self.head(features)
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.get_submodule(self._classifier_name) if self._classifier_name else self.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+
+class SplitModel(nn.Module):
+    """A classifier as ``trunk -> features -> head -> logits``.
+
+    Calling it gives the same logits as the model it wraps. The model is held, not
+    copied; making a `SplitModel` changes nothing about it.
+
+    Args:
+        model: A timm model, or any module with ``forward_features``,
+            ``forward_head(features, pre_logits=...)`` and ``get_classifier``.
+        trunk: Instead of ``model``: images (N, 3, H, W) to features (N, C, h, w).
+        head: Instead of ``model``: features to logits (N, K), sample by sample.
+        classifier: With ``head``: its last linear layer; found by itself when left out.
+        preprocessing: What the model expects of pictures; from the timm config when left out.
+        class_names: Names of the K classes; from the timm config when left out.
+
+    Attributes:
+        model: The wrapped module.
+        feature_shape: (C, h, w) of the features at the preprocessing's size.
+
+    Raises:
+        UnsupportedModelError: No (N, C, h, w) features, no final linear layer, or
+            a head that does not end in it.
+
+    Example:
+        >>> import timm
+        >>> split = SplitModel(timm.create_model("test_resnet.r160_in1k", pretrained=False, num_classes=2))
+        >>> features = split.features(torch.rand(1, 3, 160, 160))
+        >>> split.head(features).shape, split.num_neurons == split.classifier.in_features
+        (torch.Size([1, 2]), True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        *,
+        trunk: nn.Module | None = None,
+        head: nn.Module | None = None,
+        classifier: nn.Linear | None = None,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        # Any: nn.Module's attributes are typed as tensors or modules, never as timm's methods.
+        self.model: Any = _wrapped_module(model, trunk, head, classifier)
+        self.preprocessing = preprocessing or _own_preprocessing(self.model)
+        self.provenance = Provenance()
+        self.feature_shape = self._probe()
+        self.class_names = _names(class_names or _own_class_names(self.model), self.num_classes)
+
+    def features(self, images: Tensor, *, autocast: torch.dtype | None = None) -> Tensor:
+        """Run the trunk.
+
+        Args:
+            images: (N, 3, H, W) preprocessed.
+            autocast: Reduced precision for the trunk alone; the features come back as float32.
+
+        Returns:
+            (N, C, h, w).
+        """
+        if autocast is None:
+            found: Tensor = self.model.forward_features(images.to(self.dtype))
+            return found
+        with torch.autocast(images.device.type, dtype=autocast):
+            found = self.model.forward_features(images)
+        return found.float()
+
+    def head(self, features: Tensor) -> Tensor:
+        """Turn features (N, C, h, w) into logits (N, K)."""
+        logits: Tensor = self.model.forward_head(features)
+        return logits
+
+    def penultimate(self, features: Tensor) -> Tensor:
+        """Turn features (N, C, h, w) into the inputs (N, num_neurons) of the final classifier."""
+        activations: Tensor = self.model.forward_head(features, pre_logits=True)
+        return activations
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits (N, K) of preprocessed images (N, 3, H, W)."""
+        return self.head(self.features(images))
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The final linear layer; its inputs are the neurons."""
+        layer = self.model.get_classifier()
+        if not isinstance(layer, nn.Linear):
+            raise UnsupportedModelError(
+                f"expected one linear layer at the end of {self.architecture}, got {type(layer).__name__}; "
+                "crayon-sdk needs it to know what a neuron is. Give the model a linear classifier "
+                "(for timm: num_classes=K), or wrap it as SplitModel(trunk=..., head=...)"
+            )
+        return layer
+
+    @property
+    def num_neurons(self) -> int:
+        """Number of penultimate neurons."""
+        return self.classifier.in_features
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return self.classifier.out_features
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(h, w) of the saliency map at the preprocessing's size."""
+        return self.feature_shape[1:]
+
+    @property
+    def architecture(self) -> str:
+        """The timm name of the architecture, or the class of the wrapped module."""
+        config = getattr(self.model, "pretrained_cfg", None) or {}
+        return str(config.get("architecture") or type(self.model).__name__)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the classifier's weights lie."""
+        return next(self.classifier.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the classifier's weights."""
+        return next(self.classifier.parameters()).dtype
+
+    @property
+    def neuron_mask(self) -> Tensor:
+        """(num_neurons,) bool, false for pruned neurons."""
+        return neuron_functions.neuron_mask(self.classifier)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of architecture and effective weights; the same on every device and after saving."""
+        parts: list[bytes | str] = [self.architecture]
+        for name, tensor in sorted(self.plain_state_dict().items()):
+            raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            parts += [name, str(tensor.dtype), str(tuple(tensor.shape)), raw]
+        return sha256_of(*parts)
+
+    def plain_state_dict(self) -> dict[str, Tensor]:
+        """The wrapped model's state dict with pruning baked in: the names that timm expects."""
+        state = dict(self.model.state_dict())
+        for name in [key for key in state if key.endswith("weight_orig") and f"{key[:-4]}mask" in state]:
+            stem = name.removesuffix("_orig")
+            state[stem] = state.pop(name) * state.pop(f"{stem}_mask")
+        return state
+
+    def copy(self) -> SplitModel:
+        """A deep copy with the same modes, devices, formats and pruned neurons."""
+        classifier = self.classifier
+        if "weight" not in classifier._parameters:
+            # A pruned layer recomputes its weight in every forward; the cached one cannot be deep-copied.
+            classifier.weight = classifier.weight.detach()
+        return copy.deepcopy(self)
+
+    def mixes_channels(self) -> bool:
+        """Tell whether weights stand between the features and the neurons.
+
+        Without any, neuron k is fed by feature channel k alone (pooling and norms
+        aside) and that channel is its map; otherwise its map is its own Grad-CAM.
+        """
+        if self.feature_shape[0] != self.num_neurons:
+            return True
+        with borrowed(self, self.device), torch.enable_grad():
+            features = torch.zeros(1, *self.feature_shape, device=self.device, dtype=self.dtype)
+            weights = [p for p in self.model.parameters() if p.ndim >= 2 and p.requires_grad]
+            neurons = self.penultimate(features)
+            used = torch.autograd.grad(neurons.sum(), weights, allow_unused=True) if neurons.requires_grad else ()
+        return any(gradient is not None for gradient in used)
+
+    def _probe(self) -> tuple[int, int, int]:
+        for method in ("forward_features", "forward_head", "get_classifier"):
+            if not callable(getattr(self.model, method, None)):
+                raise UnsupportedModelError(
+                    f"expected a timm model, got {type(self.model).__name__} without {method}(); "
+                    "wrap other modules as SplitModel(trunk=..., head=...)"
+                )
+        classifier = self.classifier
+        height, width = self.preprocessing.size
+        images = torch.zeros(1, 3, height, width, device=self.device)
+        with borrowed(self, self.device), torch.no_grad():
+            features = self.features(images)
+            if features.ndim != 4 or 1 in features.shape[2:]:
+                raise UnsupportedModelError(
+                    f"expected features of shape (N, C, h, w) with h, w > 1 from {self.architecture}, got "
+                    f"{tuple(features.shape)} for images of {height}x{width}; a saliency map needs a grid. "
+                    "Use a convolutional model, or larger images"
+                )
+            neurons = self.penultimate(features)
+            if neurons.shape != (1, classifier.in_features) or not torch.allclose(
+                classifier(neurons), self.head(features), rtol=1e-4, atol=1e-5
+            ):
+                raise UnsupportedModelError(
+                    f"expected the head of {self.architecture} to end in its classifier "
+                    f"(neurons of shape (1, {classifier.in_features})), got {tuple(neurons.shape)} before it; "
+                    "wrap the model as SplitModel(trunk=..., head=...) with a linear layer at the end"
+                )
+        return int(features.shape[1]), int(features.shape[2]), int(features.shape[3])
+
+
+def as_split_model(model: nn.Module) -> SplitModel:
+    """Give ``model`` itself when it is split already, else split it.
+
+    Raises:
+        UnsupportedModelError: It cannot be split.
+    """
+    if isinstance(model, SplitModel):
+        return model
+    if not isinstance(model, nn.Module):
+        raise SettingsError(f"expected a model, got {type(model).__name__}; load one with load_model(...)")
+    return SplitModel(model)
+
+
+@contextlib.contextmanager
+def borrowed(split: SplitModel, device: torch.device) -> Iterator[SplitModel]:
+    """Use a model in eval mode on ``device`` and give it back as it was.
+
+    The mode of every submodule and the device are restored however the block ends.
+    """
+    modes = [(module, module.training) for module in split.modules()]
+    home = split.device
+    try:
+        split.eval()
+        if home != device:
+            split.to(device)
+        yield split
+    finally:
+        if home != device:
+            split.to(home)
+        for module, training in modes:
+            module.training = training
+
+
+def resolve_device(device: str | torch.device, model_device: torch.device) -> torch.device:
+    """Turn "auto" into the GPU when there is one, else into the device of the model.
+
+    Raises:
+        SettingsError: The name is unknown, or there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda") if torch.cuda.is_available() and model_device.type == "cpu" else model_device
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(f"expected device='auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device='cuda' was asked for, but torch finds no GPU here; use device='auto' or 'cpu'")
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """Turn a precision setting into the autocast type of the trunk, ``None`` for float32.
+
+    Raises:
+        SettingsError: Not one of "auto", "float32", "bfloat16".
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise SettingsError(f"expected precision='auto', 'float32' or 'bfloat16', got {precision!r}")
+    fast = precision == "bfloat16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.bfloat16 if fast else None
+
+
+def _wrapped_module(
+    model: nn.Module | None, trunk: nn.Module | None, head: nn.Module | None, classifier: nn.Linear | None
+) -> nn.Module:
+    if model is not None and trunk is None and head is None:
+        # Compiled and data-parallel models keep the real one inside.
+        inner = getattr(model, "_orig_mod", model)
+        return inner.module if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel) else inner
+    if model is not None or trunk is None or head is None:
+        raise SettingsError("expected either a model, or both trunk= and head=")
+    linear = classifier or next((m for m in reversed(list(head.modules())) if isinstance(m, nn.Linear)), None)
+    if linear is None or all(linear is not module for module in head.modules()):
+        raise UnsupportedModelError(
+            f"expected a head that ends in a linear layer, got {type(head).__name__} without "
+            f"{'one' if linear is None else 'the given classifier'}; pass the layer as classifier="
+        )
+    return _TrunkAndHead(trunk, head, linear)
+
+
+def _own_preprocessing(model: nn.Module) -> Preprocessing:
+    if not getattr(model, "pretrained_cfg", None):
+        return Preprocessing(size=(224, 224))
+    from timm.data import resolve_model_data_config
+
+    return Preprocessing.from_config(resolve_model_data_config(model))
+
+
+def _own_class_names(model: nn.Module) -> Sequence[str]:
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names") or ()
+    return list(names.values()) if isinstance(names, Mapping) else list(names)
+
+
+def _names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    # A config inherited from a base model may still name that model's classes.
+    return tuple(str(name) for name in names) if len(names) == num_classes else ()

@@ -1,0 +1,216 @@
+"""`NeuronPruner`: cut irrelevant neurons and refit the last layer (CRAYON-Pruning)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from crayon_sdk import presets
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.checkpoint import Correction
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import AnswerError
+from crayon_sdk.fitting import Fit
+from crayon_sdk.functional.neurons import prune_neurons
+from crayon_sdk.inference import stream_features
+from crayon_sdk.models import SplitModel, as_split_model, borrowed, resolve_device, resolve_precision
+from crayon_sdk.relevance import Rule
+from crayon_sdk.resume import RunFile
+from crayon_sdk.settings import PruningSettings
+from crayon_sdk.training import train
+
+__all__ = ["NeuronPruner", "irrelevant_neurons"]
+
+_log = logging.getLogger(__name__)
+
+
+class NeuronPruner:
+    """CRAYON-Pruning: cut the neurons that people found irrelevant, then refit the last layer.
+
+    The trunk does not change, so its features are computed once and the refit takes
+    seconds. Cut neurons stay cut in every later correction of the result.
+
+    Args:
+        model: A `SplitModel`, timm model, or the model of a `Correction`. It is not changed.
+        epochs: Passes over the features.
+        batch_size: Samples per step.
+        lr: Peak learning rate.
+        weight_decay: L2 penalty.
+        optimizer: "adam", "adamw" or "sgd".
+        momentum: Of "sgd".
+        scheduler: "none", "cosine" or "step".
+        step_epochs: With "step": epochs between two falls.
+        step_factor: With "step": factor of each fall.
+        answer_rule: From votes to relevance: "majority", "unanimous" or "share".
+        device: "auto" or a torch device.
+        precision: "auto", "float32" or "bfloat16" (of the trunk).
+        seed: Of everything random.
+        checkpoint_dir: Where the state is kept; a run that was stopped continues there.
+
+    Raises:
+        SettingsError: A setting is out of range.
+        UnsupportedModelError: The model has no linear classifier.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        epochs: int = 10,
+        batch_size: int = 64,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        optimizer: str = "adam",
+        momentum: float = 0.9,
+        scheduler: str = "cosine",
+        step_epochs: int = 1,
+        step_factor: float = 0.1,
+        answer_rule: Rule = "majority",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        seed: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.model = as_split_model(model)
+        self.settings = PruningSettings(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            momentum=momentum,
+            scheduler=scheduler,
+            step_epochs=step_epochs,
+            step_factor=step_factor,
+            answer_rule=answer_rule,
+            seed=seed,
+        )
+        self.device = resolve_device(device, self.model.device)
+        self.autocast = resolve_precision(precision, self.device)
+        self.checkpoint_dir = checkpoint_dir
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str,
+        model: nn.Module,
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        seed: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> NeuronPruner:
+        """Take the settings of the published runs.
+
+        Args:
+            name: "waterbirds", "biased-celeba" or "backgrounds".
+            model: The model to correct.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            seed: Of everything random.
+            checkpoint_dir: Where the state is kept.
+
+        Raises:
+            SettingsError: There is no such preset.
+        """
+        pruner = cls(model, device=device, precision=precision, checkpoint_dir=checkpoint_dir)
+        pruner.settings = replace(presets.preset(presets.PRUNING, name), seed=seed)
+        return pruner
+
+    def fit(
+        self,
+        dataset: ImageDataset,
+        answers: AnnotationSet,
+        evaluate_on: ImageDataset | None = None,
+        *,
+        strict: bool = True,
+    ) -> Correction:
+        """Prune and refit a copy of the model.
+
+        Args:
+            dataset: The training set.
+            answers: Answers about this model's neurons; answers about images are not used here.
+            evaluate_on: Measured before and after; not used for training.
+            strict: Refuse answers for another model or unknown neurons; else drop and count them.
+
+        Returns:
+            The corrected model and the record of what was done.
+
+        Raises:
+            AnswerError: There are no answers about neurons, or they would cut all.
+            MismatchError: The answers are about another model.
+            NonFiniteLossError: The loss became NaN or infinite.
+        """
+        used, cut = irrelevant_neurons(self.model, answers, rule=self.settings.answer_rule, strict=strict)
+        fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
+        keep = torch.ones(self.model.num_neurons, dtype=torch.bool)
+        keep[list(cut)] = False
+        prune_neurons(fit.model.classifier, keep)
+        neurons = self._neurons(fit.model, dataset)
+        labels = dataset.labels.to(self.device)
+        classifier = fit.model.classifier
+
+        def loss(batch: Tensor) -> dict[str, Tensor]:
+            rows = batch.to(self.device)
+            return {"loss": nn.functional.cross_entropy(classifier(neurons[rows]), labels[rows], reduction="sum")}
+
+        identity = fit.identity("pruning", answers=used.fingerprint)
+        file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
+        with fit.training():
+            history = train(classifier, loss, len(dataset), self.settings, file=file, doing="refitting the last layer")
+        judged = len({answer.neuron for answer in used.neuron_answers})
+        counts = {
+            "pruned": len(cut),
+            "judged_neurons": judged,
+            "neurons": fit.model.num_neurons,
+            "dropped_answers": used.dropped,
+        }
+        return fit.finish("pruning", history, used, counts)
+
+    def _neurons(self, model: SplitModel, dataset: ImageDataset) -> Tensor:
+        """Penultimate activations (N, K) float32 of the whole data set, in eval mode."""
+        with borrowed(model, self.device), torch.no_grad():
+            stream = stream_features(
+                model, dataset, device=self.device, autocast=self.autocast, doing="computing features"
+            )
+            return torch.cat([model.penultimate(features).float() for _, features in stream])
+
+
+def irrelevant_neurons(
+    model: SplitModel, answers: AnnotationSet, *, rule: Rule = "majority", strict: bool = True
+) -> tuple[AnnotationSet, tuple[int, ...]]:
+    """Pick the answers about a model's neurons and the neurons they cut.
+
+    Args:
+        model: The model that was answered about.
+        answers: All answers.
+        rule: From votes to relevance.
+        strict: Refuse answers that do not belong; else drop and count them.
+
+    Returns:
+        The answers that count, and the irrelevant neurons in ascending order.
+
+    Raises:
+        AnswerError: There are no answers about neurons, or they would cut all.
+        MismatchError: The answers are about another model or unknown neurons.
+    """
+    used = AnnotationSet(answers.neuron_answers)
+    if not len(used):
+        raise AnswerError(
+            f"expected answers about neurons, got {len(answers)} answers of which none is about a neuron; "
+            "answer some patches first (Explainer.explain_neurons)"
+        )
+    used = used.for_model(model.fingerprint, strict=strict).for_neurons(model.num_neurons, strict=strict)
+    cut = tuple(sorted(n for n, verdict in used.neuron_relevance(rule).items() if verdict == "irrelevant"))
+    remaining = int(model.neuron_mask.sum()) - len(cut)
+    if remaining <= 0:
+        raise AnswerError(
+            f"the answers would cut all {model.num_neurons} neurons; look at them again, or use another answer_rule"
+        )
+    if not cut:
+        _log.warning("no neuron was found irrelevant: nothing is cut, the last layer is refitted all the same")
+    return used, cut

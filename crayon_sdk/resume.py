@@ -1,0 +1,138 @@
+"""The file that a training run continues from: safetensors, replaced in one piece."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crayon_sdk.errors import FileFormatError, MismatchError
+from crayon_sdk.files import read_tensors, write_tensors
+
+__all__ = ["Run", "RunFile"]
+
+_FORMAT = "crayon-training-run"
+
+
+@dataclass
+class Run:
+    """Where a training run stands.
+
+    Attributes:
+        step: Optimizer steps done.
+        history: One record per finished epoch.
+        sums: Sums of the running epoch, per name of a loss.
+        best: Weights of the best epoch so far, when one is kept.
+        best_score: Its score.
+    """
+
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_score: float = -math.inf
+
+
+class RunFile:
+    """State of one training run on disk.
+
+    Args:
+        folder: Where the file lies; one run per folder.
+        identity: JSON-able facts that make two runs the same run (settings,
+            fingerprints of model, data and answers). A file of another run is
+            refused, never overwritten.
+        every_seconds: How often the state is written within an epoch.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], identity: Mapping[str, Any], *, every_seconds: float = 60.0
+    ) -> None:
+        self.path = Path(folder) / "training.safetensors"
+        self.identity = json.loads(json.dumps(identity))
+        self.every_seconds = every_seconds
+        self._written = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Tell whether the last writing is long enough ago."""
+        return time.monotonic() - self._written >= self.every_seconds
+
+    def save(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor], run: Run
+    ) -> None:
+        """Write the whole state in one piece.
+
+        Raises:
+            OutputError: It cannot be written; the file from before is as it was.
+        """
+        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
+        manifest = {
+            "identity": self.identity,
+            "step": run.step,
+            "history": run.history,
+            "sums": run.sums,
+            "best_score": run.best_score if run.best else None,
+        }
+        write_tensors(self.path, tensors, {"format": _FORMAT, "version": "1", "manifest": json.dumps(manifest)})
+        self._written = time.monotonic()
+
+    def restore(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], run: Run
+    ) -> bool:
+        """Continue from the file if there is one; everything given is changed in place.
+
+        Raises:
+            MismatchError: The file belongs to another run; the message names what differs.
+            FileFormatError: The file is not a whole state of a run.
+        """
+        if not self.path.exists():
+            return False
+        tensors, metadata = read_tensors(self.path)
+        if metadata.get("format") != _FORMAT:
+            raise FileFormatError(f"{str(self.path)!r} is not the state of a training run; move it away")
+        manifest = json.loads(metadata["manifest"])
+        self._check(manifest["identity"])
+        parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        module.load_state_dict(parts["module"])
+        for name, tensor in parts["average"].items():
+            average[name].copy_(tensor)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        run.step, run.history, run.sums = manifest["step"], manifest["history"], manifest["sums"]
+        if parts["best"]:
+            run.best, run.best_score = parts["best"], manifest["best_score"]
+        return True
+
+    def _check(self, found: Mapping[str, Any]) -> None:
+        keys = sorted(set(found) | set(self.identity))
+        different = [key for key in keys if found.get(key) != self.identity.get(key)]
+        if different:
+            listed = ", ".join(
+                f"{key} (there {_short(found.get(key))}, now {_short(self.identity.get(key))})" for key in different
+            )
+            raise MismatchError(
+                f"{str(self.path.parent)!r} holds the state of another run; different: {listed}. "
+                "Use another checkpoint_dir, or delete this one"
+            )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 24 else f"{text[:20]}..."

@@ -1,0 +1,140 @@
+"""Settings of the correctors: frozen, checked when made, written into every checkpoint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from crayon_sdk.errors import SettingsError
+from crayon_sdk.relevance import Rule
+
+__all__ = ["AttentionSettings", "PruningSettings", "TrainingSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a module is trained.
+
+    Attributes:
+        epochs: Passes over the data, not negative.
+        batch_size: Samples per step.
+        lr: Peak learning rate.
+        weight_decay: L2 penalty ("adam", "sgd") or decoupled decay ("adamw").
+        optimizer: "adam", "adamw" or "sgd".
+        momentum: Of "sgd".
+        scheduler: "none", "cosine" (to zero) or "step".
+        warmup_epochs: Epochs over which the rate first rises from zero; may be a fraction.
+        step_epochs: With "step": after how many epochs the rate falls.
+        step_factor: With "step": what it is multiplied with each time.
+        average_decay: Decay per step of the exponential moving average of the weights
+            that is kept as the result; 0 keeps the last weights.
+        clip_norm: Largest norm of the gradient; 0 does not clip.
+        seed: Of everything random.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float = 0.0
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    scheduler: str = "none"
+    warmup_epochs: float = 0.0
+    step_epochs: int = 1
+    step_factor: float = 0.1
+    average_decay: float = 0.0
+    clip_norm: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("epochs", 0, math.inf),
+            ("batch_size", 1, math.inf),
+            ("lr", 0, math.inf),
+            ("weight_decay", 0, math.inf),
+            ("momentum", 0, 1),
+            ("warmup_epochs", 0, math.inf),
+            ("step_epochs", 1, math.inf),
+            ("step_factor", 0, 1),
+            ("average_decay", 0, 1),
+            ("clip_norm", 0, math.inf),
+            ("seed", 0, 2**62),
+        ):
+            check_range(name, getattr(self, name), low, high)
+        check_choice("optimizer", self.optimizer, ("adam", "adamw", "sgd"))
+        check_choice("scheduler", self.scheduler, ("none", "cosine", "step"))
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise `SettingsError` unless ``low <= value <= high`` and finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
+        limit = f"from {low} to {high}" if math.isfinite(high) else f">= {low}"
+        raise SettingsError(f"expected {name} {limit}, got {value!r}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `SettingsError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise SettingsError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionSettings(TrainingSettings):
+    """How CRAYON-Attention is done; training settings included.
+
+    Attributes:
+        alpha: Weight of the relevant term of Eq. 4.
+        beta: Weight of the irrelevant term of Eq. 4.
+        area_normalized: Divide each term by its area (the form of the published
+            Waterbirds runs); else the plain sums of the paper.
+        target: Whose evidence the current map shows: "label", "predicted" or a class index.
+        zero_maps: "skip" leaves samples whose reference map has no positive
+            evidence out of the guidance; "keep" guides with a map of ones, as the authors' code does.
+        batch_norm: "train" updates batch statistics as in the paper; "frozen" keeps
+            those of the original model and normalises with them.
+        answer_rule: From votes to relevance: "unanimous", "majority" or "share".
+        keep: "last", or "best" on the data that is evaluated on.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    alpha: float
+    beta: float
+    area_normalized: bool = True
+    target: str | int = "label"
+    zero_maps: str = "skip"
+    batch_norm: str = "train"
+    answer_rule: Rule = "unanimous"
+    keep: str = "last"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("alpha", self.alpha, 0, math.inf)
+        check_range("beta", self.beta, 0, math.inf)
+        check_choice("zero_maps", self.zero_maps, ("skip", "keep"))
+        check_choice("batch_norm", self.batch_norm, ("train", "frozen"))
+        check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))
+        check_choice("keep", self.keep, ("last", "best"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningSettings(TrainingSettings):
+    """How CRAYON-Pruning is done; training settings of the last layer included.
+
+    Attributes:
+        answer_rule: From votes to relevance of a neuron: "majority" (ties relevant),
+            "unanimous" or "share".
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    answer_rule: Rule = "majority"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))

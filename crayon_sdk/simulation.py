@@ -1,0 +1,186 @@
+"""Answers that object masks give in place of people; every record says that it is simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import DataError, SettingsError, first_few
+from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.records import ImageAnswer, NeuronAnswer
+from crayon_sdk.relevance import Answer
+
+__all__ = ["highlight_share", "simulate_answers", "simulate_neuron_answers"]
+
+
+def simulate_answers(
+    maps: SaliencyMaps,
+    masks: ImageDataset,
+    *,
+    annotators: int = 2,
+    noise: float = 0.0,
+    strictness: tuple[float, float] = (0.4, 0.6),
+    seed: int = 0,
+) -> AnnotationSet:
+    """Answer "is the strong highlight mainly on the object?" from object masks.
+
+    A simulated annotator says yes when the share of the strong highlight (the map
+    above half its maximum) that lies on the object exceeds a threshold. The
+    annotators' thresholds are spread evenly over ``strictness``, so that two of them
+    disagree about doubtful maps. Maps without evidence, and samples without a mask,
+    get no answer.
+
+    Args:
+        maps: The maps to answer about.
+        masks: The data set with object masks.
+        annotators: How many, at least 1.
+        noise: Probability in [0, 1] that one answer is turned round.
+        strictness: Thresholds of the most lenient and the strictest annotator, in [0, 1].
+        seed: Of the noise.
+
+    Returns:
+        Answers, each marked as simulated.
+
+    Raises:
+        DataError: The data set has no masks, or lacks samples of the maps.
+        SettingsError: A setting is out of range.
+    """
+    _check(annotators, noise)
+    low, high = strictness
+    if not 0 <= low <= high <= 1:
+        raise SettingsError(f"expected strictness (low, high) with 0 <= low <= high <= 1, got {strictness}")
+    shares = highlight_share(maps, masks)
+    thresholds = [(low + high) / 2] if annotators == 1 else torch.linspace(low, high, annotators).tolist()
+    flip = _flips(noise, seed)
+    targets = dict(zip(maps.ids, maps.targets.tolist(), strict=True))
+    return AnnotationSet(
+        ImageAnswer(
+            id=sample,
+            answer=_word((share > threshold) != flip()),
+            annotator=f"simulated-{number}",
+            target=targets[sample],
+            model=maps.model,
+            simulated=True,
+        )
+        for sample, share in shares.items()
+        for number, threshold in enumerate(thresholds, start=1)
+    )
+
+
+def highlight_share(maps: SaliencyMaps, masks: ImageDataset) -> dict[str, float]:
+    """Share of every map's strong highlight that lies on the object.
+
+    The strong highlight are the cells above half the map's maximum, weighted by the map.
+
+    Returns:
+        Share in [0, 1] by sample id; without samples that lack a mask or evidence.
+
+    Raises:
+        DataError: The data set has no masks, or lacks samples of the maps.
+    """
+    geometry = _geometry(maps.preprocessing, masks, maps.ids)
+    shares = {}
+    for row, sample in enumerate(maps.ids):
+        if not bool(maps.evidence[row]) or masks.mask(sample) is None:
+            continue
+        cover = resize_maps(masks.mask_tensor(sample, geometry)[None], maps.size)[0]
+        strong = maps.values[row] * (maps.values[row] > 0.5)
+        shares[sample] = float((strong * cover).sum() / strong.sum())
+    return shares
+
+
+def simulate_neuron_answers(
+    patches: NeuronPatches,
+    masks: ImageDataset,
+    *,
+    annotators: int = 1,
+    noise: float = 0.0,
+    coverage: float = 0.5,
+    seed: int = 0,
+) -> AnnotationSet:
+    """Answer "is the red patch on the object?" from object masks.
+
+    Yes when the object covers more than ``coverage`` of the patch.
+
+    Args:
+        patches: The patches to answer about.
+        masks: The data set with object masks.
+        annotators: How many, at least 1.
+        noise: Probability in [0, 1] that one answer is turned round.
+        coverage: Least covered share of the patch for a yes, in [0, 1].
+        seed: Of the noise.
+
+    Returns:
+        Answers, each marked as simulated; every neuron of a shared patch gets its answer.
+
+    Raises:
+        DataError: The data set has no masks, or lacks samples of the patches.
+        SettingsError: A setting is out of range.
+    """
+    _check(annotators, noise)
+    if not 0 <= coverage <= 1:
+        raise SettingsError(f"expected coverage from 0 to 1, got {coverage}")
+    geometry = _geometry(patches.preprocessing, masks, patches.ids)
+    flip = _flips(noise, seed)
+    answers = AnnotationSet()
+    for position, sample in enumerate(patches.ids):
+        if masks.mask(sample) is None:
+            continue
+        cover = resize_maps(masks.mask_tensor(sample, geometry)[None], patches.map_size)[0].flatten()
+        for index in (patches.samples == position).nonzero().flatten().tolist():
+            on_object = float(cover[int(patches.cells[index])]) > coverage
+            for number in range(1, annotators + 1):
+                answer = _word(on_object != flip())
+                for neuron, rank in patches.sharing(index):
+                    answers.add(
+                        NeuronAnswer(
+                            neuron=neuron,
+                            patch=rank,
+                            id=sample,
+                            answer=answer,
+                            annotator=f"simulated-{number}",
+                            model=patches.model,
+                            simulated=True,
+                        )
+                    )
+    return answers
+
+
+def _word(yes: bool) -> Answer:
+    return "yes" if yes else "no"
+
+
+def _flips(noise: float, seed: int) -> Callable[[], bool]:
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: bool(noise) and float(torch.rand((), generator=generator)) < noise
+
+
+def _check(annotators: int, noise: float) -> None:
+    if annotators < 1 or not 0 <= noise <= 1:
+        raise SettingsError(f"expected annotators >= 1 and noise from 0 to 1, got {annotators} and {noise}")
+
+
+def _geometry(known: Preprocessing | None, masks: ImageDataset, ids: tuple[str, ...]) -> Preprocessing:
+    """How masks are resized and cropped; checks on the way that there are masks for all ids."""
+    if not masks.has_masks:
+        raise DataError("simulated answers need object masks; the data set has none (masks= or mask_column=)")
+    present = set(masks.ids)
+    lacking = [sample for sample in ids if sample not in present]
+    if lacking:
+        raise DataError(
+            f"the data set with the masks lacks {len(lacking)} of {len(ids)} samples: {first_few(lacking)}; "
+            "use the data set that was explained"
+        )
+    geometry = known or masks.preprocessing
+    if geometry is None:
+        raise SettingsError(
+            "it is not known how the pictures were cropped; give the data set the preprocessing: "
+            "dataset.with_preprocessing(model.preprocessing)"
+        )
+    return geometry

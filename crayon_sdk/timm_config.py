@@ -1,0 +1,67 @@
+"""The ``config.json`` from which plain timm builds a model again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from crayon_sdk.models import SplitModel
+
+__all__ = ["is_timm", "timm_config"]
+
+# Facts about the architecture and its licence that travel on; where the old weights came from does not.
+_KEPT = ("fixed_input_size", "pool_size", "first_conv", "classifier", "license", "origin_url", "paper_ids", "tag")
+
+
+def is_timm(model: SplitModel) -> bool:
+    """Tell whether timm can build this architecture by name."""
+    import timm
+
+    return bool(getattr(model.model, "pretrained_cfg", None)) and timm.is_model(model.architecture)
+
+
+def timm_config(model: SplitModel) -> dict[str, Any]:
+    """Describe a model so that ``timm.create_model("local-dir:...")`` builds the same one.
+
+    Args:
+        model: A timm model.
+
+    Returns:
+        JSON-able content of ``config.json``.
+    """
+    module: Any = model.model
+    known = module.pretrained_cfg
+    preprocessing = model.preprocessing
+    pretrained = {name: known[name] for name in _KEPT if known.get(name) is not None}
+    pretrained |= {
+        "custom_load": False,
+        "num_classes": model.num_classes,
+        "input_size": [3, *preprocessing.size],
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
+        "interpolation": preprocessing.interpolation,
+    }
+    arguments = {name: value for name, value in getattr(module, "_model_args", {}).items() if _is_json(value)}
+    config: dict[str, Any] = {
+        "architecture": model.architecture,
+        "num_classes": model.num_classes,
+        "num_features": module.num_features,
+        "model_args": arguments | {"num_classes": model.num_classes},
+        "pretrained_cfg": pretrained,
+    }
+    pool = getattr(module, "global_pool", None)
+    if isinstance(pool, str):
+        config["global_pool"] = pool
+    if model.class_names:
+        config["label_names"] = list(model.class_names)
+    return config
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return value is not None

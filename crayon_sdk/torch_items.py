@@ -1,0 +1,126 @@
+"""What a torch data set tells about its samples besides the pictures."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import IterableDataset, Subset
+
+from crayon_sdk.errors import DataError
+
+__all__ = ["count_of", "guess_class_names", "read_groups", "read_labels"]
+
+
+def count_of(dataset: Any) -> int:
+    """Return the length of a map-style data set.
+
+    Raises:
+        DataError: It is of another kind, or empty.
+    """
+    fits = isinstance(dataset, Sized) and hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    if not fits:
+        raise DataError(
+            "the data set must be map-style, with __len__ and __getitem__ giving (image, label); "
+            f"got {type(dataset).__name__}. Read a stream into a list of (image, label) first."
+        )
+    if len(dataset) == 0:
+        raise DataError("the data set is empty; expected at least one (image, label)")
+    return len(dataset)
+
+
+def read_labels(dataset: Any, labels: Sequence[int] | Tensor | None) -> tuple[list[int], dict[int, str]]:
+    """Take labels from what was passed, from ``targets``, or from the items.
+
+    Returns:
+        Class indices, -1 where there is none, and the reasons by position.
+
+    Raises:
+        DataError: ``labels`` has another length than the data set.
+    """
+    count = len(dataset)
+    values: Any = labels if labels is not None else _targets(dataset)
+    if labels is not None and len(labels) != count:
+        raise DataError(f"labels must have one entry per sample: {count} samples, {len(labels)} labels")
+    found: list[int] = []
+    problems: dict[int, str] = {}
+    for position in range(count):
+        label = _label(dataset, values, position)
+        found.append(-1 if isinstance(label, str) else label)
+        if isinstance(label, str):
+            problems[position] = label
+    return found, problems
+
+
+def _label(dataset: Any, values: Any, position: int) -> int | str:
+    try:
+        return _as_label(_item_label(dataset[position]) if values is None else values[position])
+    except Exception as error:  # an item runs code of others
+        return str(error) or type(error).__name__
+
+
+def guess_class_names(dataset: Any, labels: Sequence[int]) -> tuple[str, ...]:
+    """Return ``classes`` of the data set, or the numbers that occur."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    needed = max(labels, default=0) + 1
+    classes = getattr(dataset, "classes", None)
+    if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
+        return tuple(classes)
+    return tuple(str(number) for number in range(max(needed, 1)))
+
+
+def read_groups(
+    groups: Sequence[Sequence[object]] | Mapping[str, Sequence[object]] | None, count: int
+) -> tuple[tuple[str, ...], list[tuple[str, ...]] | None]:
+    """Bring groups to names of attributes and one tuple of values per sample.
+
+    Raises:
+        DataError: Not one entry per sample, or tuples of several lengths.
+    """
+    if groups is None or (isinstance(groups, Mapping) and not groups):
+        return (), None
+    if isinstance(groups, Mapping):
+        names = tuple(str(name) for name in groups)
+        for name, values in groups.items():
+            if len(values) != count:
+                raise DataError(f"group {name!r} must have one value per sample: {count} samples, {len(values)} values")
+        return names, [tuple(map(_text, row)) for row in zip(*groups.values(), strict=True)]
+    rows = [tuple(map(_text, (row,) if isinstance(row, (str, int)) else row)) for row in groups]
+    if len(rows) != count:
+        raise DataError(f"groups must have one entry per sample: {count} samples, {len(rows)} entries")
+    widths = {len(row) for row in rows}
+    if len(widths) != 1 or widths == {0}:
+        raise DataError(f"groups must be tuples of one length above 0, got lengths {sorted(widths)}")
+    width = widths.pop()
+    return ("group",) if width == 1 else tuple(f"group_{number}" for number in range(1, width + 1)), rows
+
+
+def _text(value: object) -> str:
+    return str(value.item() if isinstance(value, Tensor) else value)
+
+
+def _targets(dataset: Any) -> Any:
+    """Return the labels that a data set keeps, when they are surely those of its items."""
+    if isinstance(dataset, Subset):
+        inner = _targets(dataset.dataset)
+        return None if inner is None else [inner[index] for index in dataset.indices]
+    targets = getattr(dataset, "targets", None)
+    if targets is None or getattr(dataset, "target_transform", None) is not None:
+        return None
+    return targets if isinstance(targets, (Sequence, Tensor)) and len(targets) == len(dataset) else None
+
+
+def _item_label(item: Any) -> Any:
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        raise DataError(f"items must be (image, label), got {type(item).__name__}")
+    return item[1]
+
+
+def _as_label(value: Any) -> int:
+    try:
+        return int(operator.index(value))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"its label must be a whole number, got {value!r}") from error

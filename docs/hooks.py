@@ -1,0 +1,69 @@
+"""What the documentation needs beyond its plugins: equations without scripts, and a page for every module.
+
+`pymdownx.arithmatex` finds the equations (and leaves code alone); here their LaTeX becomes MathML while the site is
+built, so that reading it needs no script and no network. An equation that cannot be read is a warning, which stops a
+strict build.
+
+The modules of the public surface have pages of their own in `docs/reference`. Every other module gets one here, so
+that no cross-reference between docstrings leads nowhere.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+log = logging.getLogger("mkdocs.hooks.crayon")
+
+# Inline: <span class="arithmatex">\(...\)</span>; on its own lines: <div class="arithmatex">\[...\]</div>
+EQUATION = re.compile(r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>', re.DOTALL)
+
+
+def pages_inside(config: MkDocsConfig) -> dict[str, str]:
+    """Path of a page for every module that no page of the reference shows."""
+    root = Path(config.config_file_path).parent
+    shown = "\n".join(page.read_text(encoding="utf-8") for page in (root / "docs" / "reference").rglob("*.md"))
+    pages = {}
+    for path in sorted((root / "crayon_sdk").rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name != "crayon_sdk" and parts[-1] != "__main__" and not re.search(rf"^::: {re.escape(name)}$", shown, re.M):
+            pages[name] = f"reference/inside/{name.removeprefix('crayon_sdk.')}.md"
+    return pages
+
+
+def on_config(config: MkDocsConfig, **_: Any) -> MkDocsConfig:
+    """Put the generated pages at the end of the navigation."""
+    entries = [{name.removeprefix("crayon_sdk."): path} for name, path in pages_inside(config).items()]
+    if entries and config.nav is not None:
+        config.nav.append({"Inside": entries})
+    return config
+
+
+def on_files(files: Files, *, config: MkDocsConfig, **_: Any) -> Files:
+    """Generate the pages of the modules that have none."""
+    for name, path in pages_inside(config).items():
+        files.append(File.generated(config, path, content=f"::: {name}\n"))
+    return files
+
+
+def on_page_content(content: str, *, page: Any, **_: Any) -> str:
+    """Replace every equation of a rendered page."""
+
+    def to_mathml(equation: re.Match[str]) -> str:
+        latex = html.unescape(equation["latex"]).strip()
+        display = "block" if equation["tag"] == "div" else "inline"
+        try:
+            return str(convert(latex, display=display))
+        except Exception as error:
+            log.warning("%s: cannot turn %r into MathML: %s", page.file.src_uri, latex, error)
+            return equation[0]
+
+    return EQUATION.sub(to_mathml, content)

@@ -1,0 +1,100 @@
+"""The documentation is checked like code: its examples compile, its build is strict, its pages are complete."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import crayon_sdk
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if path.is_file())
+FENCE = re.compile(r"^(?P<indent>[ \t]*)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ \t]*$", re.M | re.S)
+DIRECTIVE = re.compile(r"^::: (crayon_sdk[\w.]*)$", re.M)
+
+
+def python_blocks() -> list[pytest.param]:
+    blocks = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for fence in FENCE.finditer(text):
+            language = re.match(r"[\w+-]*", fence["info"].strip())[0]
+            if language in {"python", "py"}:
+                line = text.count("\n", 0, fence.start()) + 1
+                blocks.append(pytest.param(fence["body"], id=f"{page.relative_to(ROOT)}:{line}"))
+    return blocks
+
+
+@pytest.mark.parametrize("code", python_blocks())
+def test_python_block_compiles(code):
+    compile(textwrap.dedent(code), "<documentation>", "exec")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    needed = ("mkdocs", "material", "mkdocstrings_handlers.python", "latex2mathml")
+    for name in needed:
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            pytest.skip(f"{name.split('.')[0]} is not installed: pip install 'crayon-sdk[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_site_builds_strictly(site):
+    assert (site / "index.html").is_file()
+
+
+def test_site_needs_no_network_to_be_read(site):
+    resource = re.compile(r"<(?:script|img|iframe)\b[^>]*\bsrc=\"?(?:https?:)?//|<link\b[^>]*rel=\"?stylesheet[^>]*//")
+    pages = list(site.rglob("*.html"))
+    assert pages
+    assert not [page.name for page in pages if resource.search(page.read_text(encoding="utf-8"))]
+
+
+def test_equations_are_rendered(site):
+    method = (site / "method" / "index.html").read_text(encoding="utf-8")
+    assert method.count("<math") > 10
+    assert "arithmatex" not in method
+
+
+def test_every_public_module_has_a_reference_page():
+    documented = set()
+    for page in (ROOT / "docs" / "reference").rglob("*.md"):
+        documented.update(DIRECTIVE.findall(page.read_text(encoding="utf-8")))
+    public = {f"crayon_sdk.{module}" for module in [*crayon_sdk._MODULE_OF.values(), *crayon_sdk._SUBMODULES]}
+    functional = (ROOT / "crayon_sdk" / "functional").glob("[!_]*.py")
+    public |= {f"crayon_sdk.functional.{path.stem}" for path in functional}
+    assert public <= documented, f"add a page with '::: MODULE' for {sorted(public - documented)} to docs/reference"
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    missing = [
+        page.name for page in (ROOT / "docs").rglob("*.md") if str(page.relative_to(ROOT / "docs")) not in navigation
+    ]
+    assert not missing
+
+
+def test_version_is_written_the_same_everywhere():
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,0 +1,73 @@
+"""The face of the package: cheap to import, and exactly the names it promises."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crayon_sdk
+from crayon_sdk.errors import CrayonError
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "torchvision", "timm", "captum", "accelerate", "matplotlib", "pydantic", "numpy", "huggingface_hub")
+WITHOUT_TORCH = ("crayon_sdk.errors", "crayon_sdk.files", "crayon_sdk.annotations", "crayon_sdk.cli")
+
+
+def in_fresh_python(code: str) -> str:
+    """Run code where nothing was imported yet, and return what it printed."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_import_loads_nothing_heavy():
+    loaded = in_fresh_python("import sys, crayon_sdk; dir(crayon_sdk); print(*sys.modules)").split()
+    assert "crayon_sdk" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_light_modules_load_neither_torch_nor_matplotlib(module):
+    loaded = in_fresh_python(f"import sys, {module}; print(*sys.modules)").split()
+    assert not {"torch", "matplotlib"} & set(loaded)
+
+
+def test_dir_shows_the_public_names():
+    code = "import crayon_sdk, crayon_sdk.files as f; print(*[n for n in dir(crayon_sdk) if not n.startswith('__')])"
+    assert in_fresh_python(code).split() == crayon_sdk.__all__
+
+
+def test_all_is_sorted_and_without_repeats():
+    assert crayon_sdk.__all__ == sorted(set(crayon_sdk.__all__))
+
+
+def test_all_is_what_the_lazy_table_knows():
+    assert {*crayon_sdk._MODULE_OF, *crayon_sdk._SUBMODULES} == set(crayon_sdk.__all__)
+
+
+@pytest.mark.parametrize("name", crayon_sdk.__all__)
+def test_public_name_resolves(name):
+    value = getattr(crayon_sdk, name)
+    assert (value.__name__ if name in crayon_sdk._SUBMODULES else value.__module__).startswith("crayon_sdk.")
+    assert getattr(crayon_sdk, name) is value
+
+
+def test_unknown_name_lists_the_public_ones():
+    with pytest.raises(AttributeError, match=r"no attribute 'Explaner'; public names are .*Explainer"):
+        _ = crayon_sdk.Explaner
+
+
+def test_errors_have_one_ancestor():
+    errors = [getattr(crayon_sdk.errors, name) for name in crayon_sdk.errors.__all__]
+    assert all(issubclass(error, CrayonError) for error in errors)
+
+
+def test_version_is_a_version():
+    assert crayon_sdk.__version__[0].isdigit()
