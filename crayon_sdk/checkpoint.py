@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.errors import FileFormatError, MismatchError, OutputError
+from crayon_sdk.errors import CrayonError, FileFormatError, MismatchError, OutputError
 from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
 from crayon_sdk.functional.neurons import prune_neurons
@@ -30,6 +30,7 @@ __all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
 
 _FORMAT = "crayon-correction"
 _VERSION = 1
+_FLOAT_TYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.float16, torch.bfloat16)}
 
 
 class CorrectionRecord(BaseModel):
@@ -157,6 +158,7 @@ class Correction:
             "version": _VERSION,
             "architecture": self.model.architecture,
             "fingerprint": self.model.fingerprint,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
             "class_names": list(self.model.class_names),
             "preprocessing": self.model.preprocessing.to_dict(),
             "load": 'timm.create_model("local-dir:FOLDER", pretrained=True)'
@@ -173,7 +175,14 @@ def _check_loads_back(folder: Path, model: SplitModel) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
     if is_timm(model):
-        loaded = load_model(f"local-dir:{folder}").to(torch.float32)
+        try:
+            loaded = load_model(f"local-dir:{folder}").to(torch.float32)
+        except CrayonError as error:
+            raise OutputError(
+                f"the checkpoint was not written: timm cannot load {model.architecture} back ({error}). It was "
+                "probably changed after timm made it; make it with timm.create_model(..., the same arguments) "
+                "and load the weights into it"
+            ) from error
     else:
         from safetensors.torch import load_file
 
@@ -234,17 +243,29 @@ def load_correction(folder: str | os.PathLike[str]) -> Correction:
         record = CorrectionRecord.model_validate(manifest["record"])
         parents = tuple(CorrectionRecord.model_validate(parent) for parent in manifest["parents"])
         evaluations = {name: Evaluation.from_dict(found) for name, found in manifest["evaluations"].items()}
-        fingerprint, class_names = manifest["fingerprint"], manifest["class_names"]
-    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        fingerprint, class_names = manifest["fingerprint"], [str(name) for name in manifest["class_names"]]
+        dtype = _FLOAT_TYPES[manifest["dtype"]]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         detail = " ".join(str(error).split())[:200]
         raise FileFormatError(f"{str(place / 'crayon.json')!r} is incomplete or altered: {detail}") from error
-    model = load_model(f"local-dir:{place}", class_names=class_names or None)
+    if not (place / "config.json").is_file():
+        raise FileFormatError(
+            f"no config.json in {str(place)!r}: timm does not know this architecture; build it yourself and load "
+            "model.safetensors into it"
+        )
+    # timm loads everything as float32; the model was saved as it was.
+    model = load_model(f"local-dir:{place}", class_names=class_names or None).to(dtype)
     if model.fingerprint != fingerprint:
         raise MismatchError(
             f"the weights in {str(place)!r} are not those that crayon.json describes "
             f"(fingerprint {model.fingerprint[:12]}, expected {fingerprint[:12]}); one of the two was replaced"
         )
     if record.pruned_neurons:
+        if not 0 <= min(record.pruned_neurons) <= max(record.pruned_neurons) < model.num_neurons:
+            raise FileFormatError(
+                f"{str(place / 'crayon.json')!r} names pruned neurons that the model's {model.num_neurons} do not "
+                "include; it was altered"
+            )
         keep = torch.ones(model.num_neurons, dtype=torch.bool)
         keep[list(record.pruned_neurons)] = False
         prune_neurons(model.classifier, keep)

@@ -13,11 +13,11 @@ from crayon_sdk import presets
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.explainer import check_target
+from crayon_sdk.explainer import check_score, check_target
 from crayon_sdk.fitting import Fit
 from crayon_sdk.functional.losses import guidance_loss
 from crayon_sdk.functional.saliency import logits_and_grad_cam, normalize_maps
-from crayon_sdk.guidance import Guidance, current_targets, guidance_answers, guidance_of
+from crayon_sdk.guidance import Guidance, balanced_weights, current_targets, guidance_answers, guidance_of, mirror
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel, as_split_model, resolve_device, resolve_precision
 from crayon_sdk.pixels import PixelCache
@@ -59,8 +59,13 @@ class AttentionCorrector:
         average_decay: Decay of the moving average of the weights; 0 keeps the last ones.
         clip_norm: Largest norm of the gradient; 0 does not clip.
         target: Whose evidence the map in training shows; the same as in the explainer.
+        score: Whose gradient the map in training is: "logit", as in the paper, or
+            "margin" (see [`target_scores`][crayon_sdk.functional.saliency.target_scores]).
         zero_maps: "skip" or "keep" samples whose reference map has no evidence.
         batch_norm: "train" or "frozen" batch statistics.
+        flip: Mirror pictures and their reference maps left to right at random; for
+            classes that mean the same in the mirror.
+        class_weights: "none", or "balanced": each class weighs the same in the cross entropy.
         answer_rule: From votes to relevance: "unanimous", "majority" or "share".
         keep: "last", or "best": the epoch with the best ``evaluate_on`` (worst group
             with group columns, else worst class).
@@ -94,8 +99,11 @@ class AttentionCorrector:
         average_decay: float = 0.98,
         clip_norm: float = 0.0,
         target: str | int = "label",
+        score: str = "logit",
         zero_maps: str = "skip",
         batch_norm: str = "train",
+        flip: bool = False,
+        class_weights: str = "none",
         answer_rule: Rule = "unanimous",
         keep: str = "last",
         device: str | torch.device = "auto",
@@ -121,8 +129,11 @@ class AttentionCorrector:
             average_decay=average_decay,
             clip_norm=clip_norm,
             target=check_target(target, self.model.num_classes),
+            score=check_score(score, self.model.num_classes),
             zero_maps=zero_maps,
             batch_norm=batch_norm,
+            flip=flip,
+            class_weights=class_weights,
             answer_rule=answer_rule,
             keep=keep,
             seed=seed,
@@ -216,16 +227,21 @@ class AttentionCorrector:
     def _loss(self, model: SplitModel, cache: PixelCache, labels: Tensor, guidance: Guidance) -> BatchLoss:
         settings = self.settings
         num_relevant, num_irrelevant = guidance.counts["relevant"], guidance.counts["irrelevant"]
+        weights = balanced_weights(labels, model.num_classes) if settings.class_weights == "balanced" else None
 
         def loss(batch: Tensor) -> dict[str, Tensor]:
             rows = batch.to(self.device)
-            features = model.features(cache.get(batch), autocast=self.autocast)
+            images, reference = cache.get(batch), guidance.reference[rows]
+            if settings.flip:
+                mirrored = (torch.rand(len(batch)) < 0.5).to(self.device)
+                images, reference = mirror(images, mirrored), mirror(reference, mirrored)
+            features = model.features(images, autocast=self.autocast)
             targets = current_targets(settings.target, labels[rows])
-            logits, cams = logits_and_grad_cam(features, model.head, targets, create_graph=True)
-            prediction = nn.functional.cross_entropy(logits, labels[rows], reduction="sum")
+            logits, cams = logits_and_grad_cam(features, model.head, targets, score=settings.score, create_graph=True)
+            prediction = nn.functional.cross_entropy(logits, labels[rows], weight=weights, reduction="sum")
             guiding = guidance_loss(
                 normalize_maps(cams),
-                guidance.reference[rows],
+                reference,
                 guidance.relevant[rows],
                 guidance.irrelevant[rows],
                 alpha=settings.alpha,

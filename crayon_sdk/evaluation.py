@@ -140,13 +140,21 @@ class Evaluation:
         """
         try:
             return cls.from_dict(read_json(path))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{os.fspath(path)!r} is not an evaluation: {error!r} is missing or wrong") from error
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """Make it again from what [`to_dict`][crayon_sdk.evaluation.Evaluation.to_dict] gave."""
+        """Make it again from what [`to_dict`][crayon_sdk.evaluation.Evaluation.to_dict] gave.
+
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something is of the wrong type.
+            ValueError: There are no groups, or counts that cannot be.
+        """
         groups = tuple(GroupResult(**group) for group in values["groups"])
+        if not groups or not all(0 <= group.correct <= group.total for group in groups):
+            raise ValueError("expected groups with 0 <= correct <= total")
         return cls(groups, dict(values["predictions"]), values["grouped"], tuple(values["skipped"]))
 
     def table(self, title: str = "Accuracy by group") -> Table:

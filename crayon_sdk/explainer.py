@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from crayon_sdk.data import ImageDataset, effective_preprocessing
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.functional import neurons as neuron_functions
-from crayon_sdk.functional.saliency import has_evidence, normalize_maps, weighted_activation
+from crayon_sdk.functional.saliency import has_evidence, normalize_maps, target_scores, weighted_activation
 from crayon_sdk.inference import check_labels, stream_features
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel, as_split_model, borrowed, resolve_device, resolve_precision
@@ -25,15 +25,16 @@ _log = logging.getLogger(__name__)
 
 
 class _CaptumHead(nn.Module):
-    """The head with a layer in front for captum to attribute to."""
+    """The head, with a layer in front for captum to attribute to and the target's score at the end."""
 
-    def __init__(self, split: SplitModel) -> None:
+    def __init__(self, split: SplitModel, score: str) -> None:
         super().__init__()
         self.split = split
+        self.score = score
         self.features = nn.Identity()
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.split.head(self.features(features))
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        return target_scores(self.split.head(self.features(features)), targets, self.score)
 
 
 class Explainer:
@@ -47,6 +48,8 @@ class Explainer:
         model: A `SplitModel`, a timm model, or what `load_model` gives.
         target: Whose evidence a map shows: "label" (the true class), "predicted",
             or the index of one class.
+        score: "logit", as in the paper, or "margin": the log odds of the target, in which
+            evidence against the other classes counts too.
         batch_size: Pictures at a time.
         device: "auto" (a GPU when there is one), or a torch device.
         precision: "auto" (bfloat16 for the trunk on GPUs that have it), "float32" or "bfloat16".
@@ -69,6 +72,7 @@ class Explainer:
         model: nn.Module,
         *,
         target: str | int = "label",
+        score: str = "logit",
         batch_size: int = 64,
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -76,6 +80,7 @@ class Explainer:
     ) -> None:
         self.model = as_split_model(model)
         self.target = check_target(target, self.model.num_classes)
+        self.score = check_score(score, self.model.num_classes)
         if batch_size < 1:
             raise SettingsError(f"expected batch_size >= 1, got {batch_size}")
         self.batch_size = batch_size
@@ -118,6 +123,7 @@ class Explainer:
             evidence=evidence,
             model=self.model.fingerprint,
             target_rule=str(self.target),
+            score=self.score,
             class_names=dataset.class_names,
             preprocessing=effective_preprocessing(dataset, self.model.preprocessing),
         )
@@ -174,11 +180,20 @@ class Explainer:
 
         Returns:
             (N, h, w) float32 in (0, 1], on the explainer's device.
+
+        Raises:
+            SettingsError: The shapes do not fit, or a target is not a class of the model.
         """
+        fits = images.ndim == 4 and targets.shape == images.shape[:1] and not targets.is_floating_point()
+        if not fits or not bool(((targets >= 0) & (targets < self.model.num_classes)).all()):
+            raise SettingsError(
+                f"expected images (N, 3, H, W) and N targets from 0 to {self.model.num_classes - 1}, "
+                f"got {tuple(images.shape)} and {targets.tolist()}"
+            )
         with borrowed(self.model, self.device):
             with torch.no_grad():
                 features = self.model.features(images.to(self.device), autocast=self.autocast)
-            return normalize_maps(self._maps(features, targets.to(self.device)))
+            return normalize_maps(self._maps(features, targets.to(self.device, copy=True)))
 
     def _features(
         self, dataset: ImageDataset, doing: str, order: list[int] | None = None
@@ -203,11 +218,11 @@ class Explainer:
         return torch.full((len(features),), int(self.target), dtype=torch.int64, device=features.device)
 
     def _maps(self, features: Tensor, targets: Tensor) -> Tensor:
-        wrapped = _CaptumHead(self.model)
+        wrapped = _CaptumHead(self.model, self.score)
         grad_cam = LayerGradCam(wrapped, wrapped.features)
         with torch.enable_grad():
             inputs = features.detach().requires_grad_()
-            maps: Tensor = grad_cam.attribute(inputs, target=targets, relu_attributions=True)
+            maps: Tensor = grad_cam.attribute(inputs, additional_forward_args=(targets,), relu_attributions=True)
         return maps[:, 0].detach().float()
 
     def _own_cells(self, dataset: ImageDataset, top: neuron_functions.TopPatches) -> Tensor:
@@ -240,3 +255,16 @@ def check_target(target: str | int, num_classes: int) -> str | int:
     raise SettingsError(
         f"expected target='label', 'predicted' or a class index from 0 to {num_classes - 1}, got {target!r}"
     )
+
+
+def check_score(score: str, num_classes: int) -> str:
+    """Check what is differentiated for a map.
+
+    Raises:
+        SettingsError: Not "logit" or "margin", or a margin with a single class.
+    """
+    if score not in ("logit", "margin"):
+        raise SettingsError(f"expected score='logit' or 'margin', got {score!r}")
+    if score == "margin" and num_classes < 2:
+        raise SettingsError("score='margin' compares a class with the others; the model has only one class")
+    return score

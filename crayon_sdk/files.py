@@ -48,7 +48,7 @@ def describe_write_failure(path: Path, error: BaseException) -> str:
         reason = "the disk is full; free some space and run it again"
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = "the folder is not writable; choose another one or change its permissions"
-    elif number in (errno.ENOENT, errno.ENOTDIR):
+    elif number in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
         reason = "the folder above it does not exist or is a file"
     else:
         reason = text or type(error).__name__

@@ -17,6 +17,7 @@ from crayon_sdk.checkpoint import Correction, CorrectionRecord, versions
 from crayon_sdk.data import ImageDataset, effective_preprocessing
 from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluation_of
+from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.inference import check_labels, predict
 from crayon_sdk.models import SplitModel, borrowed
 from crayon_sdk.pixels import PixelCache
@@ -55,10 +56,18 @@ class Fit:
             check_labels(evaluate_on, original)
         if getattr(settings, "keep", "last") == "best" and evaluate_on is None:
             raise SettingsError('keep="best" needs data to choose by: pass evaluate_on= (never the test set)')
+        records = original.provenance.records
+        self._parents = tuple(CorrectionRecord.model_validate(record) for record in records)
+        self.original = original.fingerprint
+        if self._parents and self._parents[-1].corrected != self.original:
+            raise MismatchError(
+                "the model was changed after its last correction, so its history would be wrong; "
+                "load it with load_model(model.model) to start a new one"
+            )
         self._started = time.monotonic()
         self._home, self._dtype = original.device, original.dtype
-        self._trainable = [parameter.requires_grad for parameter in original.parameters()]
-        self.original = original.fingerprint
+        # Pruning renames a weight and moves it behind its bias: names, not positions.
+        self._trainable = {_plain(name): p.requires_grad for name, p in original.named_parameters()}
         self.model = original.copy().to(device, torch.float32)
         self.model.preprocessing = effective_preprocessing(dataset, original.preprocessing)
         if len(dataset.class_names) == original.num_classes:
@@ -75,6 +84,7 @@ class Fit:
             "settings": asdict(self.settings),
             "model": self.original,
             "dataset": self.dataset.fingerprint,
+            "preprocessing": self.model.preprocessing.to_dict(),
             "evaluate_on": self.evaluate_on.fingerprint if self.evaluate_on is not None else "",
             "precision": str(self.autocast or torch.float32),
             **inputs,
@@ -135,20 +145,18 @@ class Fit:
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             versions=versions(),
         )
-        parents = tuple(CorrectionRecord.model_validate(parent) for parent in provenance.records)
-        if parents and parents[-1].corrected != self.original:
-            raise MismatchError(
-                "the model was changed after its last correction, so its history would be wrong; "
-                "load it with load_model(model.model) to start a new one"
-            )
         everything = AnnotationSet.from_records(provenance.answers).merge(answers)
-        return Correction(model, record, parents, everything, self._before, after)
+        return Correction(model, record, self._parents, everything, self._before, after)
 
     def _finished(self) -> SplitModel:
         model = self.model.to(self._home, self._dtype).eval()
-        for parameter, trainable in zip(model.parameters(), self._trainable, strict=False):
-            parameter.requires_grad_(trainable)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(self._trainable[_plain(name)])
             parameter.grad = None
+        # A pruned layer shows the weight of its last forward, which is not that of the result.
+        if not model.neuron_mask.all():
+            prune_neurons(model.classifier, model.neuron_mask)
+            model.classifier.weight = model.classifier.weight.detach()
         return model
 
     def _evaluate(self) -> Evaluation | None:
@@ -165,3 +173,7 @@ class Fit:
 
     def _same_groups(self) -> bool:
         return self.evaluate_on is not None and self.evaluate_on.group_names == self.dataset.group_names
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix("_orig")

@@ -14,7 +14,7 @@ from crayon_sdk.errors import AnswerError
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.relevance import Rule
 
-__all__ = ["Guidance", "current_targets", "guidance_answers", "guidance_of"]
+__all__ = ["Guidance", "balanced_weights", "current_targets", "guidance_answers", "guidance_of", "mirror"]
 
 
 @dataclass(frozen=True)
@@ -126,3 +126,36 @@ def current_targets(target: str | int, labels: Tensor) -> Tensor | None:
     if target == "label":
         return labels
     return None if target == "predicted" else torch.full_like(labels, int(target))
+
+
+def mirror(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror some of a batch left to right.
+
+    Args:
+        images: (N, ..., W), pictures or maps.
+        chosen: (N,) bool.
+
+    Example:
+        >>> mirror(torch.tensor([[[1, 2]], [[3, 4]]]), torch.tensor([True, False])).tolist()
+        [[[2, 1]], [[3, 4]]]
+    """
+    return torch.where(chosen.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
+
+
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Weights that make every class count the same, with a mean of one over the samples.
+
+    Args:
+        labels: (N,) int64 in [0, num_classes).
+        num_classes: Number of classes K; a class without samples gets weight 0.
+
+    Returns:
+        (K,) float32.
+
+    Example:
+        >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2).tolist()
+        [0.6666666865348816, 2.0]
+    """
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp_min(1)), 0.0)

@@ -61,10 +61,9 @@ def load_model(
         (5, 5)
     """
     if isinstance(source, nn.Module):
-        module = source.model if isinstance(source, SplitModel) else source
-        if preprocessing is None and class_names is None and isinstance(source, SplitModel):
-            return source
-        return SplitModel(module, preprocessing=preprocessing, class_names=class_names)
+        return _from_module(source, preprocessing, class_names)
+    if not isinstance(source, str | os.PathLike):
+        raise SettingsError(f"expected a name, a path or a model, got {type(source).__name__}")
     name = os.fspath(source)
     args = dict(model_args or {}) | ({} if num_classes is None else {"num_classes": num_classes})
     if name.endswith(".safetensors"):
@@ -78,6 +77,22 @@ def load_model(
     else:
         module = _create(name, pretrained, args)
     return SplitModel(module.eval(), preprocessing=preprocessing, class_names=class_names)
+
+
+def _from_module(
+    source: nn.Module, preprocessing: Preprocessing | None, class_names: Sequence[str] | None
+) -> SplitModel:
+    if not isinstance(source, SplitModel):
+        return SplitModel(source, preprocessing=preprocessing, class_names=class_names)
+    if preprocessing is None and class_names is None:
+        return source
+    split = SplitModel(
+        source.model,
+        preprocessing=preprocessing or source.preprocessing,
+        class_names=class_names or source.class_names,
+    )
+    split.provenance = source.provenance
+    return split
 
 
 def _create(name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
@@ -160,12 +175,14 @@ def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> n
 
 def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Module:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition(":")[2].partition("@")
     try:
         # timm falls back to a pickle without a word; so the safetensors file is fetched first.
         hf_hub_download(repository, _WEIGHTS, revision=revision or None)
+    except LocalEntryNotFoundError as error:  # an EntryNotFoundError too, but it says nothing about the repository
+        raise ModelLoadError(f"cannot fetch {name!r}, the Hub cannot be reached: {_first_line(error)}") from error
     except EntryNotFoundError as error:
         if not allow_pickle:
             raise ModelLoadError(

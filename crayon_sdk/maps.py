@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from crayon_sdk.files import read_tensors, sha256_of, write_tensors
 from crayon_sdk.functional.saliency import normalize_maps, resize_maps
 from crayon_sdk.preprocessing import Preprocessing
 
-__all__ = ["SaliencyMaps", "read_manifest"]
+__all__ = ["SaliencyMaps", "read_manifest", "readable"]
 
 _FORMAT = "crayon-saliency-maps"
 
@@ -34,6 +35,7 @@ class SaliencyMaps:
             values are all ones and mean nothing.
         model: Fingerprint of the model that was explained.
         target_rule: "label", "predicted", or the number of a class.
+        score: "logit" or "margin", what was differentiated.
         class_names: Names of the classes, may be empty.
         preprocessing: How pictures were resized and cropped before, so that the maps
             can be laid over them; ``None`` when not known.
@@ -53,6 +55,7 @@ class SaliencyMaps:
     evidence: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     model: str = ""
     target_rule: str = "label"
+    score: str = "logit"
     class_names: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
 
@@ -130,6 +133,7 @@ class SaliencyMaps:
             "ids": list(self.ids),
             "model": self.model,
             "target_rule": self.target_rule,
+            "score": self.score,
             "class_names": list(self.class_names),
             "preprocessing": self.preprocessing and self.preprocessing.to_dict(),
         }
@@ -144,16 +148,33 @@ class SaliencyMaps:
             FileFormatError: The file is truncated, or holds something else.
         """
         tensors, manifest = read_manifest(path, _FORMAT, ("values", "targets", "evidence"))
-        return cls(
-            ids=tuple(manifest["ids"]),
-            values=tensors["values"],
-            targets=tensors["targets"],
-            evidence=tensors["evidence"],
-            model=manifest["model"],
-            target_rule=manifest["target_rule"],
-            class_names=tuple(manifest["class_names"]),
-            preprocessing=manifest["preprocessing"] and Preprocessing.from_dict(manifest["preprocessing"]),
-        )
+        with readable(path):
+            return cls(
+                ids=tuple(manifest["ids"]),
+                values=tensors["values"],
+                targets=tensors["targets"],
+                evidence=tensors["evidence"],
+                model=manifest["model"],
+                target_rule=manifest["target_rule"],
+                score=manifest["score"],
+                class_names=tuple(manifest["class_names"]),
+                preprocessing=manifest["preprocessing"] and Preprocessing.from_dict(manifest["preprocessing"]),
+            )
+
+
+@contextlib.contextmanager
+def readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever is wrong with a manifest into one plain error.
+
+    Raises:
+        FileFormatError: The block failed because an entry is missing, or does not fit the others.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(
+            f"the manifest of {os.fspath(path)!r} is damaged ({type(error).__name__}: {error}); make the file again"
+        ) from error
 
 
 def read_manifest(

@@ -61,6 +61,10 @@ class _TrunkAndHead(nn.Module):
             self.head(features)
         finally:
             handle.remove()
+        if not seen:
+            raise UnsupportedModelError(
+                "the head never uses the layer that was given as its classifier; pass its last linear layer"
+            )
         return seen[0]
 
     def get_classifier(self) -> nn.Module:
@@ -114,6 +118,7 @@ class SplitModel(nn.Module):
         super().__init__()
         # Any: nn.Module's attributes are typed as tensors or modules, never as timm's methods.
         self.model: Any = _wrapped_module(model, trunk, head, classifier)
+        self.training = getattr(self.model, "training", True)
         self.preprocessing = preprocessing or _own_preprocessing(self.model)
         self.provenance = Provenance()
         self.feature_shape = self._probe()
@@ -245,27 +250,46 @@ class SplitModel(nn.Module):
                     f"expected a timm model, got {type(self.model).__name__} without {method}(); "
                     "wrap other modules as SplitModel(trunk=..., head=...)"
                 )
-        classifier = self.classifier
         height, width = self.preprocessing.size
         images = torch.zeros(1, 3, height, width, device=self.device)
         with borrowed(self, self.device), torch.no_grad():
-            features = self.features(images)
-            if features.ndim != 4 or 1 in features.shape[2:]:
+            try:
+                features = self.features(images)
+                self._check_grid(features, images)
+                self._check_end(features)
+            except RuntimeError as error:
                 raise UnsupportedModelError(
-                    f"expected features of shape (N, C, h, w) with h, w > 1 from {self.architecture}, got "
-                    f"{tuple(features.shape)} for images of {height}x{width}; a saliency map needs a grid. "
-                    "Use a convolutional model, or larger images"
-                )
-            neurons = self.penultimate(features)
-            if neurons.shape != (1, classifier.in_features) or not torch.allclose(
-                classifier(neurons), self.head(features), rtol=1e-4, atol=1e-5
-            ):
-                raise UnsupportedModelError(
-                    f"expected the head of {self.architecture} to end in its classifier "
-                    f"(neurons of shape (1, {classifier.in_features})), got {tuple(neurons.shape)} before it; "
-                    "wrap the model as SplitModel(trunk=..., head=...) with a linear layer at the end"
-                )
+                    f"{self.architecture} cannot be run on {height}x{width} pixels: {error}; check preprocessing="
+                ) from error
         return int(features.shape[1]), int(features.shape[2]), int(features.shape[3])
+
+    def _check_grid(self, features: Tensor, images: Tensor) -> None:
+        height, width = images.shape[2:]
+        shares = [side / length for side, length in zip(features.shape[2:], (height, width), strict=False)]
+        # Channels at the end, as Swin has them, look like a grid that is much too wide.
+        if features.ndim != 4 or 1 in features.shape[2:] or max(shares) > 4 * min(shares):
+            raise UnsupportedModelError(
+                f"expected features of shape (N, C, h, w) with h, w > 1 from {self.architecture}, got "
+                f"{tuple(features.shape)} for images of {height}x{width}; a saliency map needs a grid. "
+                "Use a convolutional model, or larger images"
+            )
+
+    def _check_end(self, features: Tensor) -> None:
+        classifier, version = self.classifier, features._version
+        neurons, logits = self.penultimate(features), self.head(features)
+        if features._version != version:
+            raise UnsupportedModelError(
+                f"the head of {self.architecture} changes its input in place, and the map would be made of the "
+                "changed features; use inplace=False in its first layer, or move that layer into the trunk"
+            )
+        expected = classifier(neurons) if neurons.shape == (1, classifier.in_features) else neurons
+        if expected.shape != logits.shape or not torch.allclose(expected, logits, rtol=1e-4, atol=1e-5):
+            raise UnsupportedModelError(
+                f"expected the head of {self.architecture} to end in its classifier (neurons of shape "
+                f"(1, {classifier.in_features}), logits of shape (1, {classifier.out_features})), got "
+                f"{tuple(neurons.shape)} before it and {tuple(logits.shape)} at the end; "
+                "wrap the model as SplitModel(trunk=..., head=...) with a linear layer at the end"
+            )
 
 
 def as_split_model(model: nn.Module) -> SplitModel:
@@ -293,7 +317,8 @@ def borrowed(split: SplitModel, device: torch.device) -> Iterator[SplitModel]:
         split.eval()
         if home != device:
             split.to(device)
-        yield split
+        with torch.inference_mode(False):  # a map needs a gradient
+            yield split
     finally:
         if home != device:
             split.to(home)
@@ -336,9 +361,7 @@ def _wrapped_module(
     model: nn.Module | None, trunk: nn.Module | None, head: nn.Module | None, classifier: nn.Linear | None
 ) -> nn.Module:
     if model is not None and trunk is None and head is None:
-        # Compiled and data-parallel models keep the real one inside.
-        inner = getattr(model, "_orig_mod", model)
-        return inner.module if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel) else inner
+        return _unwrapped(model)
     if model is not None or trunk is None or head is None:
         raise SettingsError("expected either a model, or both trunk= and head=")
     linear = classifier or next((m for m in reversed(list(head.modules())) if isinstance(m, nn.Linear)), None)
@@ -348,6 +371,13 @@ def _wrapped_module(
             f"{'one' if linear is None else 'the given classifier'}; pass the layer as classifier="
         )
     return _TrunkAndHead(trunk, head, linear)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    # Compiled and data-parallel models keep the real one inside, one in the other if need be.
+    wrapped = isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
+    inner = getattr(model, "module" if wrapped else "_orig_mod", None)
+    return model if inner is None else _unwrapped(inner)
 
 
 def _own_preprocessing(model: nn.Module) -> Preprocessing:

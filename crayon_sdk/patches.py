@@ -13,7 +13,7 @@ from torch import Tensor
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.files import write_tensors
 from crayon_sdk.functional.neurons import TopPatches
-from crayon_sdk.maps import read_manifest
+from crayon_sdk.maps import read_manifest, readable
 from crayon_sdk.preprocessing import Preprocessing
 
 __all__ = ["NeuronPatches", "Patch"]
@@ -165,14 +165,15 @@ class NeuronPatches:
             FileFormatError: The file is truncated, or holds something else.
         """
         tensors, manifest = read_manifest(path, _FORMAT, _TENSORS)
-        height, width = manifest["map_size"]
-        return cls(
-            ids=tuple(manifest["ids"]),
-            samples=tensors["samples"],
-            cells=tensors["cells"],
-            neurons=tensors["neurons"],
-            activations=tensors["activations"],
-            map_size=(height, width),
-            model=manifest["model"],
-            preprocessing=manifest["preprocessing"] and Preprocessing.from_dict(manifest["preprocessing"]),
-        )
+        with readable(path):
+            height, width = manifest["map_size"]
+            return cls(
+                ids=tuple(manifest["ids"]),
+                samples=tensors["samples"],
+                cells=tensors["cells"],
+                neurons=tensors["neurons"],
+                activations=tensors["activations"],
+                map_size=(height, width),
+                model=manifest["model"],
+                preprocessing=manifest["preprocessing"] and Preprocessing.from_dict(manifest["preprocessing"]),
+            )

@@ -45,7 +45,10 @@ class NeuronPruner:
         scheduler: "none", "cosine" or "step".
         step_epochs: With "step": epochs between two falls.
         step_factor: With "step": factor of each fall.
-        answer_rule: From votes to relevance: "majority", "unanimous" or "share".
+        answer_rule: From votes to relevance: "majority" (of the patches, ties stay),
+            "unanimous" (cut only if every answer is no) or "share".
+        least_share: With "share": a neuron stays when at least this share of its patches
+            got a yes. With many patches per neuron a high share cuts more, and better.
         device: "auto" or a torch device.
         precision: "auto", "float32" or "bfloat16" (of the trunk).
         seed: Of everything random.
@@ -62,7 +65,7 @@ class NeuronPruner:
         *,
         epochs: int = 10,
         batch_size: int = 64,
-        lr: float = 1e-3,
+        lr: float = 1e-2,
         weight_decay: float = 1e-4,
         optimizer: str = "adam",
         momentum: float = 0.9,
@@ -70,6 +73,7 @@ class NeuronPruner:
         step_epochs: int = 1,
         step_factor: float = 0.1,
         answer_rule: Rule = "majority",
+        least_share: float = 0.5,
         device: str | torch.device = "auto",
         precision: str = "auto",
         seed: int = 0,
@@ -87,6 +91,7 @@ class NeuronPruner:
             step_epochs=step_epochs,
             step_factor=step_factor,
             answer_rule=answer_rule,
+            least_share=least_share,
             seed=seed,
         )
         self.device = resolve_device(device, self.model.device)
@@ -145,7 +150,8 @@ class NeuronPruner:
             MismatchError: The answers are about another model.
             NonFiniteLossError: The loss became NaN or infinite.
         """
-        used, cut = irrelevant_neurons(self.model, answers, rule=self.settings.answer_rule, strict=strict)
+        rule, least_share = self.settings.answer_rule, self.settings.least_share
+        used, cut = irrelevant_neurons(self.model, answers, rule=rule, least_share=least_share, strict=strict)
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
         keep = torch.ones(self.model.num_neurons, dtype=torch.bool)
         keep[list(cut)] = False
@@ -181,7 +187,12 @@ class NeuronPruner:
 
 
 def irrelevant_neurons(
-    model: SplitModel, answers: AnnotationSet, *, rule: Rule = "majority", strict: bool = True
+    model: SplitModel,
+    answers: AnnotationSet,
+    *,
+    rule: Rule = "majority",
+    least_share: float = 0.5,
+    strict: bool = True,
 ) -> tuple[AnnotationSet, tuple[int, ...]]:
     """Pick the answers about a model's neurons and the neurons they cut.
 
@@ -189,6 +200,7 @@ def irrelevant_neurons(
         model: The model that was answered about.
         answers: All answers.
         rule: From votes to relevance.
+        least_share: Of yes, for the rule "share".
         strict: Refuse answers that do not belong; else drop and count them.
 
     Returns:
@@ -205,7 +217,8 @@ def irrelevant_neurons(
             "answer some patches first (Explainer.explain_neurons)"
         )
     used = used.for_model(model.fingerprint, strict=strict).for_neurons(model.num_neurons, strict=strict)
-    cut = tuple(sorted(n for n, verdict in used.neuron_relevance(rule).items() if verdict == "irrelevant"))
+    verdicts = used.neuron_relevance(rule, yes_share=1.0, maybe_share=least_share)
+    cut = tuple(sorted(neuron for neuron, verdict in verdicts.items() if verdict == "irrelevant"))
     remaining = int(model.neuron_mask.sum()) - len(cut)
     if remaining <= 0:
         raise AnswerError(

@@ -99,8 +99,11 @@ class RunFile:
         if not self.path.exists():
             return False
         tensors, metadata = read_tensors(self.path)
-        if metadata.get("format") != _FORMAT:
-            raise FileFormatError(f"{str(self.path)!r} is not the state of a training run; move it away")
+        if metadata.get("format") != _FORMAT or metadata.get("version") != "1" or "manifest" not in metadata:
+            raise FileFormatError(
+                f"{str(self.path)!r} is not the state of a training run in version 1; move it away, "
+                "or use another checkpoint_dir"
+            )
         manifest = json.loads(metadata["manifest"])
         self._check(manifest["identity"])
         parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "best": {}, "optimizer": {}}
@@ -121,16 +124,24 @@ class RunFile:
         return True
 
     def _check(self, found: Mapping[str, Any]) -> None:
-        keys = sorted(set(found) | set(self.identity))
-        different = [key for key in keys if found.get(key) != self.identity.get(key)]
+        there, now = _flat(found), _flat(self.identity)
+        different = [key for key in sorted(set(there) | set(now)) if there.get(key) != now.get(key)]
         if different:
             listed = ", ".join(
-                f"{key} (there {_short(found.get(key))}, now {_short(self.identity.get(key))})" for key in different
+                f"{key} (there {_short(there.get(key))}, now {_short(now.get(key))})" for key in different
             )
             raise MismatchError(
                 f"{str(self.path.parent)!r} holds the state of another run; different: {listed}. "
                 "Use another checkpoint_dir, or delete this one"
             )
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested facts under dotted names, so that a message names the one setting that differs."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _short(value: object) -> str:

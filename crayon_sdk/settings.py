@@ -53,17 +53,20 @@ class TrainingSettings:
         for name, low, high in (
             ("epochs", 0, math.inf),
             ("batch_size", 1, math.inf),
-            ("lr", 0, math.inf),
-            ("weight_decay", 0, math.inf),
+            # Above, a float32 overflows before a loss can tell.
+            ("lr", 0, 1e30),
+            ("weight_decay", 0, 1e6),
             ("momentum", 0, 1),
             ("warmup_epochs", 0, math.inf),
             ("step_epochs", 1, math.inf),
             ("step_factor", 0, 1),
             ("average_decay", 0, 1),
             ("clip_norm", 0, math.inf),
-            ("seed", 0, 2**62),
+            ("seed", 0, 2**32),
         ):
             check_range(name, getattr(self, name), low, high)
+        for name in ("epochs", "batch_size", "step_epochs", "seed"):
+            check_whole(name, getattr(self, name))
         check_choice("optimizer", self.optimizer, ("adam", "adamw", "sgd"))
         check_choice("scheduler", self.scheduler, ("none", "cosine", "step"))
 
@@ -73,6 +76,12 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
         limit = f"from {low} to {high}" if math.isfinite(high) else f">= {low}"
         raise SettingsError(f"expected {name} {limit}, got {value!r}")
+
+
+def check_whole(name: str, value: float) -> None:
+    """Raise `SettingsError` unless ``value`` is a whole number."""
+    if not isinstance(value, int):
+        raise SettingsError(f"expected {name} to be a whole number, got {value!r}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -91,10 +100,14 @@ class AttentionSettings(TrainingSettings):
         area_normalized: Divide each term by its area (the form of the published
             Waterbirds runs); else the plain sums of the paper.
         target: Whose evidence the current map shows: "label", "predicted" or a class index.
+        score: What is differentiated for the current map, "logit" or "margin".
         zero_maps: "skip" leaves samples whose reference map has no positive
             evidence out of the guidance; "keep" guides with a map of ones, as the authors' code does.
         batch_norm: "train" updates batch statistics as in the paper; "frozen" keeps
             those of the original model and normalises with them.
+        flip: Mirror every picture left to right with probability one half, its reference map with it.
+        class_weights: "none" as in the paper, or "balanced": each class weighs the same in the
+            cross entropy, however many pictures it has.
         answer_rule: From votes to relevance: "unanimous", "majority" or "share".
         keep: "last", or "best" on the data that is evaluated on.
 
@@ -106,8 +119,11 @@ class AttentionSettings(TrainingSettings):
     beta: float
     area_normalized: bool = True
     target: str | int = "label"
+    score: str = "logit"
     zero_maps: str = "skip"
     batch_norm: str = "train"
+    flip: bool = False
+    class_weights: str = "none"
     answer_rule: Rule = "unanimous"
     keep: str = "last"
 
@@ -115,7 +131,9 @@ class AttentionSettings(TrainingSettings):
         super().__post_init__()
         check_range("alpha", self.alpha, 0, math.inf)
         check_range("beta", self.beta, 0, math.inf)
+        check_choice("score", self.score, ("logit", "margin"))
         check_choice("zero_maps", self.zero_maps, ("skip", "keep"))
+        check_choice("class_weights", self.class_weights, ("none", "balanced"))
         check_choice("batch_norm", self.batch_norm, ("train", "frozen"))
         check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))
         check_choice("keep", self.keep, ("last", "best"))
@@ -128,13 +146,16 @@ class PruningSettings(TrainingSettings):
     Attributes:
         answer_rule: From votes to relevance of a neuron: "majority" (ties relevant),
             "unanimous" or "share".
+        least_share: With "share": a neuron stays when at least this share of its patches got a yes.
 
     Raises:
         SettingsError: A value is out of its range.
     """
 
     answer_rule: Rule = "majority"
+    least_share: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_range("least_share", self.least_share, 0, 1)
         check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))

@@ -53,6 +53,30 @@ def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -
     return settings.lr
 
 
+class _Undo:
+    """Weights and buffers from before a step, so that a broken step leaves no trace."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._live = [*module.parameters(), *module.buffers()]
+        self._kept = [tensor.detach().clone() for tensor in self._live]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Remember what is there now."""
+        for live, kept in zip(self._live, self._kept, strict=True):
+            kept.copy_(live)
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Go back to what was there at the last `keep`."""
+        for live, kept in zip(self._live, self._kept, strict=True):
+            live.copy_(kept)
+
+    def is_finite(self) -> bool:
+        """Tell whether what is there now is finite; a GPU is waited for once."""
+        return bool(torch.stack([tensor.isfinite().all() for tensor in self._live]).all())
+
+
 class Averaging:
     """An exponential moving average of a module's parameters and buffers.
 
@@ -116,12 +140,13 @@ def train(
         One record per epoch: mean losses per sample, learning rate, seconds, measurements.
 
     Raises:
-        NonFiniteLossError: The loss or its gradient is NaN or infinite; the module
-            holds the weights from before that step, and so does the file.
+        NonFiniteLossError: The loss, its gradient or the step made with it is NaN or
+            infinite; the module holds the state from before that step, and so does the file.
         KeyboardInterrupt: Ctrl-C; with a file the state was written first.
     """
     optimizer = _optimizer(module, settings)
     average = Averaging(module, settings.average_decay)
+    undo = _Undo(module)
     run = Run()
     if file is not None:
         file.restore(module, optimizer, average.state, run)
@@ -140,7 +165,7 @@ def train(
             for batch in _epoch_batches(num_samples, settings, epoch)[run.step % steps :]:
                 seed_rng(settings.seed * 1_000_003 + run.step)
                 try:
-                    losses = _step(module, optimizer, batch_loss, batch, settings, run.step, steps)
+                    losses = _step(module, optimizer, batch_loss, batch, settings, run.step, steps, undo)
                 except NonFiniteLossError:
                     save()
                     raise
@@ -198,7 +223,9 @@ def _step(
     settings: TrainingSettings,
     step: int,
     steps_per_epoch: int,
+    undo: _Undo,
 ) -> dict[str, float]:
+    undo.keep()
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(settings, step, steps_per_epoch)
     optimizer.zero_grad(set_to_none=True)
@@ -209,16 +236,19 @@ def _step(
     values = torch.stack([value.detach().double() for value in (*losses.values(), norm)]).tolist()
     found = dict(zip(names, values, strict=True))
     broken = {name: value for name, value in found.items() if not math.isfinite(value)}
-    if broken:
-        listed = ", ".join(f"{name} = {value}" for name, value in broken.items())
+    why = ", ".join(f"{name} = {value}" for name, value in broken.items())
+    if not broken:
+        optimizer.step()
+        why = "" if undo.is_finite() else "the weights or batch statistics after it are not finite"
+    if why:
+        undo.undo()
         raise NonFiniteLossError(
-            f"training stopped at step {step + 1} (epoch {step // steps_per_epoch + 1}): {listed}. "
+            f"training stopped at step {step + 1} (epoch {step // steps_per_epoch + 1}): {why}. "
             f"The weights from before this step are kept. Lower lr (now {settings.lr:g}), alpha or beta, "
-            "or set clip_norm",
+            "or set clip_norm; and look for huge values in the pictures if they came preprocessed",
             step=step,
             epoch=step // steps_per_epoch,
         )
-    optimizer.step()
     found.pop("gradient norm")
     return found
 

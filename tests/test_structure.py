@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fitting",),
     ("corrector", "pruner"),
     # show
+    ("sheets", "demo_pictures"),
     ("pictures",),
     ("report",),
     ("demo",),

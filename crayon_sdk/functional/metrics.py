@@ -129,4 +129,5 @@ def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> t
     scale = 1 + z * z / total
     centre = (share + z * z / (2 * total)) / scale
     half = z / scale * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The share itself always lies within; without saying so, rounding can put 1.0 above its own upper limit.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

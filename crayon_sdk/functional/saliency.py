@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["grad_cam", "has_evidence", "logits_and_grad_cam", "normalize_maps", "resize_maps", "weighted_activation"]
+__all__ = [
+    "grad_cam",
+    "has_evidence",
+    "logits_and_grad_cam",
+    "normalize_maps",
+    "resize_maps",
+    "target_scores",
+    "weighted_activation",
+]
 
 
 def weighted_activation(features: Tensor, gradient: Tensor) -> Tensor:
@@ -32,11 +40,38 @@ def weighted_activation(features: Tensor, gradient: Tensor) -> Tensor:
     return torch.relu(torch.einsum("nc,nchw->nhw", weights, features))
 
 
+def target_scores(logits: Tensor, targets: Tensor, score: str = "logit") -> Tensor:
+    """The number per sample whose evidence a map shows.
+
+    ``"logit"`` is ``s_y``, as in the paper. ``"margin"`` is ``s_y - log sum_{c != y} exp s_c``,
+    the log odds of the target: what speaks *against* the other classes is evidence too,
+    and adding a constant to all logits, which changes no prediction, changes no map.
+
+    Args:
+        logits: (N, K) floating point; K >= 2 for the margin.
+        targets: (N,) int64 in [0, K).
+        score: "logit" or "margin".
+
+    Returns:
+        (N,).
+
+    Example:
+        >>> target_scores(torch.tensor([[3.0, 1.0]]), torch.tensor([0]), "margin").item()
+        2.0
+    """
+    chosen = logits.gather(1, targets[:, None])
+    if score == "logit":
+        return chosen[:, 0]
+    others = logits.scatter(1, targets[:, None], -torch.inf)
+    return chosen[:, 0] - others.logsumexp(dim=1)
+
+
 def logits_and_grad_cam(
     features: Tensor,
     head: Callable[[Tensor], Tensor],
     targets: Tensor | None = None,
     *,
+    score: str = "logit",
     create_graph: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run the head once and give both the logits and the Grad-CAM map of each sample.
@@ -49,6 +84,8 @@ def logits_and_grad_cam(
         features: (N, C, h, w) floating point; need not require a gradient.
         head: Maps (N, C, h, w) to logits (N, K), sample by sample.
         targets: (N,) int64 in [0, K); ``None`` takes the predicted class.
+        score: What is differentiated, "logit" or "margin"; see
+            [`target_scores`][crayon_sdk.functional.saliency.target_scores].
         create_graph: Keep the graph, so that the map can stand in a loss.
 
     Returns:
@@ -68,8 +105,8 @@ def logits_and_grad_cam(
         logits = head(features)
         chosen = logits.argmax(dim=1) if targets is None else targets
         # Samples do not mix in the head, so the gradient of the sum holds each sample's own.
-        score = logits.gather(1, chosen[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, features, create_graph=create_graph, retain_graph=True)
+        total = target_scores(logits, chosen, score).sum()
+        (gradient,) = torch.autograd.grad(total, features, create_graph=create_graph, retain_graph=True)
         maps = weighted_activation(features, gradient)
     return (logits, maps) if create_graph else (logits, maps.detach())
 

@@ -1,0 +1,402 @@
+"""``crayon demo``: the whole method on data that it draws itself, in one folder.
+
+A network learns birds and fish from a training set in which nearly all birds stand in
+a forest and nearly all fish in water. It falls for the background; simulated answers
+to its maps and patches, taken from the object masks, then correct it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.checkpoint import Correction, versions
+from crayon_sdk.corrector import AttentionCorrector
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.demo_pictures import CLASSES, write_pictures
+from crayon_sdk.errors import OutputExistsError, SettingsError
+from crayon_sdk.evaluation import Evaluation, energy_inside, evaluate
+from crayon_sdk.explainer import Explainer
+from crayon_sdk.files import new_folder, write_json, write_tensors
+from crayon_sdk.loading import load_model
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.models import SplitModel, resolve_device
+from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.pictures import before_after_sheet, choose_ids, maps_sheet, patches_sheet
+from crayon_sdk.pixels import PixelCache
+from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.settings import TrainingSettings
+from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
+from crayon_sdk.timm_config import timm_config
+from crayon_sdk.training import train
+
+__all__ = ["DemoSettings", "run_demo"]
+
+_MARK = "demo.json"  # tells a demo's folder from any other
+# A ResNet-10 of an eighth of the usual width; stride 16 keeps the maps at 6 x 6.
+_ARCHITECTURE = "resnet10t"
+_MODEL_ARGS = {"stem_width": 8, "channels": [16, 32, 64, 128], "output_stride": 16}
+# With two classes and the plain logit, a guided network can escape by speaking against the other
+# class only: its maps become empty and nothing guides it any more. The margin sees both sides.
+_SCORE = "margin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """How large the demo is and how it trains; the defaults take a minute or two on two cores.
+
+    Attributes:
+        train: Training pictures.
+        test: Test pictures, a multiple of 4.
+        size: Side of the pictures in pixels, a multiple of 32.
+        correlation: Share of the training pictures of a class on its usual background.
+        original_epochs: Of the network that falls for the background.
+        original_lr: Its learning rate.
+        attention_epochs: Of each attention correction.
+        attention_lr: Its learning rate.
+        alpha: Weight of the relevant term.
+        beta: Weight of the irrelevant term.
+        pruning_epochs: Of the refit of the last layer.
+        pruning_lr: Its learning rate.
+        rows: Rows of every contact sheet.
+
+    Raises:
+        SettingsError: There are too few pictures, or their size does not fit.
+    """
+
+    train: int = 1000
+    test: int = 400
+    size: int = 96
+    correlation: float = 0.95
+    original_epochs: int = 7
+    original_lr: float = 2e-3
+    attention_epochs: int = 8
+    attention_lr: float = 2e-3
+    alpha: float = 1e3
+    beta: float = 1e3
+    pruning_epochs: int = 20
+    pruning_lr: float = 1e-2
+    rows: int = 8
+
+    def __post_init__(self) -> None:
+        if self.train < 40 or self.test < 4 or self.test % 4 or self.size < 64 or self.size % 32:
+            raise SettingsError(
+                "expected at least 40 training pictures, a multiple of 4 for testing, and a size that is a multiple "
+                f"of 32 and at least 64, got {self.train}, {self.test} and {self.size}"
+            )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A model in the comparison, measured on the test set."""
+
+    name: str
+    evaluation: Evaluation
+    maps: SaliencyMaps
+    energy: float
+
+
+def run_demo(
+    folder: str | os.PathLike[str] = "crayon-demo",
+    *,
+    seed: int = 0,
+    quiet: bool = False,
+    overwrite: bool = False,
+    settings: DemoSettings | None = None,
+) -> Path:
+    """Run the demo.
+
+    Args:
+        folder: Where everything goes; it appears when all is done.
+        seed: Of the pictures and of all training.
+        quiet: Print nothing.
+        overwrite: Replace the folder of an earlier demo; any other folder stays.
+        settings: Sizes and training.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputExistsError: The folder is not empty, and ``overwrite`` is false or it is no demo's.
+        OutputError: It cannot be written.
+    """
+    target = Path(folder)
+    _check_folder(target, overwrite)
+    console = Console(quiet=quiet, highlight=False)
+    demo = _Demo(console, seed, settings or DemoSettings())
+    # Checked above: what is replaced is empty, or a demo's.
+    new_folder(target, demo.fill, overwrite=target.exists())
+    _say_what_to_look_at(console, target)
+    return target
+
+
+def _check_folder(target: Path, overwrite: bool) -> None:
+    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not overwrite:
+        raise OutputExistsError(
+            f"{str(target)!r} exists already and is not empty; name another folder, "
+            "or replace an earlier demo with --overwrite (overwrite=True)"
+        )
+    if not (target / _MARK).is_file():
+        raise OutputExistsError(
+            f"{str(target)!r} holds something that is not a demo (there is no {_MARK}), so it is left alone; "
+            "name another folder"
+        )
+
+
+class _Demo:
+    """One run: each step writes into the folder what the next one needs."""
+
+    def __init__(self, console: Console, seed: int, settings: DemoSettings) -> None:
+        self.console = console
+        self.seed = seed
+        self.settings = settings
+
+    def fill(self, folder: Path) -> None:
+        """Do everything."""
+        started = time.monotonic()
+        train_set, test_set = self._pictures(folder)
+        original = self._original(folder, train_set)
+        maps, patches, answers = self._answers(folder, original, train_set)
+        corrections = self._corrections(original, train_set, maps, answers)
+        outcomes = self._compare(folder, original, corrections, train_set, test_set)
+        self._sheets(folder, train_set, test_set, maps, patches, answers, outcomes)
+        seconds = round(time.monotonic() - started, 1)
+        summary = {
+            outcome.name: outcome.evaluation.summary() | {"energy_on_object": outcome.energy} for outcome in outcomes
+        }
+        about = {"format": "crayon-demo", "version": 1, "simulated_answers": True, "seed": self.seed}
+        about |= {"settings": asdict(self.settings), "seconds": seconds, "versions": versions(), "summary": summary}
+        write_json(folder / _MARK, about)
+        self.console.print(f"Done in {seconds:.0f} seconds.")
+
+    def _say(self, text: str) -> None:
+        self.console.print(f"[bold]>[/bold] {text}")
+
+    def _pictures(self, folder: Path) -> tuple[ImageDataset, ImageDataset]:
+        wanted = self.settings
+        self._say(f"Drawing {wanted.train} training and {wanted.test} test pictures of birds and fish")
+        (folder / "pictures").mkdir()
+        table = write_pictures(
+            folder / "pictures",
+            train=wanted.train,
+            test=wanted.test,
+            size=wanted.size,
+            correlation=wanted.correlation,
+            seed=self.seed,
+        )
+        return ImageDataset.from_csv(table, split="train"), ImageDataset.from_csv(table, split="test")
+
+    def _original(self, folder: Path, dataset: ImageDataset) -> SplitModel:
+        self._say(f"Training a small network; {100 * self.settings.correlation:.0f} % of the backgrounds give it away")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            model = load_model(
+                _ARCHITECTURE,
+                pretrained=False,
+                num_classes=len(CLASSES),
+                class_names=CLASSES,
+                model_args=_MODEL_ARGS,
+                preprocessing=Preprocessing(
+                    size=(self.settings.size, self.settings.size), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+                ),
+            )
+        _train_original(model, dataset, self.settings, self.seed)
+        (folder / "original").mkdir()
+        write_tensors(folder / "original" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
+        write_json(folder / "original" / "config.json", timm_config(model))
+        return model
+
+    def _answers(
+        self, folder: Path, model: SplitModel, dataset: ImageDataset
+    ) -> tuple[SaliencyMaps, NeuronPatches, AnnotationSet]:
+        self._say("Explaining every training picture and every neuron")
+        explainer = Explainer(model, score=_SCORE)
+        maps = explainer.explain(dataset)
+        patches = explainer.explain_neurons(dataset)
+        maps.save(folder / "maps.safetensors")
+        patches.save(folder / "patches.safetensors")
+        answers = simulate_answers(maps, dataset, annotators=2, seed=self.seed)
+        answers = answers.merge(simulate_neuron_answers(patches, dataset, annotators=2, seed=self.seed))
+        answers.save(folder / "answers.jsonl")
+        for verdicts, what in ((answers.image_relevance(), "maps"), (answers.neuron_relevance(), "neurons")):
+            counts = [list(verdicts.values()).count(word) for word in ("relevant", "irrelevant", "mixed")]
+            shown = f"{counts[0]} relevant, {counts[1]} irrelevant" + (f", {counts[2]} mixed" if counts[2] else "")
+            self._say(f"Two simulated annotators answered about {len(verdicts)} {what}: {shown}")
+        return maps, patches, answers
+
+    def _corrections(
+        self, original: SplitModel, dataset: ImageDataset, maps: SaliencyMaps, answers: AnnotationSet
+    ) -> dict[str, Correction]:
+        self._say("Correcting: Attention")
+        attention = self._guide(original).fit(dataset, maps, answers)
+        self._say("Correcting: Pruning")
+        pruner = NeuronPruner(
+            original, epochs=self.settings.pruning_epochs, lr=self.settings.pruning_lr, seed=self.seed
+        )
+        pruning = pruner.fit(dataset, answers)
+        self._say("Correcting: Pruning, then Attention")
+        both = self._guide(pruning.model).fit(dataset, maps, answers)
+        return {"Attention": attention, "Pruning": pruning, "Pruning+Attention": both}
+
+    def _guide(self, model: SplitModel) -> AttentionCorrector:
+        wanted = self.settings
+        return AttentionCorrector(
+            model,
+            score=_SCORE,
+            alpha=wanted.alpha,
+            beta=wanted.beta,
+            epochs=wanted.attention_epochs,
+            lr=wanted.attention_lr,
+            average_decay=0.9,  # a run of this length would hardly leave its start with more
+            seed=self.seed,
+        )
+
+    def _compare(
+        self,
+        folder: Path,
+        original: SplitModel,
+        corrections: Mapping[str, Correction],
+        train_set: ImageDataset,
+        test_set: ImageDataset,
+    ) -> list[_Outcome]:
+        self._say("Measuring all four models on the test pictures")
+        before = _measure("Original", original, train_set, test_set)
+        outcomes = [before]
+        before.evaluation.save(folder / "evaluations" / "original.json")
+        for name, correction in corrections.items():
+            found = _measure(name, correction.model, train_set, test_set)
+            outcomes.append(found)
+            file = name.lower().replace("+", "-")
+            found.evaluation.save(folder / "evaluations" / f"{file}.json")
+            replace(correction, before=before.evaluation, after=found.evaluation).save(folder / file)
+        self.console.print(_table(outcomes, len(test_set)))
+        self.console.print(
+            "The answers are simulated: the object masks answered in the place of people. Numbers with answers of\n"
+            "people will differ. Groups are class/background; WGA and MGA are worst- and mean-group accuracy."
+        )
+        return outcomes
+
+    def _sheets(
+        self,
+        folder: Path,
+        train_set: ImageDataset,
+        test_set: ImageDataset,
+        maps: SaliencyMaps,
+        patches: NeuronPatches,
+        answers: AnnotationSet,
+        outcomes: list[_Outcome],
+    ) -> None:
+        rows, seed = self.settings.rows, self.seed
+        before, after = outcomes[0], outcomes[1]
+        groups = dict(zip(test_set.ids, test_set.group_labels, strict=True))
+        before_after_sheet(
+            test_set,
+            before.maps,
+            after.maps,
+            choose_ids(before.maps, after.maps, count=rows, groups=groups, seed=seed),
+            folder / "before-after.png",
+            predicted_before=before.evaluation.predictions,
+            predicted_after=after.evaluation.predictions,
+            notes=["Test pictures; maps for the true class. Correction: Attention, from simulated answers."],
+        )
+        groups = dict(zip(train_set.ids, train_set.group_labels, strict=True))
+        maps_sheet(
+            train_set,
+            maps,
+            choose_ids(maps, maps, count=rows, groups=groups, seed=seed),
+            folder / "maps.png",
+            title='What people are asked: "Is the strong highlight mainly on the animal?"',
+        )
+        order = torch.randperm(patches.num_neurons, generator=torch.Generator().manual_seed(seed)).tolist()
+        patches_sheet(
+            train_set,
+            patches,
+            sorted(order[:rows]),
+            folder / "patches.png",
+            verdicts=answers.neuron_relevance(),
+            notes=[f"{rows} of {patches.num_neurons} neurons, drawn at random (seed {seed}); simulated answers."],
+        )
+
+
+def _train_original(model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed: int) -> None:
+    settings = TrainingSettings(
+        epochs=wanted.original_epochs,
+        batch_size=64,
+        lr=wanted.original_lr,
+        weight_decay=1e-4,
+        scheduler="cosine",
+        warmup_epochs=min(0.5, wanted.original_epochs),
+        seed=seed,
+    )
+    device = resolve_device("auto", model.device)
+    labels = dataset.labels.to(device)
+    model.to(device).train()
+    with PixelCache(dataset, model.preprocessing, device=device) as cache:
+
+        def loss(batch: Tensor) -> dict[str, Tensor]:
+            return {"loss": torch.nn.functional.cross_entropy(model(cache.get(batch)), labels[batch.to(device)])}
+
+        train(model, loss, len(dataset), settings, doing="training the original")
+    model.to("cpu").eval()
+
+
+def _measure(name: str, model: SplitModel, train_set: ImageDataset, test_set: ImageDataset) -> _Outcome:
+    maps = Explainer(model, score=_SCORE).explain(test_set)
+    shares = energy_inside(maps, test_set).values()
+    energy = sum(shares) / max(len(shares), 1)
+    return _Outcome(name, evaluate(model, test_set, train=train_set), maps, energy)
+
+
+def _table(outcomes: list[_Outcome], count: int) -> Table:
+    table = Table(title=f"Accuracy in % on {count} test pictures, corrected with simulated answers")
+    table.add_column("Method")
+    for group in outcomes[0].evaluation.groups:
+        table.add_column(group.name, justify="right")
+    for name in ("WGA", "MGA", "energy on object", "empty maps"):
+        table.add_column(name, justify="right")
+    for outcome in outcomes:
+        found = outcome.evaluation
+        shares = [group.accuracy for group in found.groups]
+        numbers = [*shares, found.worst_group, found.mean_group, outcome.energy]
+        table.add_row(outcome.name, *(f"{100 * number:.1f}" for number in numbers), str(outcome.maps.num_empty))
+    return table
+
+
+def _say_what_to_look_at(console: Console, folder: Path) -> None:
+    best = folder / "attention"
+    console.print(
+        f"""
+Look at
+  {folder / "before-after.png"}  what the model looked at, before and after
+  {folder / "maps.png"}          what people are asked about pictures
+  {folder / "patches.png"}       what people are asked about neurons
+
+The corrected model needs nothing of this package; this is plain timm:
+
+  import timm
+  model = timm.create_model("local-dir:{best}", pretrained=True).eval()
+
+With crayon-sdk, go on from here:
+
+  import crayon_sdk as crayon
+
+  test = crayon.ImageDataset.from_csv("{folder / "pictures" / "metadata.csv"}", split="test")
+  correction = crayon.load_correction("{best}")
+  print(correction.record.method, correction.record.counts)
+  print(crayon.evaluate(correction.model, test))
+""",
+        markup=False,
+        soft_wrap=True,
+    )

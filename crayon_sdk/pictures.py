@@ -1,0 +1,345 @@
+"""Contact sheets: what a model looks at, as PNG files that need no explanation beside them.
+
+Samples on a sheet are chosen by a rule that is printed on it, never by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import MismatchError, SettingsError
+from crayon_sdk.evaluation import energy_inside
+from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.patches import NeuronPatches, Patch
+from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.sheets import BAD, GOOD, INK, Cell, Line, save_sheet
+
+__all__ = ["Choice", "Style", "before_after_sheet", "choose_ids", "maps_sheet", "overlay", "patches_sheet"]
+
+Style = Literal["overlaid", "red", "orange"]
+"""How a map lies over its picture; "orange" on grey is told apart by colour-blind people too."""
+
+ChoiceRule = Literal["random", "largest change"]
+TITLES: dict[Style, str] = {
+    "overlaid": "Highlight Overlaid",
+    "red": "Highlight in Red",
+    "orange": "Highlight in Orange",
+}
+_PAPER = np.array([244.0, 244.0, 244.0])  # what the picture fades to where nobody looks
+_INKS: dict[Style, tuple[float, float, float]] = {"red": (230.0, 0.0, 20.0), "orange": (240.0, 140.0, 0.0)}
+_STRENGTH = 0.75  # of the ink where the map is one
+
+
+def overlay(image: Image.Image, saliency: Tensor, *, style: Style = "overlaid") -> Image.Image:
+    """Lay a map over the picture that the model saw.
+
+    Args:
+        image: The picture after resizing and cropping, any mode.
+        saliency: (h, w) in [0, 1]; enlarged bilinearly to the picture.
+        style: "overlaid" shows the picture through the map (the more attention, the more
+            opaque); "red" paints attention red; "orange" does so on a grey picture.
+
+    Returns:
+        An RGB picture of the same size.
+
+    Raises:
+        SettingsError: An unknown style, or a map that is not (h, w) in [0, 1].
+
+    Example:
+        >>> shown = overlay(Image.new("RGB", (20, 10), "blue"), torch.tensor([[1.0, 0.0]]), style="red")
+        >>> shown.size, shown.getpixel((0, 5)), shown.getpixel((19, 5))
+        ((20, 10), (172, 0, 79), (0, 0, 255))
+    """
+    if style not in get_args(Style):
+        raise SettingsError(f"expected style to be one of {', '.join(get_args(Style))}, got {style!r}")
+    fits = saliency.ndim == 2 and bool(((saliency >= 0) & (saliency <= 1)).all())
+    if not fits:
+        raise SettingsError(
+            f"expected a map (h, w) with values in [0, 1], got {tuple(saliency.shape)} "
+            f"from {float(saliency.min()):g} to {float(saliency.max()):g}; normalise it (normalize_maps)"
+        )
+    size = (image.height, image.width)
+    strength = resize_maps(saliency[None].detach().float().cpu(), size)[0].numpy()[..., None].astype(np.float64)
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float64)
+    if style == "overlaid":
+        mixed = pixels * strength + _PAPER * (1 - strength)
+    else:
+        ground = pixels if style == "red" else pixels.mean(axis=2, keepdims=True)
+        mixed = ground + (np.array(_INKS[style]) - ground) * (strength * _STRENGTH)
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Samples for a sheet, and the rule that chose them, in words."""
+
+    ids: tuple[str, ...]
+    rule: str
+
+
+def choose_ids(
+    before: SaliencyMaps,
+    after: SaliencyMaps,
+    *,
+    count: int = 8,
+    rule: ChoiceRule = "random",
+    groups: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Choice:
+    """Choose the samples of a sheet by a rule.
+
+    Args:
+        before: Maps before the correction.
+        after: Maps after it, of the same samples.
+        count: How many, at least 1.
+        rule: "random", or "largest change": mean absolute difference of the two maps, where
+            both have evidence.
+        groups: Group by sample id; as many are taken from each group as there is room for.
+        seed: Of "random".
+
+    Returns:
+        Ids in the order in which they were chosen, group by group, and the rule in words.
+
+    Raises:
+        MismatchError: The maps are of different samples.
+        SettingsError: A setting is out of range.
+    """
+    if count < 1 or rule not in get_args(ChoiceRule):
+        raise SettingsError(f"expected count >= 1 and rule 'random' or 'largest change', got {count} and {rule!r}")
+    after = after.select(before.ids)
+    if rule == "random":
+        order = torch.randperm(len(before), generator=torch.Generator().manual_seed(seed)).tolist()
+        words = f"drawn at random (seed {seed})"
+    else:
+        change = (before.values - after.resize(*before.size).values).abs().mean(dim=(1, 2))
+        both = before.evidence & after.evidence
+        order = [row for row in change.argsort(descending=True, stable=True).tolist() if both[row]]
+        words = "whose map changed most (mean absolute difference)"
+    ranked = [before.ids[row] for row in order]
+    if groups is None:
+        return Choice(tuple(ranked[:count]), f"{min(count, len(ranked))} of {len(before)} pictures, {words}")
+    missing = [sample for sample in ranked if sample not in groups]
+    if missing:
+        raise MismatchError(f"expected a group for every sample, {len(missing)} have none, such as {missing[0]!r}")
+    names = sorted({groups[sample] for sample in ranked})
+    each = max(count // max(len(names), 1), 1)
+    chosen = [sample for name in names for sample in [s for s in ranked if groups[s] == name][:each]]
+    return Choice(tuple(chosen), f"{each} of each group of {len(before)} pictures, {words}")
+
+
+def maps_sheet(
+    dataset: ImageDataset,
+    maps: SaliencyMaps,
+    ids: Choice | Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "What the model looks at",
+    cell: int = 192,
+) -> None:
+    """Draw the three panels that people answer about: Original, Highlight Overlaid, Highlight in Red.
+
+    Args:
+        dataset: Has the pictures.
+        maps: Their maps.
+        ids: Which samples, in this order.
+        path: The PNG file to write.
+        title: First line of the sheet.
+        cell: Longer side of a picture on the sheet, in pixels.
+
+    Raises:
+        MismatchError: There is no map for a sample.
+        OutputError: The file cannot be written.
+        SettingsError: It is not known how the pictures were cropped.
+    """
+    choice = _choice(ids)
+    rows = []
+    for sample in choice.ids:
+        target = int(maps.select([sample]).targets[0])
+        about = Line(f"evidence for {_class_name(dataset, target)}")
+        shown = [_shown(dataset, maps, sample, cell, style) for style in ("overlaid", "red")]
+        original = Cell(_seen(dataset, maps.preprocessing, sample, cell), _about(dataset, sample))
+        rows.append([original, *(Cell(image, [about, *_no_evidence(maps, sample)]) for image in shown)])
+    save_sheet(path, title=title, notes=[f"Samples: {choice.rule}."], headers=_panel_titles(), rows=rows, cell=cell)
+
+
+def before_after_sheet(
+    dataset: ImageDataset,
+    before: SaliencyMaps,
+    after: SaliencyMaps,
+    ids: Choice | Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    style: Style = "red",
+    predicted_before: Mapping[str, int] | None = None,
+    predicted_after: Mapping[str, int] | None = None,
+    title: str = "What the model looks at, before and after the correction",
+    notes: Sequence[str] = (),
+    cell: int = 192,
+) -> None:
+    """Draw pictures with their maps before and after a correction.
+
+    Args:
+        dataset: Has the pictures, and perhaps object masks.
+        before: Maps before the correction.
+        after: Maps after it.
+        ids: Which samples, in this order; a `Choice` prints its rule.
+        path: The PNG file to write.
+        style: How maps lie over the pictures.
+        predicted_before: Predicted class index by sample id, as in `Evaluation.predictions`.
+        predicted_after: The same after the correction.
+        title: First line of the sheet.
+        notes: Further lines below the title.
+        cell: Longer side of a picture on the sheet, in pixels.
+
+    Raises:
+        MismatchError: There is no map for a sample.
+        OutputError: The file cannot be written.
+        SettingsError: It is not known how the pictures were cropped.
+    """
+    choice = _choice(ids)
+    columns = []
+    for maps, predictions in ((before, predicted_before), (after, predicted_after)):
+        chosen = maps.select(choice.ids)
+        energy = energy_inside(chosen, dataset) if dataset.has_masks else {}
+        columns.append(
+            [
+                Cell(_shown(dataset, maps, sample, cell, style), _verdict(dataset, chosen, sample, predictions, energy))
+                for sample in choice.ids
+            ]
+        )
+    originals = [
+        Cell(_seen(dataset, before.preprocessing, sample, cell), _about(dataset, sample)) for sample in choice.ids
+    ]
+    words = [f"Samples: {choice.rule}.", *notes]
+    headers = ["Original", f"Before: {TITLES[style]}", f"After: {TITLES[style]}"]
+    rows = [list(row) for row in zip(originals, *columns, strict=True)]
+    save_sheet(path, title=title, notes=words, headers=headers, rows=rows, cell=cell)
+
+
+def patches_sheet(
+    dataset: ImageDataset,
+    patches: NeuronPatches,
+    neurons: Sequence[int],
+    path: str | os.PathLike[str],
+    *,
+    verdicts: Mapping[int, str] | None = None,
+    title: str = "What excites the neurons most",
+    notes: Sequence[str] = (),
+    cell: int = 160,
+) -> None:
+    """Draw the strongest patches of neurons as red rectangles on their pictures, one row a neuron.
+
+    Args:
+        dataset: Has the pictures.
+        patches: From `Explainer.explain_neurons`.
+        neurons: Which neurons, in this order.
+        path: The PNG file to write.
+        verdicts: Relevance by neuron, as `AnnotationSet.neuron_relevance` gives it.
+        title: First line of the sheet.
+        notes: Further lines below the title.
+        cell: Longer side of a picture on the sheet, in pixels.
+
+    Raises:
+        OutputError: The file cannot be written.
+        SettingsError: There is no such neuron, or it is not known how the pictures were cropped.
+    """
+    rows = []
+    for neuron in neurons:
+        verdict = (verdicts or {}).get(neuron)
+        word = [] if verdict is None else [Line(verdict, GOOD if verdict == "relevant" else BAD)]
+        rows.append(
+            [
+                Cell(
+                    _framed(_seen(dataset, patches.preprocessing, patch.id, cell), patch),
+                    [Line(f"neuron {neuron}" if rank == 0 else patch.id), *(word if rank == 0 else [])],
+                )
+                for rank, patch in enumerate(patches.of(neuron))
+            ]
+        )
+    width = max((len(row) for row in rows), default=1)
+    ranks = ["Strongest", "Second", "Third"]
+    headers = [ranks[rank] if rank < len(ranks) else f"No. {rank + 1}" for rank in range(width)]
+    save_sheet(path, title=title, notes=list(notes), headers=headers, rows=rows, cell=cell)
+
+
+def _choice(ids: Choice | Sequence[str]) -> Choice:
+    if isinstance(ids, str):
+        raise SettingsError(f"expected a list of sample ids, got the text {ids!r}; write [{ids!r}]")
+    return ids if isinstance(ids, Choice) else Choice(tuple(ids), "picked by whoever made this sheet")
+
+
+def _panel_titles() -> list[str]:
+    return ["Original", TITLES["overlaid"], TITLES["red"]]
+
+
+def _seen(dataset: ImageDataset, known: Preprocessing | None, sample: str, cell: int) -> Image.Image:
+    """The picture as the model saw it, enlarged or shrunk to a cell."""
+    image = dataset.image(sample)
+    geometry = known or dataset.preprocessing
+    if not dataset.preprocessed:
+        if geometry is None:
+            raise SettingsError(
+                "it is not known how the pictures were cropped, so maps cannot be laid over them; give the data set "
+                "the preprocessing: dataset.with_preprocessing(model.preprocessing)"
+            )
+        image = geometry.geometry(image)
+    scale = cell / max(image.size)
+    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def _shown(dataset: ImageDataset, maps: SaliencyMaps, sample: str, cell: int, style: Style) -> Image.Image:
+    chosen = maps.select([sample])
+    # A map without evidence is all ones: shown as such it would claim the opposite of what it means.
+    values = chosen.values[0] if bool(chosen.evidence[0]) else torch.zeros_like(chosen.values[0])
+    return overlay(_seen(dataset, maps.preprocessing, sample, cell), values, style=style)
+
+
+def _framed(image: Image.Image, patch: Patch) -> Image.Image:
+    left, top, right, bottom = patch.box
+    width, height = image.size
+    box = (left * width, top * height, right * width - 1, bottom * height - 1)
+    draw = ImageDraw.Draw(image)
+    # A white line around the red one keeps it visible on red pictures.
+    draw.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), outline="white", width=2)
+    draw.rectangle(box, outline=(230, 0, 20), width=3)
+    return image
+
+
+def _class_name(dataset: ImageDataset, label: int) -> str:
+    return dataset.class_names[label] if label < len(dataset.class_names) else f"class {label}"
+
+
+def _about(dataset: ImageDataset, sample: str) -> list[Line]:
+    return [Line(sample), Line(dataset.group_of(dataset.index_of(sample)))]
+
+
+def _no_evidence(maps: SaliencyMaps, sample: str) -> list[Line]:
+    return [] if bool(maps.select([sample]).evidence[0]) else [Line("no evidence anywhere", BAD)]
+
+
+def _verdict(
+    dataset: ImageDataset,
+    maps: SaliencyMaps,
+    sample: str,
+    predictions: Mapping[str, int] | None,
+    energy: Mapping[str, float],
+) -> list[Line]:
+    lines = []
+    if predictions is not None and sample in predictions:
+        right = predictions[sample] == int(dataset.labels[dataset.index_of(sample)])
+        word = "right" if right else "wrong"
+        lines.append(Line(f"{_class_name(dataset, predictions[sample])} - {word}", GOOD if right else BAD))
+    if sample in energy:
+        lines.append(Line(f"{100 * energy[sample]:.0f} % on the object", INK))
+    return lines + _no_evidence(maps, sample)

@@ -1,0 +1,82 @@
+"""The example scripts run as they stand, on small data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Pictures, a model and answers, as the demo leaves them."""
+    from crayon_sdk import Explainer, ImageDataset, load_model, simulate_answers
+    from crayon_sdk.demo_pictures import write_pictures
+    from crayon_sdk.files import write_json, write_tensors
+    from crayon_sdk.timm_config import timm_config
+
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "pictures").mkdir()
+    table = write_pictures(folder / "pictures", train=24, test=8, size=64)
+    model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2, model_args={"output_stride": 16})
+    (folder / "original").mkdir()
+    write_tensors(folder / "original" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
+    write_json(folder / "original" / "config.json", timm_config(model))
+    train = ImageDataset.from_csv(table, split="train")
+    simulate_answers(Explainer(model).explain(train), train, strictness=(0.1, 0.2)).save(folder / "answers.jsonl")
+    return folder
+
+
+def run(script: str, folder: Path, *arguments: str) -> str:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / script), *arguments, "--epochs", "1"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_there_are_examples():
+    assert [path.name for path in EXAMPLES] == ["correct.py", "own_module.py", "prune_then_guide.py"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_short(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+
+
+def test_correct(work):
+    import timm
+
+    model, table, answers = "local-dir:original", "pictures/metadata.csv", "answers.jsonl"
+    shown = run("correct.py", work, "--model", model, "--table", table, "--answers", answers)
+    assert shown.count("worst group (WGA)") == 2
+    assert timm.create_model(f"local-dir:{work / 'corrected'}", pretrained=True).num_classes == 2
+
+
+def test_prune_then_guide(work):
+    from crayon_sdk import load_correction
+
+    shown = run("prune_then_guide.py", work, "--model", "local-dir:original", "--table", "pictures/metadata.csv")
+    assert "neurons" in shown
+    correction = load_correction(work / "pruned-and-guided")
+    assert [record.method for record in (*correction.parents, correction.record)] == ["pruning", "attention"]
+    assert correction.record.simulated
+
+
+def test_own_module(work):
+    shown = run("own_module.py", work, "--table", "pictures/metadata.csv")
+    assert "own-corrected" in shown
+    assert (work / "own-corrected" / "model.safetensors").is_file()

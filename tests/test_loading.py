@@ -1,0 +1,303 @@
+"""One door for every place a model can come from, and what it says when there is none."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from crayon_sdk.errors import FileFormatError, ModelLoadError, SettingsError, UnsupportedModelError
+from crayon_sdk.loading import load_model
+from crayon_sdk.models import Provenance, SplitModel
+from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.timm_config import timm_config
+
+TINY = "test_resnet.r160_in1k"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tiny_model):
+    """A model as timm publishes one: config.json and model.safetensors."""
+    folder = tmp_path_factory.mktemp("model")
+    split = SplitModel(tiny_model(), class_names=["cat", "dog"])
+    (folder / "config.json").write_text(json.dumps(timm_config(split)))
+    save_file(split.plain_state_dict(), folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def folder(model_folder, tmp_path):
+    """A copy that may be spoiled."""
+    return Path(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+def check_loaded(split, model):
+    assert split.fingerprint == SplitModel(model).fingerprint
+    images = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(split(images), model(images))
+    assert not any(module.training for module in split.modules())
+
+
+def test_a_timm_name():
+    split = load_model(TINY, pretrained=False, num_classes=3, class_names=["a", "b", "c"])
+    assert (split.num_classes, split.class_names, split.map_size) == (3, ("a", "b", "c"), (5, 5))
+    assert not split.training
+    assert load_model(TINY, pretrained=False, preprocessing=Preprocessing(size=(96, 96))).map_size == (3, 3)
+
+
+def test_the_callers_random_numbers_stay(folder):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    load_model(TINY, pretrained=False)
+    load_model(folder)
+    load_model(folder / "model.safetensors", architecture=TINY)
+    with pytest.raises(ModelLoadError):
+        load_model("no_such_model")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize("how", ["path", "text", "local-dir"])
+def test_a_folder(model_folder, tiny_model, how):
+    source = {"path": model_folder, "text": str(model_folder), "local-dir": f"local-dir:{model_folder}"}[how]
+    split = load_model(source)
+    check_loaded(split, tiny_model())
+    assert split.class_names == ("cat", "dog")
+    check_loaded(SplitModel(timm.create_model(f"local-dir:{model_folder}", pretrained=True).eval()), tiny_model())
+
+
+def test_a_folder_in_the_working_directory(model_folder, tiny_model, monkeypatch):
+    monkeypatch.chdir(model_folder.parent)
+    check_loaded(load_model(model_folder.name), tiny_model())
+    check_loaded(load_model(f"local-dir:{model_folder.name}"), tiny_model())
+
+
+def test_a_weights_file(model_folder, tiny_model):
+    path = model_folder / "model.safetensors"
+    check_loaded(load_model(path, architecture=TINY), tiny_model())
+    check_loaded(load_model(str(path), architecture="test_resnet", num_classes=2), tiny_model())
+
+
+def test_real_weights(shared):
+    """ImageNet weights fit to the last name, and see a bird in a picture of one."""
+    path = shared / "data" / "weights" / "mobilenetv2_100_in1k.fp16.safetensors"
+    split = load_model(path, architecture="mobilenetv2_100", model_args={"pad_type": "same"})
+    assert (split.num_classes, split.num_neurons, split.map_size) == (1000, 1280, (7, 7))
+    assert split.dtype == torch.float32
+    birds = load_model(shared / "data" / "weights" / "birds_original")
+    assert birds.class_names == ("landbird", "waterbird")
+    assert birds.preprocessing.size == (160, 160)
+    with pytest.raises(ModelLoadError, match=r"do not fit mobilenetv3_large_100"):
+        load_model(path, architecture="mobilenetv3_large_100")
+
+
+def test_a_model_object(tiny_model):
+    model = tiny_model().train()
+    split = load_model(model)
+    assert split.model is model
+    assert model.training
+    assert load_model(split) is split
+
+
+def test_a_split_model_with_something_new_keeps_the_rest(tiny_model):
+    split = SplitModel(tiny_model(), preprocessing=Preprocessing(size=(96, 96)), class_names=["cat", "dog"])
+    split.provenance = Provenance(records=({"made": "by hand"},))
+    resized = load_model(split, preprocessing=Preprocessing(size=(128, 128)))
+    assert (resized.class_names, resized.provenance, resized.map_size) == (split.class_names, split.provenance, (4, 4))
+    renamed = load_model(split, class_names=["a", "b"])
+    assert (renamed.class_names, renamed.preprocessing) == (("a", "b"), split.preprocessing)
+    assert split.class_names == ("cat", "dog")
+
+
+# --- what goes wrong ---
+
+
+def test_an_unknown_name():
+    with pytest.raises(ModelLoadError, match=r"cannot load 'resnett50'.*timm has .*resnet50"):
+        load_model("resnett50")
+    with pytest.raises(ModelLoadError, match=r"cannot load 'qqqqqqqq'.*see timm.list_models\(\)"):
+        load_model("qqqqqqqq")
+    with pytest.raises(ModelLoadError, match=r"cannot load 'resnet18.no_such_tag'"):
+        load_model("resnet18.no_such_tag")
+
+
+def test_arguments_that_do_not_fit(model_folder):
+    with pytest.raises(ModelLoadError, match=r"cannot load 'test_resnet.*unexpected keyword argument 'colour'"):
+        load_model(TINY, pretrained=False, model_args={"colour": "red"})
+    with pytest.raises(SettingsError, match=r"architecture= goes with a .safetensors file, got 'resnet50'"):
+        load_model("resnet50", architecture="resnet18")
+    with pytest.raises(SettingsError, match=r"expected a name, a path or a model, got int"):
+        load_model(50)
+    with pytest.raises(UnsupportedModelError, match=r"one linear layer at the end"):
+        load_model(TINY, pretrained=False, num_classes=0)
+
+
+def test_no_folder(tmp_path):
+    for source in (tmp_path / "none", f"local-dir:{tmp_path}/none", "local-dir:none"):
+        with pytest.raises(
+            ModelLoadError, match=r"no folder at '.*none'; expected one with config.json and model.safe"
+        ):
+            load_model(source)
+
+
+def test_a_folder_without_config(folder):
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(FileFormatError, match=r"config.json' is not a timm config: it names no architecture"):
+        load_model(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(FileFormatError, match=r"config.json' is not a readable JSON file"):
+        load_model(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(FileFormatError, match=r"no file at '.*config.json'"):
+        load_model(folder)
+
+
+def test_a_folder_with_a_pickle_only(folder, tiny_model):
+    torch.save(tiny_model().state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        ModelLoadError, match=r"has no model.safetensors.*a pickle that you trust, pass allow_pickle=True"
+    ):
+        load_model(folder)
+    check_loaded(load_model(folder, allow_pickle=True), tiny_model())
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelLoadError, match=r"cannot load 'local-dir:.*No suitable checkpoints found"):
+        load_model(folder, allow_pickle=True)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_weights_that_are_cut_off(folder, share):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    for source, architecture in ((folder, None), (path, TINY)):
+        with pytest.raises(FileFormatError, match=r"model.safetensors' is not a whole safetensors file.*cut off"):
+            load_model(source, architecture=architecture)
+
+
+def test_weights_that_do_not_fit(folder):
+    path = folder / "model.safetensors"
+    with pytest.raises(ModelLoadError, match=r"weights in model.safetensors do not fit test_resnet.*'num_classes': 5"):
+        load_model(path, architecture=TINY, num_classes=5)
+    with pytest.raises(ModelLoadError, match=r"do not fit test_efficientnet"):
+        load_model(path, architecture="test_efficientnet")
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(ModelLoadError, match=r"do not fit test_resnet.*Missing key"):
+        load_model(path, architecture=TINY)
+    with pytest.raises(ModelLoadError, match=r"cannot load 'local-dir:"):
+        load_model(folder)
+
+
+def test_a_weights_file_without_architecture(folder):
+    with pytest.raises(
+        SettingsError, match=r"holds weights only.*load_model\('model.safetensors', architecture='resnet50'"
+    ):
+        load_model(folder / "model.safetensors")
+    with pytest.raises(ModelLoadError, match=r"no weights file at '.*none.safetensors'"):
+        load_model(folder / "none.safetensors", architecture=TINY)
+    with pytest.raises(ModelLoadError, match=r"cannot load 'test_resnett'"):
+        load_model(folder / "model.safetensors", architecture="test_resnett")
+
+
+# --- the Hub: the real client in a process of its own, against a real server on this machine ---
+
+ASK = """
+import sys
+from crayon_sdk.errors import CrayonError
+from crayon_sdk.loading import load_model
+for source in sys.argv[1:]:
+    try:
+        sys.stdout.write(f"{source} loaded {load_model(source).fingerprint}\\n")
+    except CrayonError as error:
+        sys.stdout.write(f"{source} {type(error).__name__}: {error}\\n")
+"""
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Downloads only: small files answer as the Hub's do."""
+
+    protocol_version = "HTTP/1.1"
+    repositories: dict[str, Path] = {}  # noqa: RUF012
+
+    def do_HEAD(self):
+        parts = self.path.split("?")[0].strip("/").split("/")
+        repository = "/".join(parts[:2])
+        folder = self.repositories.get(repository)
+        if folder is None:
+            return self.refuse("RepoNotFound")
+        path = folder / "/".join(parts[4:])
+        if parts[2:3] != ["resolve"] or not path.is_file():
+            return self.refuse("EntryNotFound")
+        content = path.read_bytes()
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", f'"{parts[1]}-{path.name}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+        return None
+
+    do_GET = do_HEAD  # noqa: N815
+
+    def refuse(self, code):
+        self.send_response(404)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_arguments):
+        pass
+
+
+def ask(sources, endpoint, home, *, offline="0"):
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    environment |= {"HF_HUB_OFFLINE": offline}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *sources], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_hub(model_folder, folder, tmp_path, tiny_model):
+    torch.save(tiny_model().state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    Hub.repositories = {"ann/good": model_folder, "ann/pickle": folder}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        sources = ["hf-hub:ann/good", "hf-hub:ann/pickle", "hf-hub:ann/none", "hf-hub:not/a/name"]
+        good, pickled, missing, misspelt = ask(sources, endpoint, tmp_path / "home")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert good == f"hf-hub:ann/good loaded {SplitModel(tiny_model()).fingerprint}"
+    assert "ModelLoadError: 'hf-hub:ann/pickle' has no model.safetensors" in pickled
+    assert "pass allow_pickle=True" in pickled
+    assert "ModelLoadError: cannot fetch 'hf-hub:ann/none': " in missing
+    assert "ModelLoadError: cannot fetch 'hf-hub:not/a/name': " in misspelt
+
+
+def test_the_hub_cannot_be_reached(tmp_path):
+    """Without a network nothing is known about the repository, least of all that it holds a pickle."""
+    (answer,) = ask(["hf-hub:ann/good"], "http://127.0.0.1:9", tmp_path / "home", offline="1")
+    assert "ModelLoadError: cannot fetch 'hf-hub:ann/good', the Hub cannot be reached: " in answer
+    assert "pickle" not in answer

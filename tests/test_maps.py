@@ -1,0 +1,163 @@
+"""Maps on disk and back; files that are damaged, and maps that are not there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
+from crayon_sdk.files import read_tensors, write_tensors
+from crayon_sdk.functional.saliency import normalize_maps, resize_maps
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.preprocessing import Preprocessing
+
+
+@pytest.fixture
+def maps():
+    generator = torch.Generator().manual_seed(0)
+    return SaliencyMaps(
+        ids=("a/1.jpg", "größe.png", "c"),
+        values=normalize_maps(torch.rand(3, 4, 5, generator=generator)),
+        targets=torch.tensor([1, 0, 1]),
+        evidence=torch.tensor([True, False, True]),
+        model="f" * 64,
+        target_rule="predicted",
+        score="margin",
+        class_names=("cat", "dog"),
+        preprocessing=Preprocessing(size=(96, 64), mean=(0.1, 0.2, 0.3)),
+    )
+
+
+def same(one, other):
+    for name in ("values", "targets", "evidence"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+        assert getattr(one, name).dtype == getattr(other, name).dtype
+    for name in ("ids", "model", "target_rule", "score", "class_names", "preprocessing", "fingerprint"):
+        assert getattr(one, name) == getattr(other, name)
+
+
+def test_save_and_load(maps, tmp_path):
+    maps.save(tmp_path / "deep" / "maps.safetensors")
+    same(SaliencyMaps.load(tmp_path / "deep" / "maps.safetensors"), maps)
+    plain = SaliencyMaps(("a",), torch.ones(1, 2, 2), torch.tensor([0]))
+    plain.save(tmp_path / "plain.safetensors")
+    same(SaliencyMaps.load(tmp_path / "plain.safetensors"), plain)
+    assert plain.evidence.tolist() == [True]
+
+
+def test_words(maps):
+    assert (len(maps), maps.size, maps.num_empty) == (3, (4, 5), 1)
+    assert repr(maps) == "SaliencyMaps(3 maps of 4x5, target predicted, 1 empty)"
+
+
+def test_select(maps):
+    chosen = maps.select(["c", "a/1.jpg"])
+    assert chosen.ids == ("c", "a/1.jpg")
+    assert torch.equal(chosen.values, maps.values[[2, 0]])
+    assert chosen.evidence.tolist() == [True, True]
+    assert (chosen.model, chosen.target_rule, chosen.score) == (maps.model, "predicted", "margin")
+    same(maps.select(maps.ids), maps)
+    assert maps.select([]).size == (4, 5)
+    with pytest.raises(MismatchError, match=r"no saliency map for 2 of 3 samples \('x', 'y'\); explain the data set"):
+        maps.select(["x", "c", "y"])
+
+
+@pytest.mark.parametrize("size", [(2, 2), (8, 9), (8, 2), (4, 5)])
+def test_resize(maps, size):
+    resized = maps.resize(*size)
+    torch.testing.assert_close(resized.values, normalize_maps(resize_maps(maps.values, size)))
+    assert resized.size == size
+    assert resized.values.amax(dim=(1, 2)).eq(1).all()
+    assert torch.equal(resized.evidence, maps.evidence)
+    assert maps.size == (4, 5)
+
+
+def test_the_fingerprint_is_of_the_content(maps):
+    assert len(maps.fingerprint) == 64
+    assert maps.select(maps.ids[:2]).fingerprint != maps.fingerprint
+    assert maps.resize(3, 3).fingerprint != maps.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "targets"),
+    [(2, (3, 4, 4), 3), (3, (3, 4, 4), 2), (3, (3, 1, 4, 4), 3)],
+)
+def test_lengths_that_do_not_fit(ids, values, targets):
+    with pytest.raises(SettingsError, match=r"expected N different ids, values \(N, h, w\) and N targets"):
+        SaliencyMaps(tuple("abc"[:ids]), torch.ones(values), torch.zeros(targets, dtype=torch.int64))
+    with pytest.raises(SettingsError, match=r"got 2 ids \(1 different\)"):
+        SaliencyMaps(("a", "a"), torch.ones(2, 3, 3), torch.tensor([0, 1]))
+
+
+# --- files that are not maps ---
+
+
+def test_cut_off_at_any_place(maps, tmp_path):
+    path = tmp_path / "maps.safetensors"
+    maps.save(path)
+    whole = path.read_bytes()
+    for length in (0, 4, 8, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FileFormatError, match=r"not a whole safetensors file.*cut off"):
+            SaliencyMaps.load(path)
+    with pytest.raises(FileFormatError, match=r"no file at"):
+        SaliencyMaps.load(tmp_path / "none.safetensors")
+
+
+def test_another_kind_of_file(maps, tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"values": maps.values})
+    with pytest.raises(FileFormatError, match=r"is not a crayon-saliency-maps file \(its format is None\)"):
+        SaliencyMaps.load(path)
+    path.write_text("id,answer\n1,yes\n" * 10)
+    with pytest.raises(FileFormatError, match=r"not a whole safetensors file"):
+        SaliencyMaps.load(path)
+    maps.save(path)
+    with pytest.raises(FileFormatError, match=r"is not a crayon-neuron-patches file \(its format is 'crayon-saliency-"):
+        NeuronPatches.load(path)
+
+
+def damage(path, change, **metadata):
+    tensors, known = read_tensors(path)
+    manifest = json.loads(known["manifest"])
+    change(manifest)
+    write_tensors(path, tensors, known | {"manifest": json.dumps(manifest)} | metadata)
+
+
+def test_another_version(maps, tmp_path):
+    path = tmp_path / "a.safetensors"
+    maps.save(path)
+    damage(path, lambda _manifest: None, version="2")
+    with pytest.raises(FileFormatError, match=r"has version '2', expected version '1'; upgrade crayon-sdk"):
+        SaliencyMaps.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda manifest, name=name: manifest.pop(name) for name in ("ids", "model", "target_rule", "preprocessing")),
+        *(lambda manifest, name=name: manifest.update({name: 3}) for name in ("ids", "class_names", "preprocessing")),
+        lambda manifest: manifest["preprocessing"].update(size=[0, 1]),
+        lambda manifest: manifest["preprocessing"].update(colour="red"),
+    ],
+)
+def test_a_damaged_manifest(maps, tmp_path, change):
+    path = tmp_path / "a.safetensors"
+    maps.save(path)
+    damage(path, change)
+    with pytest.raises(FileFormatError, match=r"the manifest of '.*a.safetensors' is damaged \(.*make the file again"):
+        SaliencyMaps.load(path)
+
+
+def test_a_manifest_that_is_not_json_or_too_short(maps, tmp_path):
+    path = tmp_path / "a.safetensors"
+    maps.save(path)
+    damage(path, lambda manifest: manifest["ids"].pop())
+    with pytest.raises(FileFormatError, match=r"damaged \(SettingsError: expected N different ids"):
+        SaliencyMaps.load(path)
+    damage(path, lambda _manifest: None, manifest="{")
+    with pytest.raises(FileFormatError, match=r"has no readable manifest; make it again"):
+        SaliencyMaps.load(path)

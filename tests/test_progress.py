@@ -1,0 +1,68 @@
+"""A bar on a terminal, silence everywhere else."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crayon_sdk.progress import track
+
+ROOT = Path(__file__).resolve().parents[1]
+COUNT = """
+from crayon_sdk.progress import track
+with track("counting sheep", 3) as advance:
+    for _ in range(3):
+        advance(1)
+"""
+
+
+def test_silent_where_nobody_watches(capfd):
+    with track("counting", 3) as advance:
+        advance(2)
+        advance(1)
+    assert capfd.readouterr() == ("", "")
+
+
+def run_in_terminal(**environment):
+    """Run with a real terminal as stderr; what arrives there."""
+    ours, theirs = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-c", COUNT],
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment},
+    )
+    out, _ = done.communicate(timeout=60)
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert (done.returncode, out) == (0, b"")
+    return seen.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
+def test_a_bar_on_a_terminal():
+    seen = run_in_terminal(RANK="0")
+    assert "counting sheep" in seen
+    assert "3/3" in seen
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
+def test_only_the_first_process_shows_it():
+    assert run_in_terminal(RANK="1") == ""
+
+
+def test_an_error_goes_through():
+    with pytest.raises(ZeroDivisionError), track("counting", 3):
+        _ = 1 / 0

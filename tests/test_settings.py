@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError, asdict
+
+import pytest
+
+from crayon_sdk.errors import SettingsError
+from crayon_sdk.settings import AttentionSettings, PruningSettings, TrainingSettings
+
+GOOD = {"epochs": 2, "batch_size": 4, "lr": 0.1}
+
+
+def test_defaults_train_plainly():
+    settings = TrainingSettings(**GOOD)
+    assert (settings.scheduler, settings.average_decay, settings.clip_norm, settings.seed) == ("none", 0.0, 0.0, 0)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(FrozenInstanceError):
+        TrainingSettings(**GOOD).lr = 1.0  # type: ignore[misc]
+
+
+def test_settings_are_plain_values():
+    settings = AttentionSettings(**GOOD, alpha=1.0, beta=2.0)
+    assert AttentionSettings(**asdict(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", -1),
+        ("epochs", 2.5),
+        ("epochs", True),
+        ("epochs", "2"),
+        ("batch_size", 0),
+        ("batch_size", 1.5),
+        ("lr", -1e-9),
+        ("lr", math.nan),
+        ("lr", math.inf),
+        ("lr", None),
+        ("lr", 1e31),
+        ("weight_decay", -1),
+        ("momentum", 1.1),
+        ("warmup_epochs", -0.5),
+        ("step_epochs", 0),
+        ("step_epochs", 1.5),
+        ("step_factor", 2),
+        ("average_decay", 1.0001),
+        ("average_decay", math.nan),
+        ("clip_norm", -1),
+        ("seed", -1),
+        ("seed", 0.5),
+        ("seed", 2**62),
+        ("optimizer", "lion"),
+        ("scheduler", "linear"),
+    ],
+)
+def test_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(SettingsError, match=f"expected {name} .*got {value!r}".replace("(", r"\(")):
+        TrainingSettings(**GOOD | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha", -1),
+        ("alpha", math.inf),
+        ("beta", math.nan),
+        ("zero_maps", "drop"),
+        ("batch_norm", "eval"),
+        ("answer_rule", "any"),
+        ("keep", "first"),
+    ],
+)
+def test_attention_settings_are_refused_by_name(name, value):
+    with pytest.raises(SettingsError, match=f"expected {name} "):
+        AttentionSettings(**GOOD | {"alpha": 1.0, "beta": 1.0, name: value})
+
+
+def test_pruning_rule_is_refused_by_name():
+    with pytest.raises(SettingsError, match="expected answer_rule to be one of unanimous, majority, share, got 'most'"):
+        PruningSettings(**GOOD, answer_rule="most")
+
+
+def test_edges_are_allowed():
+    TrainingSettings(epochs=0, batch_size=1, lr=0, momentum=1, average_decay=1, seed=2**32, warmup_epochs=0.25)

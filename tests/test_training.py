@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import copy
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from crayon_sdk.errors import NonFiniteLossError
+from crayon_sdk.resume import RunFile
+from crayon_sdk.settings import TrainingSettings
+from crayon_sdk.training import Averaging, learning_rate, train
+
+COUNT = 11
+
+
+def net(seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # No bias before the norm: its gradient is rounding noise, which Adam would blow up.
+        return nn.Sequential(nn.Linear(5, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+
+
+def points(count=COUNT):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(count, 5, generator=generator, dtype=torch.float64)
+    return inputs, torch.randint(0, 3, (count,), generator=generator)
+
+
+class Watched:
+    """A batch loss that remembers every batch, and the state that each step began with."""
+
+    def __init__(self, module, count=COUNT, scale=None):
+        self.module, self.scale = module, scale or {}
+        self.inputs, self.labels = points(count)
+        self.batches, self.states = [], []
+
+    def __call__(self, batch):
+        self.states.append({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
+        loss = F.cross_entropy(self.module(self.inputs[batch]), self.labels[batch], reduction="sum")
+        loss = loss * self.scale.get(len(self.batches), 1.0)
+        self.batches.append(batch)
+        return {"loss": loss, "twice": 2 * loss.detach()}
+
+
+def by_hand(module, batches, settings, steps_per_epoch):
+    """Train step by step with the update rules written out; give the states after every step."""
+    inputs, labels = points(max(int(batch.max()) for batch in batches) + 1)
+    parameters = list(module.parameters())
+    first = [torch.zeros_like(parameter) for parameter in parameters]
+    second = [torch.zeros_like(parameter) for parameter in parameters]
+    states = []
+    for step, batch in enumerate(batches):
+        lr = rate_by_hand(settings, step, steps_per_epoch)
+        loss = F.cross_entropy(module(inputs[batch]), labels[batch], reduction="sum")
+        gradients = list(torch.autograd.grad(loss, parameters))
+        if settings.clip_norm:
+            norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients))
+            gradients = [gradient * min(1.0, settings.clip_norm / (norm + 1e-6)) for gradient in gradients]
+        for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            with torch.no_grad():
+                if settings.optimizer == "adamw":
+                    parameter.sub_(lr * settings.weight_decay * parameter)
+                else:
+                    gradient = gradient + settings.weight_decay * parameter
+                if settings.optimizer == "sgd":
+                    first[i] = gradient if step == 0 else settings.momentum * first[i] + gradient
+                    parameter.sub_(lr * first[i])
+                    continue
+                first[i] = 0.9 * first[i] + 0.1 * gradient
+                second[i] = 0.999 * second[i] + 0.001 * gradient**2
+                mean, spread = first[i] / (1 - 0.9 ** (step + 1)), second[i] / (1 - 0.999 ** (step + 1))
+                parameter.sub_(lr * mean / (spread.sqrt() + 1e-8))
+        states.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
+    return states
+
+
+def rate_by_hand(settings, step, steps_per_epoch):
+    rising = settings.warmup_epochs * steps_per_epoch
+    if step < rising:
+        return settings.lr * (step + 1) / (rising + 1)
+    if settings.scheduler == "cosine":
+        done = (step - rising) / (settings.epochs * steps_per_epoch - rising)
+        return settings.lr * (1 + math.cos(math.pi * done)) / 2
+    if settings.scheduler == "step":
+        rate = settings.lr
+        for epoch in range(1, step // steps_per_epoch + 1):
+            rate *= settings.step_factor if epoch % settings.step_epochs == 0 else 1
+        return rate
+    return settings.lr
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-9, atol=1e-11, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize(
+    ("scheduler", "more"),
+    [
+        ("none", {}),
+        ("none", {"clip_norm": 0.5}),
+        ("cosine", {"warmup_epochs": 1.0}),
+        ("cosine", {"warmup_epochs": 0.4, "clip_norm": 2.0}),
+        ("step", {"step_epochs": 2, "step_factor": 0.3}),
+        ("step", {"step_epochs": 1, "step_factor": 0.5, "warmup_epochs": 1.0}),
+    ],
+)
+def test_training_equals_a_loop_by_hand(optimizer, scheduler, more):
+    settings = TrainingSettings(
+        epochs=5, batch_size=3, lr=0.02, weight_decay=0.1, optimizer=optimizer, scheduler=scheduler, **more
+    )
+    module, reference = net(), net()
+    watched = Watched(module)
+    history = train(module, watched, COUNT, settings)
+    assert len(watched.batches) == 5 * 4
+    expected = by_hand(reference, watched.batches, settings, 4)
+    for step in range(1, 20):
+        assert_same(watched.states[step], expected[step - 1])
+    assert_same(module.state_dict(), expected[-1])
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5]
+    assert [entry["lr"] for entry in history] == [
+        pytest.approx(rate_by_hand(settings, 4 * epoch + 3, 4)) for epoch in range(5)
+    ]
+
+
+def test_rates_equal_those_of_torch():
+    plain = nn.Linear(1, 1)
+    for scheduler, make in (
+        ("cosine", lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)),
+        ("step", lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, step_size=6, gamma=0.1)),
+    ):
+        settings = TrainingSettings(epochs=4, batch_size=1, lr=0.3, scheduler=scheduler, step_epochs=2)
+        optimizer = torch.optim.SGD(plain.parameters(), lr=0.3)
+        theirs = make(optimizer)
+        for step in range(12):
+            assert learning_rate(settings, step, 3) == pytest.approx(theirs.get_last_lr()[0])
+            optimizer.step()
+            theirs.step()
+
+
+def test_warm_up_rises_from_zero_to_the_peak():
+    settings = TrainingSettings(epochs=4, batch_size=1, lr=1.0, warmup_epochs=2.0)
+    rates = [learning_rate(settings, step, 2) for step in range(8)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+
+
+def test_every_epoch_sees_every_sample_once_in_another_order():
+    module = net()
+    watched = Watched(module)
+    train(module, watched, COUNT, TrainingSettings(epochs=3, batch_size=4, lr=0.01))
+    epochs = [torch.cat(watched.batches[3 * epoch : 3 * epoch + 3]).tolist() for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (5, 4, [5]), (3, 4, [3]), (2, 1, [1, 1]), (4, 3, [4])],
+)
+def test_last_batch_of_one_joins_the_one_before(count, batch_size, sizes):
+    module = net().eval()
+    watched = Watched(module, count)
+    history = train(module, watched, count, TrainingSettings(epochs=1, batch_size=batch_size, lr=0.01))
+    assert [len(batch) for batch in watched.batches] == sizes
+    assert len(history) == 1
+
+
+def test_history_has_means_per_sample_and_measurements():
+    module = net().eval()
+    settings = TrainingSettings(epochs=2, batch_size=4, lr=0.0)
+    watched = Watched(module)
+    history = train(module, watched, COUNT, settings, on_epoch=lambda: {"accuracy": 0.5})
+    mean = F.cross_entropy(module(watched.inputs), watched.labels).item()
+    for entry in history:
+        assert entry["loss"] == pytest.approx(mean)
+        assert entry["twice"] == pytest.approx(2 * mean)
+        assert entry["accuracy"] == 0.5
+        assert entry["seconds"] >= 0
+
+
+def test_average_equals_a_slow_one():
+    settings = TrainingSettings(epochs=6, batch_size=3, lr=0.05, average_decay=0.8)
+    module = net()
+    start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    plain = net()
+    after = by_hand(plain, watched_batches(settings), settings, 4)
+    train(module, Watched(module), COUNT, settings)
+    decays = [min(0.8, (1 + step) / (10 + step)) for step in range(len(after))]
+    for name, tensor in module.state_dict().items():
+        if not tensor.is_floating_point():
+            assert torch.equal(tensor, after[-1][name])
+            continue
+        slow = start[name] * math.prod(decays)
+        for step, state in enumerate(after):
+            slow = slow + state[name] * (1 - decays[step]) * math.prod(decays[step + 1 :])
+        torch.testing.assert_close(tensor, slow, rtol=1e-9, atol=1e-11)
+
+
+def watched_batches(settings):
+    module = net()
+    watched = Watched(module)
+    train(module, watched, COUNT, settings)
+    return watched.batches
+
+
+def test_average_is_applied_for_a_while_only():
+    module = net()
+    average = Averaging(module, 0.9)
+    before = copy.deepcopy(module.state_dict())
+    with torch.no_grad():
+        module[0].weight.add_(1)
+    changed = copy.deepcopy(module.state_dict())
+    seen = []
+    with pytest.raises(ZeroDivisionError), average.applied(module):
+        seen.append(copy.deepcopy(module.state_dict())) or 1 / 0
+    assert_same(seen[0], before)
+    assert_same(module.state_dict(), changed)
+
+
+def test_measurements_see_the_averaged_weights():
+    settings = TrainingSettings(epochs=3, batch_size=4, lr=0.1, average_decay=0.9)
+    module, seen = net(), []
+    train(module, Watched(module), COUNT, settings, on_epoch=lambda: seen.append(module[0].weight.clone()) or {})
+    assert torch.equal(seen[-1], module[0].weight)
+    assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.7])
+def test_best_epoch_is_kept(average_decay):
+    settings = TrainingSettings(epochs=4, batch_size=4, lr=0.1, average_decay=average_decay)
+    module, seen, scores = net(), [], iter([0.1, 0.6, 0.6, 0.3])
+
+    def measure():
+        seen.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
+        return {"score": next(scores)}
+
+    train(module, Watched(module), COUNT, settings, on_epoch=measure, keep_best=True)
+    assert_same(module.state_dict(), seen[1])
+
+
+def test_no_epochs_change_nothing():
+    module = net()
+    before = copy.deepcopy(module.state_dict())
+    assert train(module, Watched(module), COUNT, TrainingSettings(epochs=0, batch_size=4, lr=1.0)) == []
+    assert_same(module.state_dict(), before)
+
+
+def test_one_seed_gives_one_result_whatever_the_callers_random_state():
+    def weights(seed, noise):
+        torch.manual_seed(noise)
+        module = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 3)).double()
+        module.load_state_dict({k: torch.full_like(v, 0.1) + torch.arange(v.numel()).view_as(v) / 9
+                                for k, v in module.state_dict().items()})  # fmt: skip
+        train(module, Watched(module), COUNT, TrainingSettings(epochs=2, batch_size=4, lr=0.1, seed=seed))
+        return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+    with torch.random.fork_rng(devices=[]):
+        first, again, other = weights(3, 0), weights(3, 99), weights(4, 0)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_callers_random_state_is_unchanged():
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+    module = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 3)).double()
+    before = states()
+    train(module, Watched(module), COUNT, TrainingSettings(epochs=2, batch_size=4, lr=0.1))
+    assert states() == before
+    with pytest.raises(NonFiniteLossError):
+        train(module, Watched(module, scale={1: math.nan}), COUNT, TrainingSettings(epochs=2, batch_size=4, lr=0.1))
+    assert states() == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_broken_loss_leaves_the_state_from_before_that_step(value, tmp_path):
+    settings = TrainingSettings(epochs=3, batch_size=4, lr=0.05)
+    module = net()
+    watched = Watched(module, scale={4: value})
+    file = RunFile(tmp_path, {"run": 1})
+    message = (
+        r"stopped at step 5 \(epoch 2\): loss = (nan|inf), .*Lower lr \(now 0.05\), alpha or beta, or set clip_norm"
+    )
+    with pytest.raises(NonFiniteLossError, match=message) as caught:
+        train(module, watched, COUNT, settings, file=file)
+    assert (caught.value.step, caught.value.epoch) == (4, 1)
+    # Buffers too: the forward of the broken step has moved the batch statistics.
+    assert_same(module.state_dict(), watched.states[4])
+    # What is on disk continues to the same end as an undisturbed run.
+    resumed, undisturbed = net(5), net()
+    train(resumed, Watched(resumed), COUNT, settings, file=RunFile(tmp_path, {"run": 1}))
+    train(undisturbed, Watched(undisturbed), COUNT, settings)
+    for name, tensor in resumed.state_dict().items():
+        assert torch.equal(tensor, undisturbed.state_dict()[name]), name
+
+
+def test_nan_inputs_do_not_reach_the_batch_statistics():
+    module = net()
+    watched = Watched(module)
+    watched.inputs[2, 1] = math.nan
+    with pytest.raises(NonFiniteLossError, match="loss = nan, twice = nan, gradient norm = nan"):
+        train(module, watched, COUNT, TrainingSettings(epochs=1, batch_size=4, lr=0.05))
+    assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
+    assert_same(module.state_dict(), watched.states[-1])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_that_overflows_is_taken_back(optimizer):
+    module = net().float()
+    watched = Watched(module, scale={1: 1e10})
+    watched.inputs = watched.inputs.float()
+    settings = TrainingSettings(epochs=3, batch_size=4, lr=1e30, weight_decay=1e6, optimizer=optimizer)
+    with pytest.raises(NonFiniteLossError, match=r"stopped at step \d+ \(epoch 1\)"):
+        train(module, watched, COUNT, settings)
+    assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
+    assert_same(module.state_dict(), watched.states[-1])
+
+
+def test_frozen_parameters_stay():
+    module = net()
+    module[0].requires_grad_(False)
+    before = module[0].weight.clone()
+    train(module, Watched(module), COUNT, TrainingSettings(epochs=1, batch_size=4, lr=0.1, weight_decay=0.1))
+    assert torch.equal(module[0].weight, before)
