@@ -16,8 +16,17 @@ from crayon_sdk.data import ImageDataset
 from crayon_sdk.explainer import check_score, check_target
 from crayon_sdk.fitting import Fit
 from crayon_sdk.functional.losses import guidance_loss
-from crayon_sdk.functional.saliency import logits_and_grad_cam, normalize_maps
-from crayon_sdk.guidance import Guidance, balanced_weights, current_targets, guidance_answers, guidance_of, mirror
+from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
+from crayon_sdk.guidance import (
+    Guidance,
+    balanced_weights,
+    current_targets,
+    guidance_answers,
+    guidance_of,
+    mirror,
+    other_class,
+    swap_backgrounds,
+)
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel, as_split_model, resolve_device, resolve_precision
 from crayon_sdk.pixels import PixelCache
@@ -52,7 +61,7 @@ class AttentionCorrector:
         weight_decay: L2 penalty.
         optimizer: "adam", "adamw" or "sgd".
         momentum: Of "sgd".
-        scheduler: "cosine", "none" or "step".
+        scheduler: "none", "cosine" or "step".
         warmup_epochs: Epochs of rising learning rate at the start.
         step_epochs: With "step": epochs between two falls.
         step_factor: With "step": factor of each fall.
@@ -65,6 +74,8 @@ class AttentionCorrector:
         batch_norm: "train" or "frozen" batch statistics.
         flip: Mirror pictures and their reference maps left to right at random; for
             classes that mean the same in the mirror.
+        swap: Probability with which what lies outside the highlight of a relevant picture is
+            replaced by a picture of another class, so that the background says nothing about the class.
         class_weights: "none", or "balanced": each class weighs the same in the cross entropy.
         answer_rule: From votes to relevance: "unanimous", "majority" or "share".
         keep: "last", or "best": the epoch with the best ``evaluate_on`` (worst group
@@ -92,8 +103,8 @@ class AttentionCorrector:
         weight_decay: float = 1e-4,
         optimizer: str = "adam",
         momentum: float = 0.9,
-        scheduler: str = "cosine",
-        warmup_epochs: float = 1.0,
+        scheduler: str = "none",
+        warmup_epochs: float = 0.0,
         step_epochs: int = 1,
         step_factor: float = 0.1,
         average_decay: float = 0.98,
@@ -103,6 +114,7 @@ class AttentionCorrector:
         zero_maps: str = "skip",
         batch_norm: str = "train",
         flip: bool = False,
+        swap: float = 0.0,
         class_weights: str = "none",
         answer_rule: Rule = "unanimous",
         keep: str = "last",
@@ -133,6 +145,7 @@ class AttentionCorrector:
             zero_maps=zero_maps,
             batch_norm=batch_norm,
             flip=flip,
+            swap=swap,
             class_weights=class_weights,
             answer_rule=answer_rule,
             keep=keep,
@@ -235,6 +248,9 @@ class AttentionCorrector:
             if settings.flip:
                 mirrored = (torch.rand(len(batch)) < 0.5).to(self.device)
                 images, reference = mirror(images, mirrored), mirror(reference, mirrored)
+            if settings.swap:
+                chosen = (torch.rand(len(batch)) < settings.swap).to(self.device) & guidance.relevant[rows]
+                images = swap_backgrounds(images, reference, chosen, other_class(labels[rows]))
             features = model.features(images, autocast=self.autocast)
             targets = current_targets(settings.target, labels[rows])
             logits, cams = logits_and_grad_cam(features, model.head, targets, score=settings.score, create_graph=True)
@@ -250,6 +266,8 @@ class AttentionCorrector:
                 num_irrelevant=num_irrelevant,
                 area_normalized=settings.area_normalized,
             )
-            return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding}
+            guided = guidance.relevant[rows] | guidance.irrelevant[rows]
+            empty = (guided & ~has_evidence(cams.detach())).sum()
+            return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding, "no_evidence": empty}
 
         return loss

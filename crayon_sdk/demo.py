@@ -16,84 +16,31 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction, versions
 from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.demo_pictures import CLASSES, write_pictures
-from crayon_sdk.errors import OutputExistsError, SettingsError
+from crayon_sdk.demo_model import DemoSettings, train_original
+from crayon_sdk.demo_pictures import write_pictures
+from crayon_sdk.errors import OutputExistsError
 from crayon_sdk.evaluation import Evaluation, energy_inside, evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import new_folder, write_json, write_tensors
-from crayon_sdk.loading import load_model
 from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel, resolve_device
+from crayon_sdk.models import SplitModel
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.pictures import before_after_sheet, choose_ids, maps_sheet, patches_sheet
-from crayon_sdk.pixels import PixelCache
-from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.pruner import NeuronPruner
-from crayon_sdk.settings import TrainingSettings
 from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
 from crayon_sdk.timm_config import timm_config
-from crayon_sdk.training import train
 
 __all__ = ["DemoSettings", "run_demo"]
 
 _MARK = "demo.json"  # tells a demo's folder from any other
-# A ResNet-10 of an eighth of the usual width; stride 16 keeps the maps at 6 x 6.
-_ARCHITECTURE = "resnet10t"
-_MODEL_ARGS = {"stem_width": 8, "channels": [16, 32, 64, 128], "output_stride": 16}
 # With two classes and the plain logit, a guided network can escape by speaking against the other
 # class only: its maps become empty and nothing guides it any more. The margin sees both sides.
 _SCORE = "margin"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoSettings:
-    """How large the demo is and how it trains; the defaults take a minute or two on two cores.
-
-    Attributes:
-        train: Training pictures.
-        test: Test pictures, a multiple of 4.
-        size: Side of the pictures in pixels, a multiple of 32.
-        correlation: Share of the training pictures of a class on its usual background.
-        original_epochs: Of the network that falls for the background.
-        original_lr: Its learning rate.
-        attention_epochs: Of each attention correction.
-        attention_lr: Its learning rate.
-        alpha: Weight of the relevant term.
-        beta: Weight of the irrelevant term.
-        pruning_epochs: Of the refit of the last layer.
-        pruning_lr: Its learning rate.
-        rows: Rows of every contact sheet.
-
-    Raises:
-        SettingsError: There are too few pictures, or their size does not fit.
-    """
-
-    train: int = 1000
-    test: int = 400
-    size: int = 96
-    correlation: float = 0.95
-    original_epochs: int = 7
-    original_lr: float = 2e-3
-    attention_epochs: int = 8
-    attention_lr: float = 2e-3
-    alpha: float = 1e3
-    beta: float = 1e3
-    pruning_epochs: int = 20
-    pruning_lr: float = 1e-2
-    rows: int = 8
-
-    def __post_init__(self) -> None:
-        if self.train < 40 or self.test < 4 or self.test % 4 or self.size < 64 or self.size % 32:
-            raise SettingsError(
-                "expected at least 40 training pictures, a multiple of 4 for testing, and a size that is a multiple "
-                f"of 32 and at least 64, got {self.train}, {self.test} and {self.size}"
-            )
 
 
 @dataclass(frozen=True)
@@ -200,19 +147,8 @@ class _Demo:
 
     def _original(self, folder: Path, dataset: ImageDataset) -> SplitModel:
         self._say(f"Training a small network; {100 * self.settings.correlation:.0f} % of the backgrounds give it away")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
-            model = load_model(
-                _ARCHITECTURE,
-                pretrained=False,
-                num_classes=len(CLASSES),
-                class_names=CLASSES,
-                model_args=_MODEL_ARGS,
-                preprocessing=Preprocessing(
-                    size=(self.settings.size, self.settings.size), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
-                ),
-            )
-        _train_original(model, dataset, self.settings, self.seed)
+        model, epochs = train_original(dataset, self.settings, seed=self.seed)
+        self._say(f"It was trained for {epochs} epochs")
         (folder / "original").mkdir()
         write_tensors(folder / "original" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
         write_json(folder / "original" / "config.json", timm_config(model))
@@ -328,28 +264,6 @@ class _Demo:
             verdicts=answers.neuron_relevance(),
             notes=[f"{rows} of {patches.num_neurons} neurons, drawn at random (seed {seed}); simulated answers."],
         )
-
-
-def _train_original(model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed: int) -> None:
-    settings = TrainingSettings(
-        epochs=wanted.original_epochs,
-        batch_size=64,
-        lr=wanted.original_lr,
-        weight_decay=1e-4,
-        scheduler="cosine",
-        warmup_epochs=min(0.5, wanted.original_epochs),
-        seed=seed,
-    )
-    device = resolve_device("auto", model.device)
-    labels = dataset.labels.to(device)
-    model.to(device).train()
-    with PixelCache(dataset, model.preprocessing, device=device) as cache:
-
-        def loss(batch: Tensor) -> dict[str, Tensor]:
-            return {"loss": torch.nn.functional.cross_entropy(model(cache.get(batch)), labels[batch.to(device)])}
-
-        train(model, loss, len(dataset), settings, doing="training the original")
-    model.to("cpu").eval()
 
 
 def _measure(name: str, model: SplitModel, train_set: ImageDataset, test_set: ImageDataset) -> _Outcome:

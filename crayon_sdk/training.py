@@ -202,17 +202,14 @@ def _optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Opt
 
 
 def _num_batches(num_samples: int, batch_size: int) -> int:
-    full, rest = divmod(num_samples, batch_size)
-    # A last batch of one sample would break batch statistics; it joins the batch before it.
-    return full if full and rest <= 1 else full + (rest > 0)
+    return math.ceil(num_samples / batch_size)
 
 
 def _epoch_batches(num_samples: int, settings: TrainingSettings, epoch: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
     order = torch.randperm(num_samples, generator=generator)
-    count = _num_batches(num_samples, settings.batch_size)
-    cuts = [settings.batch_size * number for number in range(1, count)]
-    return torch.tensor_split(order, cuts)
+    # Even batches: a last one of a few samples would spoil the batch statistics right before they are used.
+    return torch.tensor_split(order, max(_num_batches(num_samples, settings.batch_size), 1))
 
 
 def _step(

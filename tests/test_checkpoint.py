@@ -95,6 +95,7 @@ MODELS = [resnet, dilated_resnet, convnext, mobilenet_v3, same_padding, pruned, 
 PLAIN_TIMM = """
 import json, sys
 import torch, timm
+torch.set_num_threads(1)  # as here: sums of other threads differ in the last digits
 from safetensors.torch import load_file, save_file
 images = load_file(sys.argv[1])["images"]
 found, facts = {}, {}

@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # show
     ("sheets", "demo_pictures"),
     ("pictures",),
-    ("report",),
+    ("report", "demo_model"),
     ("demo",),
     ("workspace",),
     ("cli",),

@@ -162,9 +162,17 @@ def test_every_epoch_sees_every_sample_once_in_another_order():
 
 @pytest.mark.parametrize(
     ("count", "batch_size", "sizes"),
-    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (5, 4, [5]), (3, 4, [3]), (2, 1, [1, 1]), (4, 3, [4])],
+    [
+        (9, 4, [3, 3, 3]),
+        (8, 4, [4, 4]),
+        (10, 4, [4, 3, 3]),
+        (5, 4, [3, 2]),
+        (3, 4, [3]),
+        (2, 1, [1, 1]),
+        (4, 3, [2, 2]),
+    ],
 )
-def test_last_batch_of_one_joins_the_one_before(count, batch_size, sizes):
+def test_batches_are_even_so_that_no_last_one_is_tiny(count, batch_size, sizes):
     module = net().eval()
     watched = Watched(module, count)
     history = train(module, watched, count, TrainingSettings(epochs=1, batch_size=batch_size, lr=0.01))
