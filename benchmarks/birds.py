@@ -1,6 +1,6 @@
 """Correct a real model on real pictures: Original, ERM, Attention, Pruning, Pruning+Attention.
 
-python benchmarks/birds.py [--seeds 0 1 2] [--methods erm attention pruning-3 pruning both] [--output DIR]
+python benchmarks/birds.py [--seeds 0 1 2] [--methods erm attention pruning ...] [--output DIR]
 
 Answers are simulated from the object masks of the training split; settings are the
 SDK's defaults, which were chosen on the validation split (docs/benchmarks/birds.md
@@ -24,14 +24,14 @@ import crayon_sdk as crayon
 from crayon_sdk import evaluation, pictures
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-METHODS = ("erm", "attention", "pruning-3", "pruning", "both")
+METHODS = ("erm", "attention", "pruning", "pruning-30", "both")
 NAMES = {
     "original": "Original",
     "erm": "ERM (same epochs, no guidance)",
     "attention": "Attention",
-    "pruning-3": "Pruning (3 patches, majority)",
-    "pruning": "Pruning (30 patches, share)",
-    "both": "Pruning (30 patches, share) + Attention",
+    "pruning": "Pruning",
+    "pruning-30": "Pruning, 30 patches per neuron",
+    "both": "Pruning+Attention",
 }
 
 
@@ -57,12 +57,10 @@ class Birds:
     def correct(self, method: str, seed: int) -> crayon.Correction:
         """One correction, measured on the validation split after every epoch."""
         val = self.splits["val"]
-        if method == "pruning-3":
-            return crayon.NeuronPruner(self.model, seed=seed).fit(self.train, self.neuron_answers[3], val)
-        pruner = crayon.NeuronPruner(self.model, answer_rule="share", least_share=0.75, seed=seed)
-        if method == "pruning":
-            return pruner.fit(self.train, self.neuron_answers[30], val)
-        model = pruner.fit(self.train, self.neuron_answers[30]).model if method == "both" else self.model
+        pruner = crayon.NeuronPruner(self.model, seed=seed)
+        if method.startswith("pruning"):
+            return pruner.fit(self.train, self.neuron_answers[30 if method == "pruning-30" else 3], val)
+        model = pruner.fit(self.train, self.neuron_answers[3]).model if method == "both" else self.model
         corrector = crayon.AttentionCorrector(
             model,
             seed=seed,
@@ -129,9 +127,17 @@ def row(
 
 
 def sheet(birds: Birds, found: crayon.Correction) -> None:
-    """Maps before and after, of test pictures chosen by a rule, and the energy on the bird."""
+    """Maps before and after, of test pictures chosen by a rule, and the energy on the bird.
+
+    Maps of the log odds: guiding the label's logit can leave it without any positive evidence.
+    """
     test = birds.splits["test"]
-    before, after = crayon.Explainer(birds.model).explain(test), crayon.Explainer(found.model).explain(test)
+    maps = {
+        (name, score): crayon.Explainer(model, score=score).explain(test)
+        for name, model in (("before", birds.model), ("after", found.model))
+        for score in ("logit", "margin")
+    }
+    before, after = maps["before", "margin"], maps["after", "margin"]
     groups = dict(zip(test.ids, test.group_labels, strict=True))
     pictures.before_after_sheet(
         test,
@@ -141,12 +147,15 @@ def sheet(birds: Birds, found: crayon.Correction) -> None:
         birds.output / "before-after.png",
         predicted_before=crayon.evaluate(birds.model, test).predictions,
         predicted_after=crayon.evaluate(found.model, test).predictions,
-        notes=("Attention, first seed; answers simulated from object masks",),
+        notes=("Attention, first seed; answers simulated from object masks; maps of the log odds (margin)",),
     )
-    energy = {}
-    for name, maps in (("before", before), ("after", after)):
-        shares = evaluation.energy_inside(maps, test)
-        energy[name] = {"on the bird": round(statistics.mean(shares.values()), 4), "empty maps": maps.num_empty}
+    energy = {
+        f"{name}, {score}": {
+            "on the bird": round(statistics.mean(evaluation.energy_inside(found_maps, test).values()), 4),
+            "maps without evidence": found_maps.num_empty,
+        }
+        for (name, score), found_maps in maps.items()
+    }
     (birds.output / "energy.json").write_text(json.dumps(energy))
 
 

@@ -17,16 +17,7 @@ from crayon_sdk.explainer import check_score, check_target
 from crayon_sdk.fitting import Fit
 from crayon_sdk.functional.losses import guidance_loss
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
-from crayon_sdk.guidance import (
-    Guidance,
-    balanced_weights,
-    current_targets,
-    guidance_answers,
-    guidance_of,
-    mirror,
-    other_class,
-    swap_backgrounds,
-)
+from crayon_sdk.guidance import Guidance, current_targets, guidance_answers, guidance_of
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel, as_split_model, resolve_device, resolve_precision
 from crayon_sdk.pixels import PixelCache
@@ -72,11 +63,6 @@ class AttentionCorrector:
             "margin" (see [`target_scores`][crayon_sdk.functional.saliency.target_scores]).
         zero_maps: "skip" or "keep" samples whose reference map has no evidence.
         batch_norm: "train" or "frozen" batch statistics.
-        flip: Mirror pictures and their reference maps left to right at random; for
-            classes that mean the same in the mirror.
-        swap: Probability with which what lies outside the highlight of a relevant picture is
-            replaced by a picture of another class, so that the background says nothing about the class.
-        class_weights: "none", or "balanced": each class weighs the same in the cross entropy.
         answer_rule: From votes to relevance: "unanimous", "majority" or "share".
         keep: "last", or "best": the epoch with the best ``evaluate_on`` (worst group
             with group columns, else worst class).
@@ -113,9 +99,6 @@ class AttentionCorrector:
         score: str = "logit",
         zero_maps: str = "skip",
         batch_norm: str = "train",
-        flip: bool = False,
-        swap: float = 0.0,
-        class_weights: str = "none",
         answer_rule: Rule = "unanimous",
         keep: str = "last",
         device: str | torch.device = "auto",
@@ -144,9 +127,6 @@ class AttentionCorrector:
             score=check_score(score, self.model.num_classes),
             zero_maps=zero_maps,
             batch_norm=batch_norm,
-            flip=flip,
-            swap=swap,
-            class_weights=class_weights,
             answer_rule=answer_rule,
             keep=keep,
             seed=seed,
@@ -240,24 +220,16 @@ class AttentionCorrector:
     def _loss(self, model: SplitModel, cache: PixelCache, labels: Tensor, guidance: Guidance) -> BatchLoss:
         settings = self.settings
         num_relevant, num_irrelevant = guidance.counts["relevant"], guidance.counts["irrelevant"]
-        weights = balanced_weights(labels, model.num_classes) if settings.class_weights == "balanced" else None
 
         def loss(batch: Tensor) -> dict[str, Tensor]:
             rows = batch.to(self.device)
-            images, reference = cache.get(batch), guidance.reference[rows]
-            if settings.flip:
-                mirrored = (torch.rand(len(batch)) < 0.5).to(self.device)
-                images, reference = mirror(images, mirrored), mirror(reference, mirrored)
-            if settings.swap:
-                chosen = (torch.rand(len(batch)) < settings.swap).to(self.device) & guidance.relevant[rows]
-                images = swap_backgrounds(images, reference, chosen, other_class(labels[rows]))
-            features = model.features(images, autocast=self.autocast)
+            features = model.features(cache.get(batch), autocast=self.autocast)
             targets = current_targets(settings.target, labels[rows])
             logits, cams = logits_and_grad_cam(features, model.head, targets, score=settings.score, create_graph=True)
-            prediction = nn.functional.cross_entropy(logits, labels[rows], weight=weights, reduction="sum")
+            prediction = nn.functional.cross_entropy(logits, labels[rows], reduction="sum")
             guiding = guidance_loss(
                 normalize_maps(cams),
-                reference,
+                guidance.reference[rows],
                 guidance.relevant[rows],
                 guidance.irrelevant[rows],
                 alpha=settings.alpha,

@@ -147,8 +147,8 @@ class _Demo:
 
     def _original(self, folder: Path, dataset: ImageDataset) -> SplitModel:
         self._say(f"Training a small network; {100 * self.settings.correlation:.0f} % of the backgrounds give it away")
-        model, epochs = train_original(dataset, self.settings, seed=self.seed)
-        self._say(f"It was trained for {epochs} epochs")
+        model, epochs, accuracy = train_original(dataset, self.settings, seed=self.seed)
+        self._say(f"Stopped after epoch {epochs}, with {100 * accuracy:.1f} % of the training pictures right")
         (folder / "original").mkdir()
         write_tensors(folder / "original" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
         write_json(folder / "original" / "config.json", timm_config(model))

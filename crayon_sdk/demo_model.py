@@ -70,7 +70,7 @@ class DemoSettings:
             )
 
 
-def train_original(dataset: ImageDataset, settings: DemoSettings, *, seed: int) -> tuple[SplitModel, int]:
+def train_original(dataset: ImageDataset, settings: DemoSettings, *, seed: int) -> tuple[SplitModel, int, float]:
     """Make and train the network that is going to be corrected.
 
     Args:
@@ -79,7 +79,7 @@ def train_original(dataset: ImageDataset, settings: DemoSettings, *, seed: int) 
         seed: Of the first weights and of the order of the pictures.
 
     Returns:
-        The network in eval mode, and the number of epochs that it took.
+        The network in eval mode, the number of epochs that it took, and its accuracy in the last of them.
     """
     side = settings.size
     with torch.random.fork_rng(devices=[]):
@@ -92,11 +92,11 @@ def train_original(dataset: ImageDataset, settings: DemoSettings, *, seed: int) 
             model_args=_MODEL_ARGS,
             preprocessing=Preprocessing(size=(side, side), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
         )
-    return model, _train(model, dataset, settings, seed)
+    return model, *_train(model, dataset, settings, seed)
 
 
-def _train(model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed: int) -> int:
-    """Train as one usually does, until the training accuracy is good; gives the number of epochs.
+def _train(model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed: int) -> tuple[int, float]:
+    """Train as one usually does, until the training accuracy is good.
 
     The background alone gives an accuracy of ``wanted.correlation``. Stopping a little above it
     leaves a network that has begun to see the animals, and goes by the background all the same.
@@ -124,4 +124,4 @@ def _train(model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed:
     model.to("cpu").eval()
     for parameter in model.parameters():
         parameter.grad = None
-    return epoch
+    return epoch, accuracy

@@ -155,11 +155,11 @@ class Explainer:
         with borrowed(self.model, self.device), torch.no_grad():
             for indices, features in self._features(dataset, "finding patches"):
                 map_size = (int(features.shape[2]), int(features.shape[3]))
-                if mixed:
-                    values = self.model.penultimate(features)
-                    cells = torch.zeros_like(values, dtype=torch.int64)
-                else:
-                    values, cells = neuron_functions.channel_peaks(features)
+                # Ranked by the neuron itself: channels that saturate (ReLU6) have the same peak in many pictures.
+                values = self.model.penultimate(features).float()
+                cells = torch.zeros_like(values, dtype=torch.int64)
+                if not mixed:
+                    cells = neuron_functions.channel_peaks(features)[1]
                 top = neuron_functions.top_patches(top, values, indices.to(self.device), cells)
             if mixed:
                 top = top._replace(cells=self._own_cells(dataset, top))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.data import ImageDataset
@@ -14,15 +14,7 @@ from crayon_sdk.errors import AnswerError
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.relevance import Rule
 
-__all__ = [
-    "Guidance",
-    "balanced_weights",
-    "current_targets",
-    "guidance_answers",
-    "guidance_of",
-    "mirror",
-    "swap_backgrounds",
-]
+__all__ = ["Guidance", "current_targets", "guidance_answers", "guidance_of"]
 
 
 @dataclass(frozen=True)
@@ -134,81 +126,3 @@ def current_targets(target: str | int, labels: Tensor) -> Tensor | None:
     if target == "label":
         return labels
     return None if target == "predicted" else torch.full_like(labels, int(target))
-
-
-def mirror(images: Tensor, chosen: Tensor) -> Tensor:
-    """Mirror some of a batch left to right.
-
-    Args:
-        images: (N, ..., W), pictures or maps.
-        chosen: (N,) bool.
-
-    Example:
-        >>> mirror(torch.tensor([[[1, 2]], [[3, 4]]]), torch.tensor([True, False])).tolist()
-        [[[2, 1]], [[3, 4]]]
-    """
-    return torch.where(chosen.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
-
-
-def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
-    """Weights that make every class count the same, with a mean of one over the samples.
-
-    Args:
-        labels: (N,) int64 in [0, num_classes).
-        num_classes: Number of classes K; a class without samples gets weight 0.
-
-    Returns:
-        (K,) float32.
-
-    Example:
-        >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2).tolist()
-        [0.6666666865348816, 2.0]
-    """
-    counts = torch.bincount(labels, minlength=num_classes).float()
-    present = counts > 0
-    return torch.where(present, len(labels) / (present.sum() * counts.clamp_min(1)), 0.0)
-
-
-def swap_backgrounds(images: Tensor, reference: Tensor, chosen: Tensor, partners: Tensor) -> Tensor:
-    """Keep what lies under a relevant highlight and take the rest from another picture.
-
-    Where the reference map is above half its maximum the picture stays, where it is
-    below a quarter the partner shows, between them the two are blended.
-
-    Args:
-        images: (N, 3, H, W) floating point.
-        reference: (N, h, w) in [0, 1], enlarged bilinearly.
-        chosen: (N,) bool, the pictures to change; their highlight should be relevant.
-        partners: (N,) int64, which picture of the batch gives the rest.
-
-    Returns:
-        (N, 3, H, W).
-
-    Example:
-        >>> images = torch.stack([torch.zeros(3, 2, 4), torch.ones(3, 2, 4)])
-        >>> reference = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])
-        >>> swap_backgrounds(images, reference, torch.tensor([True, False]), torch.tensor([1, 0]))[0, 0, 0].tolist()
-        [0.0, 0.0, 1.0, 1.0]
-    """
-    cover = nn.functional.interpolate(reference[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)
-    keep = ((cover - 0.25) / 0.25).clamp(0, 1)
-    return torch.where(chosen[:, None, None, None], torch.lerp(images[partners], images, keep), images)
-
-
-def other_class(labels: Tensor) -> Tensor:
-    """Pick for every sample of a batch one of another class at random; itself when there is none.
-
-    Args:
-        labels: (N,) int64.
-
-    Returns:
-        (N,) int64 positions in the batch.
-
-    Example:
-        >>> other_class(torch.tensor([0, 1, 0]))[[0, 2]].tolist()
-        [1, 1]
-    """
-    scores = torch.rand(len(labels), len(labels)).to(labels.device)
-    different = labels[:, None] != labels[None, :]
-    own = torch.arange(len(labels), device=labels.device)
-    return torch.where(different.any(dim=1), (scores * different).argmax(dim=1), own)

@@ -105,11 +105,6 @@ class AttentionSettings(TrainingSettings):
             evidence out of the guidance; "keep" guides with a map of ones, as the authors' code does.
         batch_norm: "train" updates batch statistics as in the paper; "frozen" keeps
             those of the original model and normalises with them.
-        flip: Mirror every picture left to right with probability one half, its reference map with it.
-        swap: Probability with which what lies outside the highlight of a relevant picture is
-            replaced by another picture of the batch; not in the paper.
-        class_weights: "none" as in the paper, or "balanced": each class weighs the same in the
-            cross entropy, however many pictures it has.
         answer_rule: From votes to relevance: "unanimous", "majority" or "share".
         keep: "last", or "best" on the data that is evaluated on.
 
@@ -124,9 +119,6 @@ class AttentionSettings(TrainingSettings):
     score: str = "logit"
     zero_maps: str = "skip"
     batch_norm: str = "train"
-    flip: bool = False
-    swap: float = 0.0
-    class_weights: str = "none"
     answer_rule: Rule = "unanimous"
     keep: str = "last"
 
@@ -136,8 +128,6 @@ class AttentionSettings(TrainingSettings):
         check_range("beta", self.beta, 0, math.inf)
         check_choice("score", self.score, ("logit", "margin"))
         check_choice("zero_maps", self.zero_maps, ("skip", "keep"))
-        check_range("swap", self.swap, 0, 1)
-        check_choice("class_weights", self.class_weights, ("none", "balanced"))
         check_choice("batch_norm", self.batch_norm, ("train", "frozen"))
         check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))
         check_choice("keep", self.keep, ("last", "best"))
