@@ -37,6 +37,7 @@ from crayon_sdk.timm_config import timm_config
 
 __all__ = ["DemoSettings", "run_demo"]
 
+CONTROL = "More training"
 _MARK = "demo.json"  # tells a demo's folder from any other
 # With two classes and the plain logit, a guided network can escape by speaking against the other
 # class only: its maps become empty and nothing guides it any more. The margin sees both sides.
@@ -175,6 +176,9 @@ class _Demo:
     def _corrections(
         self, original: SplitModel, dataset: ImageDataset, maps: SaliencyMaps, answers: AnnotationSet
     ) -> dict[str, Correction]:
+        # The control: what as much training does without any guidance.
+        self._say("Training the original for as long again without answers, to compare")
+        control = self._guide(original, guided=False).fit(dataset, maps, answers)
         self._say("Correcting: Attention")
         attention = self._guide(original).fit(dataset, maps, answers)
         self._say("Correcting: Pruning")
@@ -184,15 +188,15 @@ class _Demo:
         pruning = pruner.fit(dataset, answers)
         self._say("Correcting: Pruning, then Attention")
         both = self._guide(pruning.model).fit(dataset, maps, answers)
-        return {"Attention": attention, "Pruning": pruning, "Pruning+Attention": both}
+        return {CONTROL: control, "Attention": attention, "Pruning": pruning, "Pruning+Attention": both}
 
-    def _guide(self, model: SplitModel) -> AttentionCorrector:
+    def _guide(self, model: SplitModel, *, guided: bool = True) -> AttentionCorrector:
         wanted = self.settings
         return AttentionCorrector(
             model,
             score=_SCORE,
-            alpha=wanted.alpha,
-            beta=wanted.beta,
+            alpha=wanted.alpha if guided else 0.0,
+            beta=wanted.beta if guided else 0.0,
             epochs=wanted.attention_epochs,
             lr=wanted.attention_lr,
             average_decay=0.9,  # a run of this length would hardly leave its start with more
@@ -214,13 +218,15 @@ class _Demo:
         for name, correction in corrections.items():
             found = _measure(name, correction.model, train_set, test_set)
             outcomes.append(found)
-            file = name.lower().replace("+", "-")
+            file = name.lower().replace("+", "-").replace(" ", "-")
             found.evaluation.save(folder / "evaluations" / f"{file}.json")
-            replace(correction, before=before.evaluation, after=found.evaluation).save(folder / file)
+            if name != CONTROL:
+                replace(correction, before=before.evaluation, after=found.evaluation).save(folder / file)
         self.console.print(_table(outcomes, len(test_set)))
         self.console.print(
             "The answers are simulated: the object masks answered in the place of people. Numbers with answers of\n"
-            "people will differ. Groups are class/background; WGA and MGA are worst- and mean-group accuracy."
+            "people will differ. Groups are class/background; WGA and MGA are worst- and mean-group accuracy.\n"
+            f"{CONTROL}: the training of Attention with alpha = beta = 0, so that nobody's answers count."
         )
         return outcomes
 
@@ -235,7 +241,8 @@ class _Demo:
         outcomes: list[_Outcome],
     ) -> None:
         rows, seed = self.settings.rows, self.seed
-        before, after = outcomes[0], outcomes[1]
+        before = outcomes[0]
+        after = next(outcome for outcome in outcomes if outcome.name == "Attention")
         groups = dict(zip(test_set.ids, test_set.group_labels, strict=True))
         before_after_sheet(
             test_set,

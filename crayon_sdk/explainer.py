@@ -131,7 +131,8 @@ class Explainer:
     def explain_neurons(self, dataset: ImageDataset, patches_per_neuron: int = 3) -> NeuronPatches:
         """Find the strongest patches of every penultimate neuron.
 
-        Memory is O(neurons x patches), however many samples there are. Where one
+        Per neuron, the pictures on which it (the input of the classifier) is most active.
+        Memory is O(neurons x patches), however many pictures there are. Where one
         feature channel feeds a neuron, the patch is that channel's maximal cell;
         otherwise it is the maximal cell of the neuron's own Grad-CAM.
 

@@ -31,7 +31,7 @@ class Patch:
         row: Row of the cell in the feature map.
         column: Column of the cell.
         box: (left, top, right, bottom) as fractions of the preprocessed picture.
-        activation: How strongly the neuron fires there.
+        activation: The neuron's activation on that picture.
     """
 
     id: str

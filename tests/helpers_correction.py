@@ -194,7 +194,7 @@ class Attempt:
     def steps(self) -> int:
         return len(self.lines()) - 1
 
-    def wait_for(self, steps: int, seconds: float = 60.0) -> None:
+    def wait_for(self, steps: int, seconds: float = 300.0) -> None:
         """Wait until so many steps are done."""
         end = time.monotonic() + seconds
         while len(self.lines()) - 1 < steps:
@@ -208,7 +208,7 @@ class Attempt:
         os.kill(self.process.pid or 0, number)
 
     def join(self) -> int:
-        self.process.join(60)
+        self.process.join(300)
         return -99 if self.process.exitcode is None else self.process.exitcode
 
 

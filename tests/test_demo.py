@@ -33,7 +33,7 @@ FILES = {
     "pruning",
     "pruning-attention",
 }
-METHODS = ("Original", "Attention", "Pruning", "Pruning+Attention")
+METHODS = ("Original", "More training", "Attention", "Pruning", "Pruning+Attention")
 # The command with smaller sizes, and nothing else changed.
 SMALL = """
 import functools, crayon_sdk.demo as demo
@@ -99,6 +99,7 @@ class TestSmallRun:
         assert {path.name for path in folder.iterdir()} == FILES
         assert {path.name for path in (folder / "evaluations").iterdir()} == {
             "original.json",
+            "more-training.json",
             "attention.json",
             "pruning.json",
             "pruning-attention.json",
@@ -198,7 +199,8 @@ def test_full_run_corrects(tmp_path, seed):
     folder = tmp_path / "demo"
     assert run(str(folder), "--seed", str(seed)).returncode == 0
     summary = json.loads((folder / "demo.json").read_text(encoding="utf-8"))["summary"]
-    before, after = summary["Original"], summary["Attention"]
+    before, control, after = (summary[name] for name in ("Original", "More training", "Attention"))
     assert before["worst_group"] < 0.45
     assert after["worst_group"] > 0.7
+    assert after["worst_group"] > control["worst_group"] + 0.2
     assert after["energy_on_object"] > before["energy_on_object"]

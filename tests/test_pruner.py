@@ -90,7 +90,7 @@ def test_refit_equals_a_slow_one(dataset):
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.01, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=9)
     for epoch in range(3):
-        for batch in torch.randperm(12, generator=torch.Generator().manual_seed(epoch)).split(5):
+        for batch in torch.randperm(12, generator=torch.Generator().manual_seed(epoch)).split(4):
             optimizer.zero_grad()
             F.cross_entropy(layer(neurons[batch]), dataset.labels[batch], reduction="sum").backward()
             optimizer.step()

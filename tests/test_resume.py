@@ -109,11 +109,11 @@ def test_ctrl_c_of_a_script_says_how_to_continue(undisturbed, tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])}
     steps = out.with_suffix(".steps")
     with subprocess.Popen([*command, "0.1"], stderr=subprocess.PIPE, text=True, env=environment) as script:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 300
         while (not steps.exists() or steps.read_text().count("\n") < 4) and time.monotonic() < end:
             time.sleep(0.01)
         script.send_signal(signal.SIGINT)
-        _, complaint = script.communicate(timeout=60)
+        _, complaint = script.communicate(timeout=300)
     assert script.returncode not in (0, None)
     assert "KeyboardInterrupt: stopped after step" in complaint
     assert "of 16; run it again with the same checkpoint_dir to continue there" in complaint
@@ -125,14 +125,14 @@ def test_ctrl_c_of_a_script_says_how_to_continue(undisturbed, tmp_path):
 
 @posix
 def test_second_ctrl_c_is_immediate(tmp_path):
-    attempt = Attempt("attention", tmp_path / "weights.safetensors", tmp_path / "state", pace=1.5)
+    attempt = Attempt("attention", tmp_path / "weights.safetensors", tmp_path / "state", pace=30.0)
     attempt.wait_for(1)
     begun = time.monotonic()
     attempt.send(signal.SIGINT)
     time.sleep(0.1)
     attempt.send(signal.SIGINT)
     assert attempt.join() == 1
-    assert time.monotonic() - begun < 1.4
+    assert time.monotonic() - begun < 25
 
 
 def test_two_processes_give_the_same_bits_and_another_seed_does_not(undisturbed, tmp_path):
