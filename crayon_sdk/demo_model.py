@@ -50,8 +50,8 @@ class DemoSettings:
     train: int = 1000
     test: int = 400
     size: int = 96
-    correlation: float = 0.95
-    original_accuracy: float = 0.965
+    correlation: float = 0.98
+    original_accuracy: float = 0.987
     original_epochs: int = 30
     original_lr: float = 2e-3
     attention_epochs: int = 8

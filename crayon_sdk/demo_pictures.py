@@ -28,7 +28,7 @@ Point = tuple[float, float]
 
 
 def write_pictures(
-    folder: Path, *, train: int, test: int, size: int = 96, correlation: float = 0.95, seed: int = 0
+    folder: Path, *, train: int, test: int, size: int = 96, correlation: float = 0.98, seed: int = 0
 ) -> Path:
     """Draw a training and a test set and write them as picture files with a table.
 
