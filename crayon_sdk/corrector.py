@@ -37,7 +37,8 @@ class AttentionCorrector:
     The loss is Eq. 4 of the paper: cross entropy, plus ``alpha`` times the mean
     attention outside the relevant maps (Eq. 1), plus ``beta`` times the mean attention
     inside the irrelevant ones (Eq. 2). The defaults average the weights over the
-    last steps, which steadies the worst group; the published settings are in [`from_preset`][crayon_sdk.corrector.AttentionCorrector.from_preset].
+    last steps, which steadies the worst group; the published settings are in
+    [`from_preset`][crayon_sdk.corrector.AttentionCorrector.from_preset].
 
     Args:
         model: A `SplitModel`, timm model, or the model of a `Correction`. It is not changed.

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -24,7 +25,11 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     (folder / "pictures").mkdir()
     table = write_pictures(folder / "pictures", train=24, test=8, size=64)
-    model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2, model_args={"output_stride": 16})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2, model_args={"output_stride": 16})
+    with torch.no_grad():
+        model.classifier.weight.abs_()  # so that every map of this untrained network has evidence
     (folder / "original").mkdir()
     write_tensors(folder / "original" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
     write_json(folder / "original" / "config.json", timm_config(model))
