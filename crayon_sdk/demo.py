@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -281,18 +282,25 @@ def _measure(name: str, model: SplitModel, train_set: ImageDataset, test_set: Im
 
 
 def _table(outcomes: list[_Outcome], count: int) -> Table:
-    table = Table(title=f"Accuracy in % on {count} test pictures, corrected with simulated answers")
-    table.add_column("Method")
-    for group in outcomes[0].evaluation.groups:
-        table.add_column(group.name, justify="right")
-    for name in ("WGA", "MGA", "energy on object", "empty maps"):
-        table.add_column(name, justify="right")
+    title = f"Accuracy in % on {count} test pictures, corrected with simulated answers"
+    # A row per number and a column per method: so it fits into 80 columns.
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("", no_wrap=True)
     for outcome in outcomes:
-        found = outcome.evaluation
-        shares = [group.accuracy for group in found.groups]
-        numbers = [*shares, found.worst_group, found.mean_group, outcome.energy]
-        table.add_row(outcome.name, *(f"{100 * number:.1f}" for number in numbers), str(outcome.maps.num_empty))
+        table.add_column(outcome.name, justify="right", no_wrap=True)
+    for number, group in enumerate(outcomes[0].evaluation.groups):
+        table.add_row(group.name, *(_per_cent(each.evaluation.groups[number].accuracy) for each in outcomes))
+    table.add_section()
+    table.add_row("WGA", *(_per_cent(each.evaluation.worst_group) for each in outcomes))
+    table.add_row("MGA", *(_per_cent(each.evaluation.mean_group) for each in outcomes))
+    table.add_section()
+    table.add_row("energy on object", *(_per_cent(each.energy) for each in outcomes))
+    table.add_row("empty maps", *(str(each.maps.num_empty) for each in outcomes))
     return table
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def _say_what_to_look_at(console: Console, folder: Path) -> None:
