@@ -225,9 +225,11 @@ class _Demo:
                 replace(correction, before=before.evaluation, after=found.evaluation).save(folder / file)
         self.console.print(_table(outcomes, len(test_set)))
         self.console.print(
-            "The answers are simulated: the object masks answered in the place of people. Numbers with answers of\n"
-            "people will differ. Groups are class/background; WGA and MGA are worst- and mean-group accuracy.\n"
-            f"{CONTROL}: the training of Attention with alpha = beta = 0, so that nobody's answers count."
+            "The answers are simulated: the object masks answered in the place of people.\n"
+            "Numbers with answers of people will differ. Groups are class/background; WGA\n"
+            "and MGA are worst- and mean-group accuracy, object energy the share of the\n"
+            "maps that lies on the object, empty maps those without positive evidence.\n"
+            f"{CONTROL}: like Attention, but with alpha = beta = 0: nobody's answers count."
         )
         return outcomes
 
@@ -294,7 +296,7 @@ def _table(outcomes: list[_Outcome], count: int) -> Table:
     table.add_row("WGA", *(_per_cent(each.evaluation.worst_group) for each in outcomes))
     table.add_row("MGA", *(_per_cent(each.evaluation.mean_group) for each in outcomes))
     table.add_section()
-    table.add_row("energy on object", *(_per_cent(each.energy) for each in outcomes))
+    table.add_row("object energy", *(_per_cent(each.energy) for each in outcomes))
     table.add_row("empty maps", *(str(each.maps.num_empty) for each in outcomes))
     return table
 

@@ -110,7 +110,7 @@ class TestSmallRun:
         _, shown = small
         assert "corrected with simulated answers" in shown
         assert "The answers are simulated" in shown
-        for word in (*METHODS, "bird/forest", "fish/water", "WGA", "MGA", "energy on object"):
+        for word in (*METHODS, "bird/forest", "fish/water", "WGA", "MGA", "object energy"):
             assert word in shown
 
     def test_says_what_to_look_at_and_how_to_load(self, small):
