@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from crayon_sdk import presets
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction
+from crayon_sdk.counterfactuals import BackgroundSwap, gives_intermediates
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.explainer import check_score, check_target
 from crayon_sdk.fitting import Fit
-from crayon_sdk.functional.losses import guidance_loss
+from crayon_sdk.functional.losses import guidance_loss, log_prior
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
 from crayon_sdk.guidance import Guidance, current_targets, guidance_answers, guidance_of
 from crayon_sdk.maps import SaliencyMaps
@@ -29,6 +30,7 @@ from crayon_sdk.training import BatchLoss, train
 __all__ = ["AttentionCorrector"]
 
 _log = logging.getLogger(__name__)
+_BACKGROUND_SWAP = 0.7  # chosen on the validation split of the birds
 
 
 class AttentionCorrector:
@@ -36,8 +38,10 @@ class AttentionCorrector:
 
     The loss is Eq. 4 of the paper: cross entropy, plus ``alpha`` times the mean
     attention outside the relevant maps (Eq. 1), plus ``beta`` times the mean attention
-    inside the irrelevant ones (Eq. 2). The defaults average the weights over the
-    last steps, which steadies the worst group; the published settings are in
+    inside the irrelevant ones (Eq. 2). The defaults go beyond the paper in three ways, each
+    of which can be switched off: relevant objects are shown on other backgrounds
+    (``background_swap``), rare classes are adjusted for (``logit_adjustment``), and the weights
+    are averaged over the last steps (``average_decay``). The published settings are in
     [`from_preset`][crayon_sdk.corrector.AttentionCorrector.from_preset].
 
     Args:
@@ -62,6 +66,11 @@ class AttentionCorrector:
         score: Whose gradient the map in training is: "logit", as in the paper, or
             "margin" (see [`target_scores`][crayon_sdk.functional.saliency.target_scores]).
         zero_maps: "skip" or "keep" samples whose reference map has no evidence.
+        background_swap: Probability that a relevant picture is shown on a background made of
+            tiles of another one; ``None`` takes 0.7 for models that give intermediate features
+            (timm's do), else 0.
+        logit_adjustment: How much of the log share of each class is added to the logits inside
+            the cross entropy: 0 is the plain one, 1 is fair to rare classes.
         batch_norm: "train" or "frozen" batch statistics.
         answer_rule: From votes to relevance: "unanimous", "majority" or "share".
         keep: "last", or "best": the epoch with the best ``evaluate_on`` (worst group
@@ -98,6 +107,8 @@ class AttentionCorrector:
         target: str | int = "label",
         score: str = "logit",
         zero_maps: str = "skip",
+        background_swap: float | None = None,
+        logit_adjustment: float = 1.0,
         batch_norm: str = "train",
         answer_rule: Rule = "unanimous",
         keep: str = "last",
@@ -107,6 +118,8 @@ class AttentionCorrector:
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.model = as_split_model(model)
+        if background_swap is None:
+            background_swap = _BACKGROUND_SWAP if gives_intermediates(self.model) else 0.0
         self.settings = AttentionSettings(
             alpha=alpha,
             beta=beta,
@@ -126,6 +139,8 @@ class AttentionCorrector:
             target=check_target(target, self.model.num_classes),
             score=check_score(score, self.model.num_classes),
             zero_maps=zero_maps,
+            background_swap=background_swap,
+            logit_adjustment=logit_adjustment,
             batch_norm=batch_norm,
             answer_rule=answer_rule,
             keep=keep,
@@ -220,13 +235,18 @@ class AttentionCorrector:
     def _loss(self, model: SplitModel, cache: PixelCache, labels: Tensor, guidance: Guidance) -> BatchLoss:
         settings = self.settings
         num_relevant, num_irrelevant = guidance.counts["relevant"], guidance.counts["irrelevant"]
+        offsets = settings.logit_adjustment * log_prior(labels, model.num_classes)
+        swap = self._swap(model, cache, guidance)
 
         def loss(batch: Tensor) -> dict[str, Tensor]:
             rows = batch.to(self.device)
-            features = model.features(cache.get(batch), autocast=self.autocast)
+            images = cache.get(batch)
+            if swap is not None:
+                images = swap(images, rows, settings.background_swap)
+            features = model.features(images, autocast=self.autocast)
             targets = current_targets(settings.target, labels[rows])
             logits, cams = logits_and_grad_cam(features, model.head, targets, score=settings.score, create_graph=True)
-            prediction = nn.functional.cross_entropy(logits, labels[rows], reduction="sum")
+            prediction = nn.functional.cross_entropy(logits + offsets, labels[rows], reduction="sum")
             guiding = guidance_loss(
                 normalize_maps(cams),
                 guidance.reference[rows],
@@ -243,3 +263,11 @@ class AttentionCorrector:
             return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding, "no_evidence": empty}
 
         return loss
+
+    def _swap(self, model: SplitModel, cache: PixelCache, guidance: Guidance) -> BackgroundSwap | None:
+        if not self.settings.background_swap:
+            return None
+        if guidance.counts["relevant"] < 2:
+            _log.warning("backgrounds are not exchanged: that takes at least two relevant pictures")
+            return None
+        return BackgroundSwap(model, cache, guidance, device=self.device, autocast=self.autocast)

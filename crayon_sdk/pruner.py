@@ -15,6 +15,7 @@ from crayon_sdk.checkpoint import Correction
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import AnswerError
 from crayon_sdk.fitting import Fit
+from crayon_sdk.functional.losses import log_prior
 from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.inference import stream_features
 from crayon_sdk.models import SplitModel, as_split_model, borrowed, resolve_device, resolve_precision
@@ -49,6 +50,8 @@ class NeuronPruner:
             "unanimous" (cut only if every answer is no) or "share".
         least_share: With "share": a neuron stays when at least this share of its patches
             got a yes. With many patches per neuron a high share cuts more, and better.
+        logit_adjustment: How much of the log share of each class is added to the logits inside
+            the cross entropy: 0 is the plain one, 1 is fair to rare classes.
         device: "auto" or a torch device.
         precision: "auto", "float32" or "bfloat16" (of the trunk).
         seed: Of everything random.
@@ -74,6 +77,7 @@ class NeuronPruner:
         step_factor: float = 0.1,
         answer_rule: Rule = "majority",
         least_share: float = 0.5,
+        logit_adjustment: float = 1.0,
         device: str | torch.device = "auto",
         precision: str = "auto",
         seed: int = 0,
@@ -92,6 +96,7 @@ class NeuronPruner:
             step_factor=step_factor,
             answer_rule=answer_rule,
             least_share=least_share,
+            logit_adjustment=logit_adjustment,
             seed=seed,
         )
         self.device = resolve_device(device, self.model.device)
@@ -159,10 +164,12 @@ class NeuronPruner:
         neurons = self._neurons(fit.model, dataset)
         labels = dataset.labels.to(self.device)
         classifier = fit.model.classifier
+        offsets = self.settings.logit_adjustment * log_prior(labels, classifier.out_features)
 
         def loss(batch: Tensor) -> dict[str, Tensor]:
             rows = batch.to(self.device)
-            return {"loss": nn.functional.cross_entropy(classifier(neurons[rows]), labels[rows], reduction="sum")}
+            logits = classifier(neurons[rows]) + offsets
+            return {"loss": nn.functional.cross_entropy(logits, labels[rows], reduction="sum")}
 
         identity = fit.identity("pruning", answers=used.fingerprint)
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)

@@ -29,6 +29,8 @@ class TrainingSettings:
         average_decay: Decay per step of the exponential moving average of the weights
             that is kept as the result; 0 keeps the last weights.
         clip_norm: Largest norm of the gradient; 0 does not clip.
+        logit_adjustment: How much of the log share of each class is added to the logits
+            inside the cross entropy; 0 is the plain cross entropy, 1 is fair to rare classes.
         seed: Of everything random.
 
     Raises:
@@ -47,6 +49,7 @@ class TrainingSettings:
     step_factor: float = 0.1
     average_decay: float = 0.0
     clip_norm: float = 0.0
+    logit_adjustment: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -62,6 +65,7 @@ class TrainingSettings:
             ("step_factor", 0, 1),
             ("average_decay", 0, 1),
             ("clip_norm", 0, math.inf),
+            ("logit_adjustment", 0, 10),
             ("seed", 0, 2**32),
         ):
             check_range(name, getattr(self, name), low, high)
@@ -103,6 +107,7 @@ class AttentionSettings(TrainingSettings):
         score: What is differentiated for the current map, "logit" or "margin".
         zero_maps: "skip" leaves samples whose reference map has no positive
             evidence out of the guidance; "keep" guides with a map of ones, as the authors' code does.
+        background_swap: Probability that a relevant picture stands on another background in a step.
         batch_norm: "train" updates batch statistics as in the paper; "frozen" keeps
             those of the original model and normalises with them.
         answer_rule: From votes to relevance: "unanimous", "majority" or "share".
@@ -118,6 +123,7 @@ class AttentionSettings(TrainingSettings):
     target: str | int = "label"
     score: str = "logit"
     zero_maps: str = "skip"
+    background_swap: float = 0.0
     batch_norm: str = "train"
     answer_rule: Rule = "unanimous"
     keep: str = "last"
@@ -126,6 +132,7 @@ class AttentionSettings(TrainingSettings):
         super().__post_init__()
         check_range("alpha", self.alpha, 0, math.inf)
         check_range("beta", self.beta, 0, math.inf)
+        check_range("background_swap", self.background_swap, 0, 1)
         check_choice("score", self.score, ("logit", "margin"))
         check_choice("zero_maps", self.zero_maps, ("skip", "keep"))
         check_choice("batch_norm", self.batch_norm, ("train", "frozen"))

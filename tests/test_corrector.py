@@ -35,6 +35,8 @@ PLAIN = {
     "scheduler": "none",
     "warmup_epochs": 0.0,
     "average_decay": 0.0,
+    "background_swap": 0.0,
+    "logit_adjustment": 0.0,
     "alpha": 10.0,
     "beta": 5.0,
     "device": "cpu",
@@ -118,6 +120,20 @@ def test_without_weights_it_is_plain_fine_tuning(dataset):
             F.cross_entropy(module(inputs[batch]), dataset.labels[batch], reduction="sum").backward()
             optimizer.step()
     assert_close_states(weights(found), module.plain_state_dict(), 1e-6)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_logit_adjustment_raises_the_loss_of_rare_classes(dataset, strength):
+    few = dataset.subset([name for position, name in enumerate(dataset.ids) if position % 2 == 0 or position == 1])
+    settings = {"alpha": 0.0, "beta": 0.0, "epochs": 1, "batch_size": 7, "logit_adjustment": strength}
+    found = fit(split_model(), few, answers=image_answers({"s0": "yes"}), **settings).history[0]
+    with torch.no_grad():
+        logits = copy.deepcopy(split_model()).train()(inputs_of(few)).double()
+    expected = 0.0
+    for row, label in zip(logits, few.labels.tolist(), strict=True):  # six of "a", one of "b"
+        weights = [math.exp(row[k]) * share**strength for k, share in enumerate((6 / 7, 1 / 7))]
+        expected -= math.log(weights[label] / sum(weights))
+    assert found["prediction"] * 7 == pytest.approx(expected, rel=1e-5)
 
 
 def test_unguided_samples_count_in_the_prediction_only(dataset):

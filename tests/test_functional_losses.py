@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from crayon_sdk.functional.losses import attention_loss, guidance_loss, irrelevant_loss, relevant_loss
+from crayon_sdk.functional.losses import attention_loss, guidance_loss, irrelevant_loss, log_prior, relevant_loss
 
 
 @pytest.fixture
@@ -140,3 +140,8 @@ def test_mini_batches_add_up(batch):
         for rows in (slice(0, 2), slice(2, 3), slice(3, 5))
     ]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_log_prior_counts_classes():
+    found = log_prior(torch.tensor([2, 0, 2, 2]), 4)
+    assert found.tolist() == pytest.approx([math.log(share) for share in (1 / 4, 1 / 4, 3 / 4, 1 / 4)])

@@ -21,6 +21,7 @@ from crayon_sdk.checkpoint import load_correction
 from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import AnswerError, MismatchError, NonFiniteLossError, SettingsError
+from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.models import SplitModel
 from crayon_sdk.presets import PRUNING
 from crayon_sdk.pruner import NeuronPruner, irrelevant_neurons
@@ -101,6 +102,24 @@ def test_refit_equals_a_slow_one(dataset):
     for name, tensor in model.plain_state_dict().items():
         if not name.startswith("fc."):
             assert torch.equal(state[name], tensor), name
+
+
+def test_logit_adjustment_is_used_in_the_refit(dataset):
+    few = dataset.subset([name for position, name in enumerate(dataset.ids) if position % 2 == 0 or position == 1])
+    losses = {}
+    for strength in (0.0, 1.0):
+        pruner = NeuronPruner(split_model(), epochs=1, batch_size=len(few), logit_adjustment=strength, device="cpu")
+        losses[strength] = pruner.fit(few, neuron_answers(CUT, KEPT)).history[0]["loss"] * len(few)
+    model = split_model()
+    prune_neurons(model.classifier, torch.isin(torch.arange(96), torch.tensor(CUT), invert=True))
+    with torch.no_grad():
+        logits = model(torch.stack([few.row(position, None) for position in range(len(few))]))
+    counts = torch.bincount(few.labels)
+    for strength, loss in losses.items():
+        shifted = logits + strength * (counts / len(few)).log()
+        expected = torch.nn.functional.cross_entropy(shifted, few.labels, reduction="sum")
+        assert loss == pytest.approx(expected.item(), rel=1e-4)
+    assert losses[0.0] != losses[1.0]
 
 
 def test_cut_neurons_stay_cut_in_every_later_correction(dataset, tmp_path):

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # explain, answer
     ("patches", "inference"),
     ("explainer", "simulation", "resume", "settings", "guidance"),
+    ("counterfactuals",),
     # correct, check, ship
     ("training", "presets", "evaluation"),
     ("checkpoint",),

@@ -3,9 +3,10 @@
 - [`saliency`][crayon_sdk.functional.saliency]: Grad-CAM, normalising, resizing.
 - [`losses`][crayon_sdk.functional.losses]: Eq. 1-4 of the paper.
 - [`neurons`][crayon_sdk.functional.neurons]: strongest patches, pruning, baking.
+- [`highlights`][crayon_sdk.functional.highlights]: the object under a relevant map, other backgrounds.
 - [`metrics`][crayon_sdk.functional.metrics]: group accuracies and map energy.
 """
 
-from crayon_sdk.functional import losses, metrics, neurons, saliency
+from crayon_sdk.functional import highlights, losses, metrics, neurons, saliency
 
-__all__ = ["losses", "metrics", "neurons", "saliency"]
+__all__ = ["highlights", "losses", "metrics", "neurons", "saliency"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["attention_loss", "guidance_loss", "irrelevant_loss", "relevant_loss"]
+__all__ = ["attention_loss", "guidance_loss", "irrelevant_loss", "log_prior", "relevant_loss"]
 
 
 def relevant_loss(current: Tensor, reference: Tensor, area_normalized: bool = False) -> Tensor:
@@ -103,6 +103,28 @@ def guidance_loss(
         weight_relevant * relevant_loss(current, reference, area_normalized)
         + weight_irrelevant * irrelevant_loss(current, reference, area_normalized)
     ).sum()
+
+
+def log_prior(labels: Tensor, num_classes: int) -> Tensor:
+    """Give the logarithm of the share of every class.
+
+    Added to the logits inside the cross entropy (and there alone), it makes rare classes win
+    by a larger margin, so that the plain logits are fair to all classes: logit adjustment
+    (Menon et al. 2021). Not part of the paper.
+
+    Args:
+        labels: (N,) int64 in [0, K), of the whole training set.
+        num_classes: K.
+
+    Returns:
+        (K,) float32; a class without samples counts as if it had one.
+
+    Example:
+        >>> log_prior(torch.tensor([0, 0, 0, 1]), 2).exp().tolist()
+        [0.75, 0.25]
+    """
+    counts = torch.bincount(labels, minlength=num_classes).clamp_min(1)
+    return (counts / len(labels)).log()
 
 
 def attention_loss(

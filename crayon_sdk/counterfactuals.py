@@ -1,0 +1,120 @@
+"""Training pictures whose relevant highlight stands on another background."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crayon_sdk.errors import UnsupportedModelError
+from crayon_sdk.functional.highlights import background_tiles, refine_maps, replace_background, sharpen
+from crayon_sdk.guidance import Guidance
+from crayon_sdk.models import SplitModel, borrowed
+from crayon_sdk.pixels import PixelCache
+from crayon_sdk.progress import track
+
+__all__ = ["BackgroundSwap", "finer_features", "gives_intermediates"]
+
+_BATCH = 64  # the clustering standardises features over a batch, so the batches must not depend on settings
+
+
+class BackgroundSwap:
+    """Gives relevant pictures of a batch another background.
+
+    A yes says that the highlight lies on the object. With the finer features of the model
+    that was explained, the object under each relevant map is found once; in training it
+    is then laid on background tiles of other relevant pictures.
+
+    Args:
+        model: The model before it is corrected, in any mode; it comes back as it was.
+        cache: The training pictures.
+        guidance: Which samples are relevant (at least one), and their maps.
+        device: Where the model works.
+        autocast: Reduced precision of the trunk.
+
+    Attributes:
+        objects: (N, H, W) share of object in each cell; zeros where a sample is not relevant.
+
+    Raises:
+        UnsupportedModelError: The model does not give its intermediate features.
+    """
+
+    def __init__(
+        self,
+        model: SplitModel,
+        cache: PixelCache,
+        guidance: Guidance,
+        *,
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self._cache = cache
+        self._relevant = guidance.relevant
+        self._donors = guidance.relevant.nonzero().flatten()
+        self._grid = (int(guidance.reference.shape[1]), int(guidance.reference.shape[2]))
+        size = (4 * self._grid[0], 4 * self._grid[1])
+        self.objects = torch.zeros(len(guidance.relevant), *size, device=device)
+        with borrowed(model, device), torch.no_grad(), track("finding objects", len(self._donors)) as advance:
+            for rows in self._donors.to(device).split(_BATCH):
+                finer = finer_features(model, cache.get(rows), self._grid, autocast=autocast)
+                self.objects[rows] = sharpen(refine_maps(guidance.reference[rows], finer, size=size))
+                advance(len(rows))
+
+    def __call__(self, images: Tensor, batch: Tensor, share: float) -> Tensor:
+        """Exchange backgrounds; what is drawn comes from torch's own generator.
+
+        Args:
+            images: (n, 3, H, W) preprocessed pictures of the batch.
+            batch: (n,) positions of the samples.
+            share: Probability for each relevant picture, in [0, 1].
+
+        Returns:
+            (n, 3, H, W), a new tensor where anything was exchanged.
+        """
+        drawn = torch.rand(len(batch)) < share
+        donors = self._donors.cpu()[torch.randint(len(self._donors), (len(batch),))]
+        rows = batch.to(self.objects.device)
+        chosen = (drawn.to(rows.device) & self._relevant[rows]).nonzero().flatten()
+        if not len(chosen):
+            return images
+        others = donors.to(rows.device)[chosen]
+        backgrounds = background_tiles(self._cache.get(others), self.objects[others], self._grid)
+        swapped = replace_background(images[chosen], self.objects[rows[chosen]], backgrounds)
+        return images.index_copy(0, chosen, swapped)
+
+
+def gives_intermediates(model: SplitModel) -> bool:
+    """Tell whether a model has ``forward_intermediates``, as timm models do."""
+    return callable(getattr(model.model, "forward_intermediates", None))
+
+
+def finer_features(
+    model: SplitModel, images: Tensor, map_size: tuple[int, int], *, autocast: torch.dtype | None = None
+) -> list[Tensor]:
+    """Run the trunk and give the feature maps that are about two and four times as fine as the saliency map.
+
+    Args:
+        model: A split timm model.
+        images: (N, 3, H, W) preprocessed.
+        map_size: (h, w) of the saliency map.
+        autocast: Reduced precision of the trunk.
+
+    Returns:
+        One or more (N, C, H, W) float32.
+
+    Raises:
+        UnsupportedModelError: The model has no ``forward_intermediates``, or no such maps.
+    """
+    if not gives_intermediates(model):
+        raise UnsupportedModelError(
+            f"background_swap needs the intermediate features of {model.architecture}, and it has no "
+            "forward_intermediates() as timm models have; set background_swap=0"
+        )
+    with torch.autocast(images.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+        found = model.model.forward_intermediates(images.to(model.dtype), intermediates_only=True, output_fmt="NCHW")
+    finer = [each.float() for each in found if 1.5 <= max(each.shape[2] / map_size[0], each.shape[3] / map_size[1]) < 5]
+    if not finer:
+        raise UnsupportedModelError(
+            f"background_swap needs features finer than the map of {model.architecture} "
+            f"({map_size[0]} x {map_size[1]}), and it has none; set background_swap=0"
+        )
+    return finer
