@@ -24,10 +24,12 @@ import crayon_sdk as crayon
 from crayon_sdk import evaluation, pictures
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-METHODS = ("erm", "attention", "pruning", "pruning-30", "both")
+METHODS = ("erm", "erm-adjusted", "attention", "pruning", "pruning-30", "both")
+UNGUIDED = {"alpha": 0.0, "beta": 0.0, "background_swap": 0.0}
 NAMES = {
     "original": "Original",
     "erm": "ERM (same epochs, no guidance)",
+    "erm-adjusted": "ERM, logit-adjusted",
     "attention": "Attention",
     "pruning": "Pruning",
     "pruning-30": "Pruning, 30 patches per neuron",
@@ -46,7 +48,7 @@ class Birds:
         self.splits = {name: crayon.ImageDataset.from_csv(table, split=name) for name in ("train", "val", "test")}
         self.train = self.splits["train"]
         self.output, self.precision = output, precision
-        explainer = crayon.Explainer(self.model)
+        explainer = crayon.Explainer(self.model, score="margin")
         self.maps = explainer.explain(self.train)
         self.patches = {k: explainer.explain_neurons(self.train, patches_per_neuron=k) for k in (3, 30)}
         self.answers = crayon.simulate_answers(self.maps, self.train)
@@ -55,20 +57,20 @@ class Birds:
         }
 
     def correct(self, method: str, seed: int) -> crayon.Correction:
-        """One correction, measured on the validation split after every epoch."""
-        val = self.splits["val"]
+        """One correction."""
         pruner = crayon.NeuronPruner(self.model, seed=seed)
         if method.startswith("pruning"):
-            return pruner.fit(self.train, self.neuron_answers[30 if method == "pruning-30" else 3], val)
+            return pruner.fit(self.train, self.neuron_answers[30 if method == "pruning-30" else 3])
         model = pruner.fit(self.train, self.neuron_answers[3]).model if method == "both" else self.model
         corrector = crayon.AttentionCorrector(
             model,
             seed=seed,
             precision=self.precision,
             checkpoint_dir=self.output / "runs" / f"{method}-{seed}",
-            **({"alpha": 0.0, "beta": 0.0} if method == "erm" else {}),
+            **(UNGUIDED if method.startswith("erm") else {}),
+            **({"logit_adjustment": 0.0} if method == "erm" else {}),
         )
-        return corrector.fit(self.train, self.maps, self.answers, val)
+        return corrector.fit(self.train, self.maps, self.answers)
 
 
 def main() -> None:
@@ -122,10 +124,6 @@ def row(
         line[f"{split} groups"] = {group.name: round(100 * group.accuracy, 1) for group in found.groups}
     if correction is not None:
         record = correction.record
-        epochs = [entry for entry in record.history if "worst_group" in entry]
-        line["val by epoch"] = [
-            [round(100 * entry[name], 1) for name in ("worst_group", "mean_group")] for entry in epochs
-        ]
         line |= {"counts": dict(record.counts), "seconds": record.seconds, "history": list(record.history)}
         line["settings"] = dict(record.settings)
     return line

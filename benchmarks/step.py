@@ -24,8 +24,11 @@ from torch import Tensor, nn
 
 from crayon_sdk import Explainer, ImageDataset, NeuronAnswer, NeuronPruner, Preprocessing, SplitModel
 from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.counterfactuals import BackgroundSwap
 from crayon_sdk.functional.losses import attention_loss
 from crayon_sdk.functional.saliency import grad_cam, logits_and_grad_cam, normalize_maps
+from crayon_sdk.guidance import Guidance
+from crayon_sdk.pixels import PixelCache
 
 Work = Callable[[], object]
 
@@ -68,12 +71,29 @@ def steps(split: SplitModel, images: Tensor, labels: Tensor) -> dict[str, Work]:
     def one_forward() -> None:
         guided(*logits_and_grad_cam(split.features(images), split.head, labels, create_graph=True))
 
+    rows = torch.arange(len(labels))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=generator)
+    dataset = ImageDataset.from_torch([(picture, 0) for picture in pixels])
+    cache = PixelCache(dataset, split.preprocessing, device=images.device)
+    guidance = Guidance(reference, answered, ~answered, {})
+    swap = BackgroundSwap(split, cache, guidance, device=images.device)
+
+    def swapped() -> None:
+        exchanged = swap(images, rows, 0.7)
+        guided(*logits_and_grad_cam(split.features(exchanged), split.head, labels, create_graph=True))
+
     def two_forwards() -> None:
         logits = split(images)
         guided(logits, grad_cam(split.features(images), split.head, labels, create_graph=True))
 
     split.train()
-    return {"plain step": plain, "attention step": one_forward, "two-forward step": two_forwards}
+    return {
+        "plain step": plain,
+        "attention step": one_forward,
+        "attention step, background swap": swapped,
+        "two-forward step": two_forwards,
+    }
 
 
 def looks(split: SplitModel, images: Tensor, labels: Tensor) -> dict[str, Work]:

@@ -63,8 +63,9 @@ class AttentionCorrector:
         average_decay: Decay of the moving average of the weights; 0 keeps the last ones.
         clip_norm: Largest norm of the gradient; 0 does not clip.
         target: Whose evidence the map in training shows; the same as in the explainer.
-        score: Whose gradient the map in training is: "logit", as in the paper, or
-            "margin" (see [`target_scores`][crayon_sdk.functional.saliency.target_scores]).
+        score: Whose gradient the map in training is: "maps" for the same as in the maps that
+            were answered; or "logit", or "margin"
+            (see [`target_scores`][crayon_sdk.functional.saliency.target_scores]).
         zero_maps: "skip" or "keep" samples whose reference map has no evidence.
         background_swap: Probability that a relevant picture is shown on a background made of
             tiles of another one; ``None`` takes 0.7 for models that give intermediate features
@@ -89,23 +90,23 @@ class AttentionCorrector:
         self,
         model: nn.Module,
         *,
-        alpha: float = 1e5,
-        beta: float = 1e5,
+        alpha: float = 1e3,
+        beta: float = 1e3,
         area_normalized: bool = True,
-        epochs: int = 10,
+        epochs: int = 6,
         batch_size: int = 64,
         lr: float = 1e-4,
         weight_decay: float = 1e-4,
         optimizer: str = "adam",
         momentum: float = 0.9,
-        scheduler: str = "none",
+        scheduler: str = "cosine",
         warmup_epochs: float = 0.0,
         step_epochs: int = 1,
         step_factor: float = 0.1,
         average_decay: float = 0.98,
         clip_norm: float = 0.0,
         target: str | int = "label",
-        score: str = "logit",
+        score: str = "maps",
         zero_maps: str = "skip",
         background_swap: float | None = None,
         logit_adjustment: float = 1.0,
@@ -137,7 +138,7 @@ class AttentionCorrector:
             average_decay=average_decay,
             clip_norm=clip_norm,
             target=check_target(target, self.model.num_classes),
-            score=check_score(score, self.model.num_classes),
+            score=score if score == "maps" else check_score(score, self.model.num_classes),
             zero_maps=zero_maps,
             background_swap=background_swap,
             logit_adjustment=logit_adjustment,
@@ -210,30 +211,33 @@ class AttentionCorrector:
                 the weights from before.
         """
         used = guidance_answers(answers, maps, dataset, strict=strict)
-        fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
+        score = maps.score if self.settings.score == "maps" else self.settings.score
+        settings = replace(self.settings, score=check_score(score, self.model.num_classes))
+        fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, settings)
         identity = fit.identity("attention", maps=maps.fingerprint, answers=used.fingerprint)
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
-        rule, zero_maps = self.settings.answer_rule, self.settings.zero_maps
+        rule, zero_maps = settings.answer_rule, settings.zero_maps
         with PixelCache(dataset, fit.model.preprocessing, device=self.device) as cache:
             guidance = guidance_of(dataset, maps, used, fit.map_size(cache), rule=rule, zero_maps=zero_maps)
             _log.info("guidance: %s", dict(guidance.counts))
-            loss = self._loss(fit.model, cache, dataset.labels.to(self.device), guidance.to(self.device))
-            with fit.training(frozen_norm=self.settings.batch_norm == "frozen"):
+            loss = self._loss(fit.model, cache, dataset.labels.to(self.device), guidance.to(self.device), settings)
+            with fit.training(frozen_norm=settings.batch_norm == "frozen"):
                 history = train(
                     fit.model,
                     loss,
                     len(dataset),
-                    self.settings,
+                    settings,
                     file=file,
                     on_epoch=None if evaluate_on is None else fit.measure,
-                    keep_best=self.settings.keep == "best",
+                    keep_best=settings.keep == "best",
                     doing="guiding attention",
                 )
         counts = dict(guidance.counts) | {"dropped_answers": used.dropped}
         return fit.finish("attention", history, used, counts, maps=maps.fingerprint)
 
-    def _loss(self, model: SplitModel, cache: PixelCache, labels: Tensor, guidance: Guidance) -> BatchLoss:
-        settings = self.settings
+    def _loss(
+        self, model: SplitModel, cache: PixelCache, labels: Tensor, guidance: Guidance, settings: AttentionSettings
+    ) -> BatchLoss:
         num_relevant, num_irrelevant = guidance.counts["relevant"], guidance.counts["irrelevant"]
         offsets = settings.logit_adjustment * log_prior(labels, model.num_classes)
         swap = self._swap(model, cache, guidance)

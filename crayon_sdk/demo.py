@@ -198,6 +198,7 @@ class _Demo:
             score=_SCORE,
             alpha=wanted.alpha if guided else 0.0,
             beta=wanted.beta if guided else 0.0,
+            background_swap=None if guided else 0.0,
             epochs=wanted.attention_epochs,
             lr=wanted.attention_lr,
             average_decay=0.9,  # a run of this length would hardly leave its start with more
@@ -229,7 +230,8 @@ class _Demo:
             "Numbers with answers of people will differ. Groups are class/background; WGA\n"
             "and MGA are worst- and mean-group accuracy, object energy the share of the\n"
             "maps that lies on the object, empty maps those without positive evidence.\n"
-            f"{CONTROL}: like Attention, but with alpha = beta = 0: nobody's answers count."
+            f"{CONTROL}: like Attention, but without guidance and with the pictures as they\n"
+            "are: nobody's answers count."
         )
         return outcomes
 

@@ -104,7 +104,8 @@ class AttentionSettings(TrainingSettings):
         area_normalized: Divide each term by its area (the form of the published
             Waterbirds runs); else the plain sums of the paper.
         target: Whose evidence the current map shows: "label", "predicted" or a class index.
-        score: What is differentiated for the current map, "logit" or "margin".
+        score: What is differentiated for the current map, "logit" or "margin"; "maps" is
+            what was differentiated for the maps that were answered.
         zero_maps: "skip" leaves samples whose reference map has no positive
             evidence out of the guidance; "keep" guides with a map of ones, as the authors' code does.
         background_swap: Probability that a relevant picture stands on another background in a step.
@@ -133,7 +134,7 @@ class AttentionSettings(TrainingSettings):
         check_range("alpha", self.alpha, 0, math.inf)
         check_range("beta", self.beta, 0, math.inf)
         check_range("background_swap", self.background_swap, 0, 1)
-        check_choice("score", self.score, ("logit", "margin"))
+        check_choice("score", self.score, ("maps", "logit", "margin"))
         check_choice("zero_maps", self.zero_maps, ("skip", "keep"))
         check_choice("batch_norm", self.batch_norm, ("train", "frozen"))
         check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))

@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--table", default="crayon-demo/pictures/metadata.csv", help="pictures, labels, splits, groups")
     parser.add_argument("--answers", default="crayon-demo/answers.jsonl", help="answers about the maps of the model")
     parser.add_argument("--output", default="corrected", help="folder to make")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3, help="1e-4 suits large pretrained models")
     options = parser.parse_args()
 
@@ -23,7 +23,7 @@ def main() -> None:
     test = crayon.ImageDataset.from_csv(options.table, split="test")
 
     # Explain: one map per picture. These are the maps that people answered about.
-    maps = crayon.Explainer(model).explain(train)
+    maps = crayon.Explainer(model, score="margin").explain(train)
     answers = crayon.AnnotationSet.load(options.answers)
 
     # Correct, check, ship.

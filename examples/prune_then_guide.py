@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--model", default="local-dir:crayon-demo/original", help="anything load_model takes")
     parser.add_argument("--table", default="crayon-demo/pictures/metadata.csv", help="pictures with object masks")
     parser.add_argument("--output", default="pruned-and-guided", help="folder to make")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3, help="1e-4 suits large pretrained models")
     options = parser.parse_args()
 
@@ -22,7 +22,7 @@ def main() -> None:
     test = crayon.ImageDataset.from_csv(options.table, split="test")
 
     # Explain: a map per picture, and the three strongest patches of every neuron.
-    explainer = crayon.Explainer(model)
+    explainer = crayon.Explainer(model, score="margin")
     maps, patches = explainer.explain(train), explainer.explain_neurons(train, patches_per_neuron=3)
 
     # Answer: here object masks stand in for people, and every answer says that it is simulated.
