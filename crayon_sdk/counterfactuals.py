@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crayon_sdk.errors import UnsupportedModelError
-from crayon_sdk.functional.highlights import background_tiles, refine_maps, replace_background, sharpen
+from crayon_sdk.functional.highlights import (
+    background_tiles,
+    guided_filter,
+    refine_maps,
+    replace_background,
+    sharpen,
+)
+from crayon_sdk.functional.saliency import resize_maps
 from crayon_sdk.guidance import Guidance
 from crayon_sdk.models import SplitModel, borrowed
 from crayon_sdk.pixels import PixelCache
@@ -32,7 +39,8 @@ class BackgroundSwap:
         autocast: Reduced precision of the trunk.
 
     Attributes:
-        objects: (N, H, W) share of object in each cell; zeros where a sample is not relevant.
+        objects: (N, H / 2, W / 2) uint8, share of object in 255ths; zeros where a sample is
+            not relevant.
 
     Raises:
         UnsupportedModelError: The model does not give its intermediate features.
@@ -51,13 +59,26 @@ class BackgroundSwap:
         self._relevant = guidance.relevant
         self._donors = guidance.relevant.nonzero().flatten()
         self._grid = (int(guidance.reference.shape[1]), int(guidance.reference.shape[2]))
-        size = (4 * self._grid[0], 4 * self._grid[1])
-        self.objects = torch.zeros(len(guidance.relevant), *size, device=device)
+        height, width = cache.get(self._donors[:1]).shape[2:]
+        size = (max(int(height) // 2, 1), max(int(width) // 2, 1))
+        # Bytes: in float32 they would take more room than the pictures.
+        self.objects = torch.zeros(len(guidance.relevant), *size, dtype=torch.uint8, device=device)
         with borrowed(model, device), torch.no_grad(), track("finding objects", len(self._donors)) as advance:
             for rows in self._donors.to(device).split(_BATCH):
-                finer = finer_features(model, cache.get(rows), self._grid, autocast=autocast)
-                self.objects[rows] = sharpen(refine_maps(guidance.reference[rows], finer, size=size))
+                shares = self._find(model, cache.get(rows), guidance.reference[rows], size, autocast)
+                self.objects[rows] = (255 * shares).round().to(torch.uint8)
                 advance(len(rows))
+
+    def _find(
+        self, model: SplitModel, images: Tensor, maps: Tensor, size: tuple[int, int], autocast: torch.dtype | None
+    ) -> Tensor:
+        finer = finer_features(model, images, self._grid, autocast=autocast)
+        coarse = refine_maps(maps, finer, size=(4 * self._grid[0], 4 * self._grid[1]))
+        guides = nn.functional.interpolate(images.float(), size=size, mode="area")
+        return sharpen(guided_filter(resize_maps(coarse, size), guides))
+
+    def _shares(self, rows: Tensor) -> Tensor:
+        return self.objects[rows].float() / 255
 
     def __call__(self, images: Tensor, batch: Tensor, share: float) -> Tensor:
         """Exchange backgrounds; what is drawn comes from torch's own generator.
@@ -77,8 +98,8 @@ class BackgroundSwap:
         if not len(chosen):
             return images
         others = donors.to(rows.device)[chosen]
-        backgrounds = background_tiles(self._cache.get(others), self.objects[others], self._grid)
-        swapped = replace_background(images[chosen], self.objects[rows[chosen]], backgrounds)
+        backgrounds = background_tiles(self._cache.get(others), self._shares(others), self._grid)
+        swapped = replace_background(images[chosen], self._shares(rows[chosen]), backgrounds)
         return images.index_copy(0, chosen, swapped)
 
 

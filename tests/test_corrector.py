@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 import pytest
+import timm
 import torch
 from helpers_correction import (
     SMALL,
@@ -134,6 +135,25 @@ def test_logit_adjustment_raises_the_loss_of_rare_classes(dataset, strength):
         weights = [math.exp(row[k]) * share**strength for k, share in enumerate((6 / 7, 1 / 7))]
         expected -= math.log(weights[label] / sum(weights))
     assert found["prediction"] * 7 == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("score", ["logit", "margin"])
+def test_maps_in_training_are_made_like_the_answered_ones(dataset, score):
+    maps = dataclasses.replace(random_maps(dataset), score=score)
+    found = fit(split_model(), dataset, maps=maps)
+    assert found.record.settings["score"] == score
+    assert_equal_states(weights(found), weights(fit(split_model(), dataset, maps=maps, score=score)))
+    other = {"logit": "margin", "margin": "logit"}[score]
+    assert fit(split_model(), dataset, maps=maps, score=other).history != found.history
+
+
+def test_margin_of_a_single_class_is_refused():
+    one = noise_pictures(4)
+    one = dataclasses.replace(one, labels=torch.zeros(4, dtype=torch.int64))
+    model = SplitModel(timm.create_model("test_resnet.r160_in1k", num_classes=1), preprocessing=SMALL)
+    maps = dataclasses.replace(random_maps(one), score="margin")
+    with pytest.raises(SettingsError, match="only one class"):
+        fit(model, one, maps=maps)
 
 
 def test_unguided_samples_count_in_the_prediction_only(dataset):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from crayon_sdk.functional.highlights import background_tiles, refine_maps, replace_background, sharpen
+from crayon_sdk.functional.highlights import background_tiles, guided_filter, refine_maps, replace_background, sharpen
 from crayon_sdk.functional.saliency import resize_maps
 
 
@@ -77,6 +77,41 @@ def test_refining_takes_features_of_several_sizes_and_a_single_flat_picture():
     flat = refine_maps(maps[:1], [torch.ones(1, 4, 6, 6)], size=(12, 12))
     assert flat.isfinite().all()  # nothing to go by but the map itself
     assert torch.equal(flat.flatten().argsort(), resize_maps(maps[:1], (12, 12)).flatten().argsort())
+
+
+def slow_guided_filter(shares, guides, radius, eps):
+    """One picture, by a least-squares fit in every window and the mean of all fits that cover a cell."""
+    channels, height, width = guides.shape
+    scaled = torch.stack([(each - each.mean()) / (each.std() + 1e-6) for each in guides])
+    fits = {}
+    for i in range(height):
+        for j in range(width):
+            window = (slice(max(i - radius, 0), i + radius + 1), slice(max(j - radius, 0), j + radius + 1))
+            x, y = scaled[:, window[0], window[1]].flatten(1), shares[window].flatten()
+            centred = x - x.mean(dim=1, keepdim=True)
+            damping = eps * torch.eye(channels, dtype=x.dtype) * x.shape[1]
+            slope = torch.linalg.solve(centred @ centred.T + damping, centred @ (y - y.mean()))
+            fits[i, j] = (slope, y.mean() - slope @ x.mean(dim=1))
+    found = torch.empty(height, width, dtype=shares.dtype)
+    for i in range(height):
+        for j in range(width):
+            near = [fits[a, b] for a, b in fits if abs(a - i) <= radius and abs(b - j) <= radius]
+            slope = sum(each[0] for each in near) / len(near)
+            found[i, j] = slope @ scaled[:, i, j] + sum(each[1] for each in near) / len(near)
+    return found.clamp(0, 1)
+
+
+def test_guided_filter_equals_the_slow_version():
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.rand(2, 7, 9, generator=generator, dtype=torch.float64)
+    guides = torch.rand(2, 3, 7, 9, generator=generator, dtype=torch.float64)
+    found = guided_filter(shares, guides, radius=2, eps=0.05)
+    for number in range(2):
+        torch.testing.assert_close(found[number], slow_guided_filter(shares[number], guides[number], 2, 0.05))
+
+
+def test_guided_filter_takes_a_flat_picture():
+    assert torch.allclose(guided_filter(torch.full((1, 6, 6), 0.4), torch.ones(1, 3, 6, 6)), torch.tensor(0.4))
 
 
 @pytest.mark.parametrize("side", [(12, 12), (13, 10)])
