@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 import crayon_sdk as crayon
+from crayon_sdk.counterfactuals import BackgroundSwap
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.evaluation import energy_inside
+from crayon_sdk.functional.highlights import sharpen
+from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.guidance import guidance_of
+from crayon_sdk.pixels import PixelCache
 from crayon_sdk.simulation import simulate_answers
 
 # From the card of the weights: landbird/forest, landbird/sea, waterbird/forest, waterbird/sea.
@@ -87,3 +93,20 @@ def test_correct_a_part_of_the_pictures(shared, model, tmp_path):
     loaded = crayon.load_correction(found.save(tmp_path / "corrected"))
     assert loaded.model.class_names == ("landbird", "waterbird")
     assert crayon.evaluate(loaded.model, held_out, device="cpu").predictions == found.after.predictions
+
+
+def test_objects_under_relevant_maps_agree_with_the_masks(shared, model):
+    train = birds(shared, "train", per_group=16)
+    maps = crayon.Explainer(model, score="margin").explain(train)
+    guidance = guidance_of(train, maps, simulate_answers(maps, train), maps.size)
+    with PixelCache(train, model.preprocessing) as cache:
+        swap = BackgroundSwap(model, cache, guidance, device=torch.device("cpu"))
+    rows = guidance.relevant.nonzero().flatten()
+    masks = torch.stack([train.mask_tensor(train.ids[row], model.preprocessing).float() for row in rows.tolist()])
+
+    def agreement(shares):
+        large = resize_maps(shares, tuple(masks.shape[1:]))
+        return float((torch.minimum(large, masks).sum((1, 2)) / torch.maximum(large, masks).sum((1, 2))).mean())
+
+    assert len(rows) > 20
+    assert agreement(swap.objects[rows] / 255) > 0.65 > 0.5 > agreement(sharpen(guidance.reference[rows]))
