@@ -201,6 +201,7 @@ class _Demo:
             background_swap=None if guided else 0.0,
             epochs=wanted.attention_epochs,
             lr=wanted.attention_lr,
+            scheduler="none",  # a few epochs, and a network that has most to learn
             average_decay=0.9,  # a run of this length would hardly leave its start with more
             seed=self.seed,
         )
