@@ -57,7 +57,7 @@ class BackgroundSwap:
     ) -> None:
         self._cache = cache
         self._relevant = guidance.relevant
-        self._donors = guidance.relevant.nonzero().flatten()
+        self._donors = guidance.relevant.nonzero().flatten().cpu()  # drawn from on the CPU in every step
         self._grid = (int(guidance.reference.shape[1]), int(guidance.reference.shape[2]))
         height, width = cache.get(self._donors[:1]).shape[2:]
         size = (max(int(height) // 2, 1), max(int(width) // 2, 1))
@@ -92,7 +92,7 @@ class BackgroundSwap:
             (n, 3, H, W), a new tensor where anything was exchanged.
         """
         drawn = torch.rand(len(batch)) < share
-        donors = self._donors.cpu()[torch.randint(len(self._donors), (len(batch),))]
+        donors = self._donors[torch.randint(len(self._donors), (len(batch),))]
         rows = batch.to(self.objects.device)
         chosen = (drawn.to(rows.device) & self._relevant[rows]).nonzero().flatten()
         if not len(chosen):
