@@ -88,20 +88,28 @@ def main() -> None:
     chosen = parser.parse_args()
     birds = Birds(chosen.output, chosen.precision)
     rows = [row(birds, "original", None, birds.model, None)]
+    earlier = earlier_rows(chosen.output)
     for name in chosen.runs:
         method, _, seed = name.partition(":")
         found = birds.correct(method, int(seed))
         found.save(chosen.output / "models" / f"{method}-{seed}", overwrite=True)
         rows.append(row(birds, method, int(seed), found.model, found))
         Console().print(name, {split: rows[-1][split] for split in ("val", "test")})
-        write(birds, rows, chosen.output)
+        done = {(line["method"], line["seed"]) for line in rows}
+        write(birds, rows + [line for line in earlier if (line["method"], line["seed"]) not in done], chosen.output)
         if name == "attention:0":
             sheet(birds, found)
-    print_tables(rows)
+    print_tables(earlier_rows(chosen.output) or rows)
+
+
+def earlier_rows(output: Path) -> list[dict[str, object]]:
+    """What this or an earlier call has measured and written here."""
+    file = output / "birds.json"
+    return json.loads(file.read_text())["rows"] if file.is_file() else []
 
 
 def write(birds: Birds, rows: list[dict[str, object]], output: Path) -> None:
-    """All numbers so far, with the machine and the answers."""
+    """All numbers so far, each with its machine, and the answers."""
     answers = {
         "images": birds.answers.counts(),
         **{
@@ -110,14 +118,14 @@ def write(birds: Birds, rows: list[dict[str, object]], output: Path) -> None:
         },
     }
     output.mkdir(parents=True, exist_ok=True)
-    (output / "birds.json").write_text(json.dumps({"machine": machine(), "answers": answers, "rows": rows}, indent=1))
+    (output / "birds.json").write_text(json.dumps({"answers": answers, "rows": rows}, indent=1))
 
 
 def row(
     birds: Birds, method: str, seed: int | None, model: crayon.SplitModel, correction: crayon.Correction | None
 ) -> dict[str, object]:
     """One line of the table as plain values; per cent."""
-    line: dict[str, object] = {"method": NAMES[method], "seed": seed}
+    line: dict[str, object] = {"method": NAMES[method], "seed": seed, "machine": machine()}
     for split in ("val", "test"):
         found = crayon.evaluate(model, birds.splits[split], train=birds.train)
         line[split] = {name: round(100 * value, 2) for name, value in found.summary().items()}
