@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from crayon_sdk import errors, functional
     from crayon_sdk.annotations import AnnotationSet
     from crayon_sdk.checkpoint import Correction, load_correction
+    from crayon_sdk.comparison import Comparison, compare
     from crayon_sdk.corrector import AttentionCorrector
     from crayon_sdk.data import ImageDataset
     from crayon_sdk.errors import CrayonError
     from crayon_sdk.evaluation import Evaluation, background_gap, evaluate
     from crayon_sdk.explainer import Explainer
     from crayon_sdk.loading import load_model
+    from crayon_sdk.manifest import DataSource, ModelSource
     from crayon_sdk.maps import SaliencyMaps
     from crayon_sdk.models import SplitModel
     from crayon_sdk.patches import NeuronPatches
@@ -30,23 +32,29 @@ if TYPE_CHECKING:
     from crayon_sdk.pruner import NeuronPruner
     from crayon_sdk.records import ImageAnswer, NeuronAnswer
     from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.workspace import Workspace
 
 __all__ = [
     "AnnotationSet",
     "AttentionCorrector",
+    "Comparison",
     "Correction",
     "CrayonError",
+    "DataSource",
     "Evaluation",
     "Explainer",
     "ImageAnswer",
     "ImageDataset",
+    "ModelSource",
     "NeuronAnswer",
     "NeuronPatches",
     "NeuronPruner",
     "Preprocessing",
     "SaliencyMaps",
     "SplitModel",
+    "Workspace",
     "background_gap",
+    "compare",
     "errors",
     "evaluate",
     "functional",
@@ -65,19 +73,24 @@ except metadata.PackageNotFoundError:  # used from a source folder that was neve
 _MODULE_OF = {
     "AnnotationSet": "annotations",
     "AttentionCorrector": "corrector",
+    "Comparison": "comparison",
     "Correction": "checkpoint",
     "CrayonError": "errors",
+    "DataSource": "manifest",
     "Evaluation": "evaluation",
     "Explainer": "explainer",
     "ImageAnswer": "records",
     "ImageDataset": "data",
+    "ModelSource": "manifest",
     "NeuronAnswer": "records",
     "NeuronPatches": "patches",
     "NeuronPruner": "pruner",
     "Preprocessing": "preprocessing",
     "SaliencyMaps": "maps",
     "SplitModel": "models",
+    "Workspace": "workspace",
     "background_gap": "evaluation",
+    "compare": "comparison",
     "evaluate": "evaluation",
     "load_correction": "checkpoint",
     "load_model": "loading",

@@ -104,7 +104,7 @@ class Correction:
         after: How the corrected model does on it.
     """
 
-    model: SplitModel
+    model: SplitModel = field(repr=False)
     record: CorrectionRecord
     parents: tuple[CorrectionRecord, ...] = ()
     answers: AnnotationSet = field(default_factory=AnnotationSet, repr=False)

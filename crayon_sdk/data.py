@@ -52,11 +52,12 @@ class ImageDataset(Samples):
         masks: StrPath | None = None,
         preprocessing: Preprocessing | None = None,
         on_error: OnError = "raise",
+        decode: bool = True,
     ) -> ImageDataset:
         """Read ``root/class/**/image``; ids are paths below ``root``, with forward slashes.
 
-        Every picture is decoded once, to find broken ones now and not in the
-        middle of the work. Hidden files are passed over.
+        Unless told otherwise, every picture is decoded once, to find broken ones now and
+        not in the middle of the work. Hidden files are passed over.
 
         Args:
             root: The folder above the class folders.
@@ -65,6 +66,7 @@ class ImageDataset(Samples):
             masks: A folder with the same paths below it, any image extension.
             preprocessing: Used in place of the model's own.
             on_error: ``"raise"``, or ``"skip"`` to leave unusable samples out.
+            decode: Look into every picture now; false for data that was looked at before.
 
         Returns:
             The data set, sorted by class folder and path.
@@ -81,7 +83,7 @@ class ImageDataset(Samples):
                 f"{len(listing.empty_classes)} classes have no images in {str(root)!r}: "
                 f"{first_few(listing.empty_classes)}. Remove the folders, or pass class_names= with the others."
             )
-        return cls._from_listing(listing, preprocessing, on_error)
+        return cls._from_listing(listing, preprocessing, on_error, decode)
 
     @classmethod
     def from_csv(
@@ -99,6 +101,7 @@ class ImageDataset(Samples):
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         on_error: OnError = "raise",
+        decode: bool = True,
     ) -> ImageDataset:
         """Read a table with one row an image; Waterbirds' ``metadata.csv`` is read as it is.
 
@@ -122,6 +125,7 @@ class ImageDataset(Samples):
                 table has, sorted.
             preprocessing: Used in place of the model's own.
             on_error: ``"raise"``, or ``"skip"`` to leave unusable samples out.
+            decode: Look into every picture now; false for data that was looked at before.
 
         Returns:
             The data set, in the order of the table.
@@ -150,7 +154,7 @@ class ImageDataset(Samples):
             root=Path(path).parent if root is None else Path(root),
             class_names=_names(class_names),
         )
-        return cls._from_listing(listing, preprocessing, on_error)
+        return cls._from_listing(listing, preprocessing, on_error, decode)
 
     @classmethod
     def from_torch(
@@ -220,7 +224,9 @@ class ImageDataset(Samples):
         )
 
     @classmethod
-    def _from_listing(cls, listing: Listing, preprocessing: Preprocessing | None, on_error: OnError) -> ImageDataset:
+    def _from_listing(
+        cls, listing: Listing, preprocessing: Preprocessing | None, on_error: OnError, decode: bool
+    ) -> ImageDataset:
         for position, image in enumerate(listing.images):
             mask = None if listing.masks is None else listing.masks[position]
             if not os.path.isfile(image):
@@ -229,6 +235,8 @@ class ImageDataset(Samples):
                 listing.problems.setdefault(position, f"its mask {str(mask)!r} is missing")
         source = FileSource(tuple(listing.images), None if listing.masks is None else tuple(listing.masks))
         dataset = cls._assemble(listing, source, preprocessing, on_error, has_masks=listing.masks is not None)
+        if not decode:
+            return dataset
         if on_error == "raise":
             dataset.check()
             return dataset

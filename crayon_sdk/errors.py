@@ -9,10 +9,12 @@ CrayonError
 ├── AnswerError                          answers that are malformed or do not fit
 ├── FileFormatError                      a file that is truncated, corrupt or of another kind
 ├── MismatchError                        two inputs that were not made for each other
+│   └── StaleError                       a file of a workspace that was made from other inputs
 ├── TrainingError                        training could not go on
 │   └── NonFiniteLossError               the loss became NaN or infinite
 ├── OutputError                          something could not be written
-│   └── OutputExistsError                the target exists and ``overwrite`` was not asked for
+│   ├── OutputExistsError                the target exists and ``overwrite`` was not asked for
+│   └── WorkspaceBusyError               another process works in the workspace
 └── MissingExtraError (also ImportError) an optional dependency is not installed
 ```
 
@@ -36,8 +38,10 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "SettingsError",
+    "StaleError",
     "TrainingError",
     "UnsupportedModelError",
+    "WorkspaceBusyError",
 ]
 
 
@@ -73,6 +77,10 @@ class MismatchError(CrayonError):
     """Two inputs were not made for each other (other ids, another model)."""
 
 
+class StaleError(MismatchError):
+    """A file of a workspace is missing or was made from other inputs; the message says what to run again."""
+
+
 class TrainingError(CrayonError):
     """Training could not go on."""
 
@@ -100,6 +108,10 @@ class OutputError(CrayonError):
 
 class OutputExistsError(OutputError):
     """The target exists already and ``overwrite=True`` was not given."""
+
+
+class WorkspaceBusyError(OutputError):
+    """Another process works in the workspace."""
 
 
 class MissingExtraError(CrayonError, ImportError):

@@ -62,6 +62,8 @@ class Evaluation:
     Attributes:
         groups: Per group, in a stable order.
         predictions: Predicted class index by sample id.
+        labels: True class index by sample id.
+        membership: Index into ``groups`` by sample id.
         grouped: Whether the data set had group columns.
         skipped: Ids of samples that the data set left out.
 
@@ -74,6 +76,8 @@ class Evaluation:
 
     groups: tuple[GroupResult, ...]
     predictions: Mapping[str, int] = field(default_factory=dict, repr=False)
+    labels: Mapping[str, int] = field(default_factory=dict, repr=False)
+    membership: Mapping[str, int] = field(default_factory=dict, repr=False)
     grouped: bool = True
     skipped: tuple[str, ...] = ()
 
@@ -121,6 +125,8 @@ class Evaluation:
             "groups": [asdict(group) for group in self.groups],
             "skipped": list(self.skipped),
             "predictions": dict(self.predictions),
+            "labels": dict(self.labels),
+            "membership": dict(self.membership),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -155,7 +161,15 @@ class Evaluation:
         groups = tuple(GroupResult(**group) for group in values["groups"])
         if not groups or not all(0 <= group.correct <= group.total for group in groups):
             raise ValueError("expected groups with 0 <= correct <= total")
-        return cls(groups, dict(values["predictions"]), values["grouped"], tuple(values["skipped"]))
+        # Labels and membership are younger than the format; without them only `compare` is missing.
+        of_samples = {name: dict(values.get(name, {})) for name in ("labels", "membership")}
+        return cls(
+            groups,
+            predictions=dict(values["predictions"]),
+            grouped=values["grouped"],
+            skipped=tuple(values["skipped"]),
+            **of_samples,
+        )
 
     def table(self, title: str = "Accuracy by group") -> Table:
         """A rich table for the terminal."""
@@ -250,6 +264,8 @@ def evaluation_of(predicted: Tensor, dataset: ImageDataset, train: ImageDataset 
     return Evaluation(
         groups=tuple(GroupResult(*row) for row in rows),
         predictions=dict(zip(dataset.ids, predicted.tolist(), strict=True)),
+        labels=dict(zip(dataset.ids, dataset.labels.tolist(), strict=True)),
+        membership=dict(zip(dataset.ids, groups.tolist(), strict=True)),
         grouped=bool(dataset.group_names),
         skipped=tuple(sample.id for sample in dataset.skipped),
     )

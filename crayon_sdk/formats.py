@@ -27,7 +27,7 @@ from crayon_sdk.files import StrPath, read_json
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.relevance import Answer, Rule
 
-__all__ = ["from_published", "to_published", "to_published_neurons"]
+__all__ = ["from_published", "read_answers", "to_published", "to_published_neurons"]
 
 _VOTES: dict[str, tuple[Answer, Answer]] = {"yes": ("yes", "yes"), "maybe": ("yes", "no"), "no": ("no", "no")}
 _WORDS = {"relevant": "yes", "mixed": "maybe", "irrelevant": "no"}
@@ -72,6 +72,31 @@ def from_published(
     if dataset_ids is None:
         raise SettingsError(f"{where} has answers about images; pass the sample ids of the training set in its order")
     return _images(values, list(dataset_ids), where, annotator)
+
+
+def read_answers(
+    path: StrPath, dataset_ids: Sequence[str], *, annotator: str = "published", strict: bool = True
+) -> AnnotationSet:
+    """Read a file of answers of either kind: JSON Lines of ours, or a published list.
+
+    Args:
+        path: The file.
+        dataset_ids: All sample ids of the training set, in its own order.
+        annotator: Who answered, for a published list.
+        strict: Refuse broken lines; else leave them out and count them.
+
+    Raises:
+        FileFormatError: No such file, or it is neither.
+        MismatchError: A list that does not have one value per id.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64).lstrip()
+    except OSError as error:
+        raise FileFormatError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    if start.startswith(b"["):
+        return from_published(path, dataset_ids, annotator=annotator)
+    return AnnotationSet.load(path, strict=strict)
 
 
 def _neurons(values: Sequence[object], where: str, annotator: str) -> AnnotationSet:

@@ -168,6 +168,15 @@ class Samples:
         """SHA-256 of ids, labels and class names (not of pixels)."""
         return sha256_of(json.dumps([self.ids, self.labels.tolist(), self.class_names]))
 
+    @functools.cached_property
+    def file_fingerprint(self) -> str:
+        """SHA-256 of ids and sizes of the picture files; it changes when pictures are replaced. Empty without files."""
+        if not isinstance(self._source, FileSource):
+            return ""
+        files = [self._source.images[position] for position in self._positions]
+        sizes = [os.stat(file).st_size if os.path.isfile(file) else -1 for file in files]
+        return sha256_of(json.dumps([self.ids, sizes]))
+
     def image(self, sample_id: str) -> Image.Image:
         """Return a whole picture: RGB, upright, as large as it is.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.relevance import Rule
 
-__all__ = ["AttentionSettings", "PruningSettings", "TrainingSettings"]
+__all__ = ["ATTENTION_DEFAULTS", "PRUNING_DEFAULTS", "AttentionSettings", "PruningSettings", "TrainingSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,3 +161,24 @@ class PruningSettings(TrainingSettings):
         super().__post_init__()
         check_range("least_share", self.least_share, 0, 1)
         check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))
+
+
+ATTENTION_DEFAULTS = AttentionSettings(
+    alpha=1e3,
+    beta=1e3,
+    epochs=6,
+    batch_size=64,
+    lr=1e-4,
+    weight_decay=1e-4,
+    scheduler="cosine",
+    average_decay=0.98,
+    score="maps",
+    background_swap=0.7,
+    logit_adjustment=1.0,
+)
+"""What `AttentionCorrector` does when nothing is said (for models without intermediate features, no swap)."""
+
+PRUNING_DEFAULTS = PruningSettings(
+    epochs=10, batch_size=64, lr=1e-2, weight_decay=1e-4, scheduler="cosine", logit_adjustment=1.0
+)
+"""What `NeuronPruner` does when nothing is said."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from crayon_sdk.errors import DataError
 from crayon_sdk.sources import Listing
 
-__all__ = ["Columns", "list_table"]
+__all__ = ["Columns", "list_table", "splits_of_table"]
 
 WATERBIRDS = frozenset(("img_id", "img_filename", "y", "split", "place"))
 WATERBIRDS_CLASSES = ("landbird", "waterbird")
@@ -74,6 +74,27 @@ def list_table(
             listing.ids[-1] = f"data row {number + 1}"
             listing.problems[len(listing.ids) - 1] = "names no image, or has no id"
     return listing
+
+
+def splits_of_table(path: Path, column: str | None = None) -> tuple[str, ...]:
+    """Names of the splits in a CSV file, sorted; none when it has no column of splits.
+
+    Args:
+        path: The file.
+        column: The column; default one of a usual name.
+
+    Raises:
+        DataError: The file cannot be read, or has no such column.
+    """
+    header, rows = _read(path)
+    usual = [name for name in header if name.lower() in SPLIT]
+    if column is None and len(usual) != 1:
+        return ()
+    if column is not None and column not in header:
+        raise DataError(f"{str(path)!r} has no column {column!r} (split_column); it has {_list(header)}")
+    cells = [row[column or usual[0]] for row in rows]
+    numbered = {_whole(cell) for cell in cells} <= SPLIT_NUMBERS.keys()
+    return tuple(sorted({_split_name(cell, numbered=numbered) for cell in cells}))
 
 
 def _add(

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 # A room is a module or a sub-package directly under crayon_sdk. It may import from the layers
 # above its own line in this list only; rooms that share a line do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "names"),
     ("files", "progress"),
     # answers: no torch up to here
     ("relevance", "answer_files"),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("counterfactuals",),
     # correct, check, ship
     ("training", "presets", "evaluation"),
-    ("checkpoint",),
+    ("checkpoint", "comparison"),
     ("fitting",),
     ("corrector", "pruner"),
     # show
@@ -43,7 +43,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pictures",),
     ("report", "demo_model"),
     ("demo",),
+    # the folder and the shell
+    ("locking", "questions", "recipes", "manifest"),
+    ("ledger", "inspection"),
+    ("holdings",),
     ("workspace",),
+    ("options", "doctor"),
     ("cli",),
     ("__init__", "__main__"),
 )

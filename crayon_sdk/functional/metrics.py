@@ -10,6 +10,7 @@ __all__ = [
     "energy_inside",
     "group_accuracy",
     "mean_group",
+    "paired_bootstrap",
     "weighted_mean",
     "wilson_interval",
     "worst_group",
@@ -131,3 +132,42 @@ def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> t
     half = z / scale * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
     # The share itself always lies within; without saying so, rounding can put 1.0 above its own upper limit.
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def paired_bootstrap(
+    correct: Tensor, groups: Tensor, num_groups: int, *, resamples: int = 2000, seed: int = 0
+) -> Tensor:
+    """Group accuracies of several models on resampled test sets, the same ones for every model.
+
+    Samples are drawn with replacement within each group, so that groups keep their sizes.
+    Differences between models in the same resample tell whether a difference exceeds the
+    noise of the test set (not that of training).
+
+    Args:
+        correct: (K, N) bool, K models on the same N samples.
+        groups: (N,) int64 in [0, num_groups).
+        num_groups: Number of groups G.
+        resamples: How many test sets R are drawn, at least 1.
+        seed: Of the draws.
+
+    Returns:
+        (R, K, G) float64 in [0, 1]; NaN for a group without samples.
+
+    Example:
+        >>> correct = torch.tensor([[True, True, False, False], [True, True, True, True]])
+        >>> found = paired_bootstrap(correct, torch.tensor([0, 0, 1, 1]), 2, resamples=5)
+        >>> found.shape, found[:, 1].unique().tolist(), found[0, 0].tolist()
+        (torch.Size([5, 2, 2]), [1.0], [1.0, 0.0])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = torch.full((resamples, len(correct), num_groups), torch.nan, dtype=torch.float64)
+    for group in range(num_groups):
+        own = correct[:, groups == group].double()
+        size = own.shape[1]
+        if not size:
+            continue
+        chunk = max(1, 10_000_000 // own.numel())  # 80 MB at a time, however large the test set
+        for start in range(0, resamples, chunk):
+            drawn = torch.randint(size, (min(chunk, resamples - start), size), generator=generator)
+            found[start : start + chunk, :, group] = own[:, drawn].mean(dim=2).T
+    return found

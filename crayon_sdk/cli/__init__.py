@@ -1,0 +1,77 @@
+"""The command ``crayon``: a thin shell over [`Workspace`][crayon_sdk.workspace.Workspace].
+
+Results go to stdout, everything else to stderr. Heavy packages are imported inside the
+commands, so that ``crayon --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+import click
+
+from crayon_sdk import __version__
+from crayon_sdk.cli import answers, steps, tools
+from crayon_sdk.cli.common import EXIT_CODES, Commands
+
+__all__ = ["app", "main"]
+
+_EPILOG = """\b
+Exit codes:
+""" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+@click.group(
+    "crayon",
+    cls=Commands,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, "--version", message="crayon-sdk %(version)s")
+def app() -> None:
+    """Correct what an image classifier looks at, with simple yes/no answers.
+
+    Start with the demo; it makes its own pictures and needs no network:
+
+    \b
+        crayon demo
+
+    On pictures of your own, all work lies in one folder, the workspace:
+
+    \b
+        crayon init birds --model hf-hub:me/birds-resnet50 --data birds-pictures
+        cd birds
+        crayon explain
+        crayon answer import answers.jsonl
+        crayon correct --method both
+        crayon evaluate
+        crayon compare original both
+        crayon save both ../birds-corrected
+
+    A step that was stopped goes on where it was when it is run again.
+    """  # noqa: D301 - click reads the backspace
+
+
+for command in (*steps.COMMANDS[:2], answers.answer, *steps.COMMANDS[2:], *tools.COMMANDS):
+    app.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``crayon``."""
+    stopped_by = signal.SIGINT
+
+    def end(number: int, frame: Any) -> None:
+        nonlocal stopped_by
+        stopped_by = signal.SIGTERM
+        # Whoever waits for Ctrl-C at the moment (the training loop, to end its step) hears of it.
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        app(prog_name="crayon")
+    except SystemExit as stop:
+        if stop.code == 128 + signal.SIGINT and stopped_by == signal.SIGTERM:
+            sys.exit(128 + signal.SIGTERM)
+        raise

@@ -1,0 +1,91 @@
+"""Answers: import, simulate, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crayon_sdk.cli.common import Commands, Shell, command
+
+if TYPE_CHECKING:
+    from crayon_sdk.annotations import AnnotationSet
+
+__all__ = ["answer"]
+
+
+@click.group("answer", cls=Commands)
+def answer() -> None:
+    """Take answers in, make simulated ones, or look at what there is."""
+
+
+@command("import", example="crayon answer import answers.jsonl", positional=False)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--annotator", default="published", show_default=True, help="Who answered, for a published list.")
+@click.option("--skip-bad", is_flag=True, help="Leave out broken lines and answers that do not fit.")
+def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None:
+    """Take answers from FILE: JSON Lines, or a list as the authors of the method published them.
+
+    All of them or none; what is there already is passed over.
+    """
+    workspace = shell.workspace()
+    new = workspace.import_answers(file, annotator=annotator, strict=not skip_bad)
+    everything = workspace.answers()
+    shell.result({"new": new, "answers": len(everything)}, f"{new:,} new answers, {len(everything):,} in all")
+    shell.say(f"Next: crayon answer show -w {workspace.folder}")
+
+
+@command("simulate", section="simulate", example="crayon answer simulate --annotators 2 --noise 0.05")
+def simulate(shell: Shell, **given: Any) -> None:
+    """Let the object masks answer in the place of people; for experiments.
+
+    Every such answer is marked as simulated. Earlier simulated answers are replaced, those
+    of people stay.
+    """
+    workspace = shell.workspace()
+    made = workspace.simulate_answers(**shell.options("simulate", given).model_dump())
+    shell.result(_facts(made), f"{len(made):,} simulated answers")
+    shell.say(f"Next: crayon correct -w {workspace.folder}")
+
+
+@command("show", example="crayon answer show birds")
+def show(shell: Shell) -> None:
+    """Count the answers, the verdicts they lead to, and how far people agree."""
+    from rich.table import Table
+
+    found = shell.workspace().answers()
+    facts = _facts(found)
+    table = Table("", "pictures", "neurons", title=f"{len(found):,} answers")
+    for row in ("answers", "simulated", "annotators", "relevant", "irrelevant", "mixed", "agreement %", "kappa"):
+        table.add_row(row, *(_cell(facts[kind][row]) for kind in ("image", "neuron")))
+    shell.result(facts, table)
+
+
+def _facts(answers: AnnotationSet) -> dict[str, dict[str, Any]]:
+    facts: dict[str, dict[str, Any]] = {}
+    verdicts: dict[str, list[str]] = {
+        "image": list(answers.image_relevance().values()) if answers.image_answers else [],
+        "neuron": list(answers.neuron_relevance().values()) if answers.neuron_answers else [],
+    }
+    for kind, chosen in (("image", answers.image_answers), ("neuron", answers.neuron_answers)):
+        agreement = answers.agreement(kind) if chosen else None  # type: ignore[arg-type]
+        facts[kind] = {
+            "answers": len(chosen),
+            "simulated": sum(each.simulated for each in chosen),
+            "annotators": len({each.annotator for each in chosen}),
+            **{word: verdicts[kind].count(word) for word in ("relevant", "irrelevant", "mixed")},
+            "agreement %": None if agreement is None else agreement.percent,
+            "kappa": None if agreement is None else agreement.kappa,
+        }
+    return facts
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
+
+
+for each in (import_, simulate, show):
+    answer.add_command(each)

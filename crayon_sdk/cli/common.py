@@ -1,0 +1,269 @@
+"""What the commands share: options from the settings, output, errors and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin
+
+import click
+from click.shell_completion import CompletionItem
+
+from crayon_sdk import errors
+from crayon_sdk.names import unknown_name
+from crayon_sdk.options import CONFIG, SECTIONS, Options, described, merged, read_config
+from crayon_sdk.progress import hidden
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from crayon_sdk.workspace import Workspace
+
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # older versions of click know no [...] here
+
+__all__ = ["EXIT_CODES", "Assignment", "Commands", "Shell", "command", "section_options"]
+
+EXIT_CODES = {
+    0: "done",
+    1: "a fault of crayon itself, with its traceback: please report it",
+    2: "a wrong option, setting or command",
+    3: "model, pictures, answers or a file cannot be used",
+    4: "files do not belong together, or are stale: the message says what to run",
+    5: "something cannot be written, exists already, or the workspace is in use",
+    6: "training could not go on",
+    130: "stopped with Ctrl-C",
+    143: "stopped by SIGTERM",
+}
+_CODES: tuple[tuple[type[errors.CrayonError], int], ...] = (
+    (errors.SettingsError, 2),
+    (errors.MissingExtraError, 2),
+    (errors.MismatchError, 4),
+    (errors.OutputError, 5),
+    (errors.TrainingError, 6),
+    (errors.CrayonError, 3),
+)
+
+
+class Commands(click.Group):
+    """Turns what a command raises into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except errors.CrayonError as error:
+            _fail(str(error), next(code for kind, code in _CODES if isinstance(error, kind)))
+        except KeyboardInterrupt as error:
+            _fail(str(error) or "stopped; nothing is half-written, run it again to go on", 130)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find a command; a misspelt one gets the nearest name."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            ctx.fail(f"No such command {name!r}: {unknown_name(name, self.list_commands(ctx), 'command')}")
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order in which one needs them."""
+        return list(self.commands)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"crayon: {message}", err=True)
+    sys.exit(code)
+
+
+class Shell:
+    """What a command is run with: where it works, what the file of settings says, how it talks.
+
+    Args:
+        folder: The workspace.
+        config: A file of settings; default ``crayon.toml`` in the workspace.
+        as_json: Results as JSON on stdout.
+        quiet: Only results and errors.
+        verbose: Also what is logged.
+    """
+
+    def __init__(self, folder: Path, config: Path | None, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+        self.folder, self.as_json, self.quiet, self.verbose = folder, as_json, quiet, verbose
+        default = folder / CONFIG
+        self.config = read_config(config or (default if default.is_file() else None))
+
+    def options(self, section: str, given: dict[str, Any]) -> Options:
+        """Settings of a section: the file's, and on top the command line's."""
+        return merged(section, self.config.get(section, {}), given)
+
+    def section(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        """What was set in a section, by name, without defaults."""
+        return merged(name, self.config.get(name, {}), given).model_dump(exclude_unset=True)
+
+    def workspace(self) -> Workspace:
+        """The workspace."""
+        from crayon_sdk.workspace import Workspace
+
+        return Workspace(self.folder)
+
+    def say(self, text: str) -> None:
+        """Tell people something, on stderr."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def result(self, values: dict[str, Any], *shown: RenderableType) -> None:
+        """Give the result, on stdout: as JSON for machines, or as it is shown to people."""
+        if self.as_json:
+            click.echo(json.dumps(values, indent=2, ensure_ascii=False, default=str))
+            return
+        from rich.console import Console
+
+        console = Console(highlight=False, soft_wrap=False)
+        for each in shown:
+            console.print(each, markup=False) if isinstance(each, str) else console.print(each)
+
+
+def command(
+    name: str, *, example: str, section: str | None = None, positional: bool = True
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function that takes a `Shell` and its own options.
+
+    Args:
+        name: What it is called.
+        example: Shown in its help.
+        section: Of the settings; an option for each.
+        positional: Whether the workspace may also be named without -w.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def run(
+            *,
+            where: Path | None = None,
+            folder: Path | None,
+            config: Path | None,
+            as_json: bool,
+            quiet: bool,
+            verbose: bool,
+            **given: Any,
+        ) -> None:
+            if where is not None and folder is not None:
+                raise click.UsageError("name the workspace once: as an argument or with -w")
+            shell = Shell(where or folder or Path(), config, as_json=as_json, quiet=quiet, verbose=verbose)
+            with _logging(quiet=quiet, verbose=verbose), hidden(quiet):
+                function(shell, **given)
+
+        made: Any = run
+        for decorator in reversed(_shared(positional)):
+            made = decorator(made)
+        if section is not None:
+            made = section_options(section)(made)
+        return click.command(name, epilog=f"\b\nExample: {example}")(made)
+
+    return decorate
+
+
+def _shared(positional: bool) -> list[Callable[[Any], Any]]:
+    path = click.Path(path_type=Path)
+    argument = [click.argument("where", metavar="[WORKSPACE]", required=False, type=path)] if positional else []
+    return [
+        *argument,
+        click.option(
+            "-w",
+            "--workspace",
+            "folder",
+            type=path,
+            envvar="CRAYON_WORKSPACE",
+            help="The folder; default the current one.",
+        ),
+        click.option("--config", type=path, help=f"File of settings; default {CONFIG} in the workspace."),
+        click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
+        click.option("-q", "--quiet", is_flag=True, help="Only results and errors."),
+        click.option("-v", "--verbose", is_flag=True, help="Also what is going on."),
+    ]
+
+
+@contextlib.contextmanager
+def _logging(*, quiet: bool, verbose: bool) -> Iterator[None]:
+    logger = logging.getLogger("crayon_sdk")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("crayon: %(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def section_options(section: str) -> Callable[[Any], Any]:
+    """An option for every setting of a section; what is not given is ``None``."""
+
+    def decorate(function: Any) -> Any:
+        for name, field in reversed(SECTIONS[section].model_fields.items()):
+            function = _option(name, field.annotation, field.description or "", field.default)(function)
+        return function
+
+    return decorate
+
+
+def _option(name: str, hint: Any, text: str, default: Any) -> Callable[[Any], Any]:
+    flag = f"--{name.replace('_', '-')}"
+    kinds = [kind for kind in _alternatives(hint) if kind is not type(None)]
+    help_text = (
+        text if default in (None, "") or isinstance(default, bool) else f"{text.rstrip('.')}; default {default}."
+    )
+    if kinds == [bool]:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
+    if get_origin(kinds[0]) is tuple:
+        return click.option(flag, name, multiple=True, callback=_none_if_empty, help=help_text)
+    if get_origin(kinds[0]) is dict:
+        return click.option(flag, name, type=_Json(), help=help_text)
+    if get_origin(kinds[0]) is Literal:
+        return click.option(flag, name, type=click.Choice([str(word) for word in get_args(kinds[0])]), help=help_text)
+    return click.option(flag, name, type=kinds[0] if len(kinds) == 1 else str, help=help_text)
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    return list(get_args(hint)) if get_origin(hint) in (types.UnionType, Union) else [hint]
+
+
+def _none_if_empty(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    return value or None
+
+
+class _Json(_ParamType):
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(f"not JSON: {error}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail('expected a JSON object such as {"size": [224, 224]}', param, ctx)
+        return found
+
+
+class Assignment(_ParamType):
+    """``SECTION.KEY=VALUE``, with the keys of the correctors offered for completion."""
+
+    name = "section.key=value"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the keys."""
+        return [
+            CompletionItem(f"{section}.{key}=", help=text)
+            for section in ("attention", "pruning")
+            for key, text in described(section)
+            if f"{section}.{key}".startswith(incomplete)
+        ]

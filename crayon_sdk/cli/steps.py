@@ -1,0 +1,222 @@
+"""The steps of a correction: init, explain, suggest, correct, evaluate, compare, save."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crayon_sdk.cli.common import Assignment, Shell, command
+from crayon_sdk.errors import SettingsError
+from crayon_sdk.options import described, parse_assignments
+
+__all__ = ["COMMANDS"]
+
+
+@command(
+    "init", section="init", example="crayon init birds --model resnet50 --csv birds/metadata.csv --group-column place"
+)
+@click.option("--again", is_flag=True, help="Take other inputs into a workspace that exists.")
+def init(shell: Shell, *, again: bool, **given: Any) -> None:
+    """Make a workspace: look at the model and at every picture.
+
+    Nothing is copied: the workspace remembers where model and pictures are, and notices
+    when they change.
+
+    Pictures come as a folder per class (--data), with folders train, val and test above
+    them or with --val and --test naming others; or as a table (--csv), of which usual
+    columns are recognised. Waterbirds' metadata.csv is read as it is.
+    """
+    from crayon_sdk.manifest import DataSource, ModelSource
+    from crayon_sdk.workspace import Workspace
+
+    chosen = shell.options("init", given)
+    values = chosen.model_dump()
+    if not values["model"]:
+        raise SettingsError("name the model: --model resnet50, --model hf-hub:me/birds or --model FOLDER")
+    splits = {name: values[f"{name}_split"] for name in ("train", "val", "test")}
+    shared = set(DataSource.model_fields) & set(values)
+    model = ModelSource(
+        source=values["model"],
+        **{name: values[name] for name in ("architecture", "num_classes", "preprocessing", "allow_pickle")},
+    )
+    data = DataSource(**{name: values[name] for name in shared}, group_columns=values["group_column"], splits=splits)
+    workspace = Workspace.create(shell.folder, model, data, again=again)
+    manifest = workspace.manifest
+    counts = {name: facts.count for name, facts in manifest.splits.items()}
+    skipped = {name: facts.skipped for name, facts in manifest.splits.items() if facts.skipped}
+    shell.result(
+        {
+            "workspace": str(workspace.folder),
+            "model": manifest.model_fingerprint,
+            "pictures": counts,
+            "skipped": skipped,
+        },
+        f"{workspace.folder}: {', '.join(f'{count:,} {name}' for name, count in counts.items())} pictures"
+        + "".join(f"; left out of {name}: {len(found)}" for name, found in skipped.items()),
+    )
+    shell.say(f"Next: crayon explain -w {workspace.folder}")
+
+
+@command("explain", section="explain", example="crayon explain birds")
+@click.option("--again", is_flag=True, help="Make them again also when they are up to date.")
+def explain(shell: Shell, *, again: bool, **given: Any) -> None:
+    """Make a map for every training picture and the strongest patches of every neuron.
+
+    These are what people answer about. Sheets of both are drawn into pictures/.
+    """
+    workspace = shell.workspace()
+    maps, patches = workspace.explain(**shell.options("explain", given).model_dump(), again=again)
+    facts = {
+        "maps": len(maps),
+        "map_size": list(maps.size),
+        "maps_without_evidence": maps.num_empty,
+        "neurons": patches.num_neurons,
+        "distinct_patches": patches.num_distinct,
+    }
+    shell.result(
+        facts,
+        f"{len(maps):,} maps of {maps.size[0]} x {maps.size[1]} cells, {maps.num_empty:,} of them without evidence; "
+        f"{patches.num_distinct:,} patches of {patches.num_neurons:,} neurons",
+    )
+    shell.say(f"Next: crayon answer import FILE -w {workspace.folder} (or crayon answer simulate, with object masks)")
+
+
+@command("suggest", section="suggest", example="crayon suggest --kind image --count 10")
+def suggest(shell: Shell, **given: Any) -> None:
+    """Say which pictures or patches to ask about next, in random order."""
+    from rich.table import Table
+
+    found = shell.workspace().suggest(**shell.options("suggest", given).model_dump())
+    table = Table("picture", "neuron", "patch", "answers so far")
+    for each in found:
+        table.add_row(
+            each.id, *("" if value is None else str(value) for value in (each.neuron, each.patch)), str(each.votes)
+        )
+    shell.result({"questions": [asdict(each) for each in found]}, table)
+
+
+@command(
+    "correct",
+    section="correct",
+    example="crayon correct --method both --set attention.epochs=10 --set pruning.lr=1e-3",
+)
+@click.option("--name", help="What the correction is called; default the method and the preset.")
+@click.option(
+    "-s",
+    "--set",
+    "assignments",
+    type=Assignment(),
+    multiple=True,
+    help="A setting of a corrector; several times for several.",
+)
+@click.option("--list-settings", is_flag=True, help="Show what can be set, and stop.")
+@click.option("--overwrite", is_flag=True, help="Replace a correction that was made with other settings.")
+@click.option("--skip-bad", is_flag=True, help="Leave out answers that do not fit, and count them.")
+def correct(
+    shell: Shell,
+    *,
+    name: str | None,
+    assignments: tuple[str, ...],
+    list_settings: bool,
+    overwrite: bool,
+    skip_bad: bool,
+    **given: Any,
+) -> None:
+    """Correct the model with the answers: guide its maps, cut its neurons, or both.
+
+    When it is stopped, the same command goes on in the middle of the epoch. The result is
+    a timm checkpoint in corrections/NAME.
+    """
+    if list_settings:
+        _list_settings(shell)
+        return
+    assigned: dict[str, dict[str, Any]] = parse_assignments(assignments)
+    chosen = shell.options("correct", given).model_dump()
+    attention, pruning = (shell.section(each, assigned.get(each, {})) for each in ("attention", "pruning"))
+    made = shell.workspace().correct(
+        chosen.pop("method"),
+        name=name,
+        attention=attention,
+        pruning=pruning,
+        overwrite=overwrite,
+        strict=not skip_bad,
+        **chosen,
+    )
+    record = made.record
+    name = name or "-".join(filter(None, [shell.options("correct", given).model_dump()["method"], chosen["preset"]]))
+    answers = " from simulated answers" if record.simulated else ""
+    facts = {"correction": name, "record": record.model_dump(mode="json"), "parents": len(made.parents)}
+    shell.result(facts, f"corrections/{name}: {record.method}{answers}, {_counts(dict(record.counts))}")
+    shell.say(f"Next: crayon evaluate -w {shell.folder}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+
+
+def _list_settings(shell: Shell) -> None:
+    from rich.table import Table
+
+    table = Table("setting", "what it is", title="For --set, and for crayon.toml")
+    for section in ("attention", "pruning"):
+        for key, text in described(section):
+            table.add_row(f"{section}.{key}", text)
+        table.add_section()
+    shell.result({section: dict(described(section)) for section in ("attention", "pruning")}, table)
+
+
+@command("evaluate", section="evaluate", example="crayon evaluate original both --split test", positional=False)
+@click.argument("names", nargs=-1)
+@click.option("--again", is_flag=True, help="Measure also what is up to date.")
+def evaluate(shell: Shell, *, names: tuple[str, ...], again: bool, **given: Any) -> None:
+    """Measure the model before ("original") and its corrections; NAMES are all when none is given.
+
+    Shows every group with its 95 % Wilson interval, the worst group, the mean over
+    groups, and the mean weighted by the training set.
+    """
+    workspace = shell.workspace()
+    found = workspace.evaluate(names, **shell.options("evaluate", given).model_dump(), again=again)
+    shell.result(
+        {
+            name: {
+                "summary": each.summary(),
+                "groups": [asdict(group) | {"interval": group.interval} for group in each.groups],
+            }
+            for name, each in found.items()
+        },
+        *(each.table(title=name) for name, each in found.items()),
+    )
+    shell.say(f"Next: crayon compare -w {workspace.folder}")
+
+
+@command("compare", section="compare", example="crayon compare original attention both", positional=False)
+@click.argument("names", nargs=-1)
+def compare(shell: Shell, *, names: tuple[str, ...], **given: Any) -> None:
+    """Put evaluated models side by side, and say which differences exceed the noise.
+
+    The first of NAMES is what the others are compared with, by a paired bootstrap on the
+    same test pictures.
+    """
+    found = shell.workspace().compare(names, **shell.options("compare", given).model_dump())
+    shell.result(found.to_dict(), found.table())
+
+
+@command("save", example="crayon save both ../birds-corrected", positional=False)
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace the folder.")
+def save(shell: Shell, *, name: str, target: Path, overwrite: bool) -> None:
+    """Write the correction NAME as a checkpoint to the folder TARGET; plain timm loads it.
+
+    It is loaded back and its logits are compared before the folder takes its name.
+    """
+    saved = shell.workspace().save(name, target, overwrite=overwrite)
+    load = f'timm.create_model("local-dir:{saved}", pretrained=True)'
+    shell.result({"folder": str(saved), "load": load}, f"{saved}")
+    shell.say(f"Load it with plain timm: {load}")
+
+
+COMMANDS = (init, explain, suggest, correct, evaluate, compare, save)

@@ -1,0 +1,102 @@
+"""Beside the steps: info, doctor, demo, completion."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from crayon_sdk.cli.common import Shell, command
+
+__all__ = ["COMMANDS"]
+
+
+@command("info", example="crayon info birds")
+def info(shell: Shell) -> None:
+    """Show what the workspace holds, what is stale, and what to run."""
+    from rich import box
+    from rich.table import Table
+
+    workspace = shell.workspace()
+    manifest, found, answers = workspace.manifest, workspace.status(), workspace.answers()
+    inputs = Table("", "", box=None, show_header=False, pad_edge=False)
+    inputs.add_row("workspace", str(workspace.folder))
+    inputs.add_row("model", f"{manifest.model.source} ({manifest.model_fingerprint[:12]})")
+    inputs.add_row("pictures", str(manifest.data.csv or manifest.data.folder))
+    for name, facts in manifest.splits.items():
+        left_out = f", {len(facts.skipped):,} left out" if facts.skipped else ""
+        inputs.add_row(name, f"{facts.count:,}{left_out}")
+    simulated = " (some are simulated)" if answers.is_simulated else ""
+    inputs.add_row("answers", f"{len(answers):,}{simulated}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("file", "state", "made (UTC)", "seconds", "why; what to run"):
+        table.add_column(name, no_wrap=name != "why; what to run", overflow="fold")
+    for each in found:
+        entry = manifest.files.get(each.path)
+        made = (entry.started[5:16].replace("T", " "), f"{entry.seconds:.1f}") if entry else ("", "")
+        table.add_row(each.path, each.state, *made, "" if each.state == "fresh" else f"{each.reason}; {each.run}")
+    shell.result(
+        {
+            "manifest": manifest.model_dump(mode="json"),
+            "answers": len(answers),
+            "status": [asdict(one) for one in found],
+        },
+        inputs,
+        table,
+    )
+
+
+@command("doctor", example="crayon doctor --json", positional=False)
+def doctor(shell: Shell) -> None:
+    """Show versions, devices, precision, caches and the Hub login: what a report of a fault needs.
+
+    A token of the Hub is never shown, only whether there is one. Nothing is sent anywhere.
+    """
+    from rich.table import Table
+
+    from crayon_sdk.doctor import diagnose
+
+    found = diagnose()
+    table = Table("", "", show_header=False)
+    for section, facts in found.items():
+        for name, value in facts.items():
+            table.add_row(section, name, str(value))
+        table.add_section()
+    shell.result(found, table)
+
+
+@click.command("demo", epilog="\b\nExample: crayon demo my-demo --seed 1")
+@click.argument("folder", type=click.Path(path_type=Path), default="crayon-demo")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the pictures and of all training.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace the folder when it is not empty.")
+def demo(folder: Path, seed: int, quiet: bool, overwrite: bool) -> None:
+    """Run the whole method on pictures that it draws itself; takes a minute or two.
+
+    A small network learns to tell birds from fish by the background, because nearly
+    all birds stand in a forest and nearly all fish in water. Its attention is then
+    corrected in three ways with simulated yes/no answers, and the accuracies before
+    and after are compared.
+    """
+    from crayon_sdk.demo import run_demo
+
+    # What the explainer warns about, maps without evidence, is a column of the demo's table.
+    logging.getLogger("crayon_sdk").setLevel(logging.ERROR)
+    run_demo(folder, seed=seed, quiet=quiet, overwrite=overwrite)
+
+
+@click.command("completion", epilog="\b\nExample: crayon completion bash >> ~/.bashrc")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete commands and options with the Tab key."""
+    lines = {
+        "bash": 'eval "$(_CRAYON_COMPLETE=bash_source crayon)"',
+        "zsh": 'eval "$(_CRAYON_COMPLETE=zsh_source crayon)"',
+        "fish": "_CRAYON_COMPLETE=fish_source crayon | source",
+    }
+    click.echo(lines[shell])
+
+
+COMMANDS = (info, doctor, demo, completion)

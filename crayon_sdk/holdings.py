@@ -1,0 +1,341 @@
+"""What a workspace holds: its inputs, its files, and whether they belong together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.checkpoint import Correction, load_correction
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import DataError, FileFormatError, MismatchError, SettingsError, StaleError
+from crayon_sdk.files import read_json
+from crayon_sdk.formats import read_answers
+from crayon_sdk.ledger import FileStatus, Ledger, now
+from crayon_sdk.locking import locked
+from crayon_sdk.manifest import Manifest, SplitFacts
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.models import SplitModel
+from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.questions import Question, open_questions
+from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
+
+__all__ = ["ANSWERS", "MAPS", "ORIGINAL", "PATCHES", "Holdings"]
+
+ORIGINAL = "original"
+MAPS, PATCHES, ANSWERS = "maps.safetensors", "patches.safetensors", "answers.jsonl"
+_log = logging.getLogger(__name__)
+
+
+class Holdings:
+    """Reads a workspace and keeps its books.
+
+    Args:
+        folder: A workspace.
+        lock_timeout: Seconds to wait while another process works in it.
+
+    Raises:
+        FileFormatError: It is not a workspace, or another version is needed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] = ".", *, lock_timeout: float = 10.0) -> None:
+        self.folder = Path(folder)
+        self.lock_timeout = lock_timeout
+        self._ledger = Ledger(self.folder)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
+
+    @property
+    def manifest(self) -> Manifest:
+        """What ``workspace.json`` says."""
+        return self._ledger.manifest
+
+    @cached_property
+    def model(self) -> SplitModel:
+        """The model as it was before any correction.
+
+        Raises:
+            MismatchError: It is not the one that the workspace was made for.
+        """
+        model = self.manifest.model.load(self.folder)
+        if model.fingerprint != self.manifest.model_fingerprint:
+            raise MismatchError(
+                f"{self.manifest.model.source!r} is not the model this workspace was made for (fingerprint "
+                f"{model.fingerprint[:12]}, expected {self.manifest.model_fingerprint[:12]}). Put the old one back, or "
+                f"take the new one in: crayon init {self.folder} --again"
+            )
+        return model
+
+    def dataset(self, split: str = "train") -> ImageDataset:
+        """The pictures of a split: "train", "val" or "test".
+
+        Raises:
+            StaleError: They are not those the workspace was made for.
+            DataError: There is no such split.
+        """
+        facts = self._facts(split)
+        found = self.manifest.data.load(self.folder, split)
+        known = {name: row for row, name in enumerate(found.ids)}
+        found = found.without({known[name]: why for name, why in facts.skipped.items() if name in known})
+        if (found.fingerprint, found.file_fingerprint) != (facts.fingerprint, facts.files):
+            raise StaleError(
+                f"the {split} pictures changed since the workspace was made ({facts.count} then, {len(found)} now; "
+                f"ids, labels or file sizes differ). Put them back, or take them in: crayon init {self.folder} --again"
+            )
+        return found
+
+    def _facts(self, split: str) -> SplitFacts:
+        if split not in self.manifest.splits:
+            raise DataError(
+                f"this workspace has no {split} pictures, only {', '.join(self.manifest.splits)}; "
+                f"name them with crayon init {self.folder} --again"
+            )
+        return self.manifest.splits[split]
+
+    def maps(self) -> SaliencyMaps:
+        """The maps of the training pictures.
+
+        Raises:
+            StaleError: They are missing, or were made from other inputs.
+        """
+        return SaliencyMaps.load(self._ledger.need(MAPS, self._base(), f"crayon explain -w {self.folder}"))
+
+    def patches(self) -> NeuronPatches:
+        """The strongest patches of every neuron.
+
+        Raises:
+            StaleError: They are missing, or were made from other inputs.
+        """
+        return NeuronPatches.load(self._ledger.need(PATCHES, self._base(), f"crayon explain -w {self.folder}"))
+
+    def answers(self) -> AnnotationSet:
+        """All answers so far; none when nobody has answered."""
+        path = self.folder / ANSWERS
+        return AnnotationSet.load(path) if path.exists() else AnnotationSet()
+
+    def correction(self, name: str) -> Correction:
+        """A correction by name. That answers came in after it is no error, and is logged.
+
+        Raises:
+            StaleError: It is missing, changed after it was made, or made from another model.
+        """
+        path = f"corrections/{checked_name(name)}"
+        found = self._correction_status(path)
+        entry = self.manifest.files.get(path)
+        usable = entry is not None and self._ledger.digest(path) == entry.output
+        if not usable or (entry is not None and entry.inputs["model"] != self.manifest.model_fingerprint):
+            known = f" (there are: {', '.join(self.corrections)})" if self.corrections else ""
+            raise StaleError(f"{path} is {found.state}: {found.reason}{known}. Run: {found.run}")
+        if found.state != "fresh":
+            _log.warning("%s: %s; to make it again: %s", path, found.reason, found.run)
+        return load_correction(self.folder / path)
+
+    @property
+    def corrections(self) -> tuple[str, ...]:
+        """Names of the corrections that are recorded, in the order in which they were made."""
+        return tuple(Path(path).name for path in self.manifest.files if path.startswith("corrections/"))
+
+    # --- answers --------------------------------------------------------------------------
+
+    def add_answers(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> int:
+        """Take answers in: all of them or none; what is there already is passed over.
+
+        Args:
+            answers: About the maps or patches of this workspace.
+            source: Where they come from, for the record.
+            strict: Refuse answers that do not belong here; else leave them out.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            MismatchError: Answers about other pictures, neurons or another model.
+        """
+        with self._working("answer"):
+            fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
+            fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
+            fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
+            return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
+
+    def import_answers(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> int:
+        """Take answers from a file: our JSON Lines, or a list as the authors published them.
+
+        Args:
+            path: The file.
+            annotator: Who answered, for a published list, which does not say it.
+            strict: Refuse answers that do not belong here, and broken lines; else leave them out.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            FileFormatError: The file is broken or of another kind.
+            MismatchError: Answers about other pictures, neurons or another model.
+        """
+        found = read_answers(path, self.dataset().ids, annotator=annotator, strict=strict)
+        return self.add_answers(found, source=str(path), strict=strict)
+
+    def simulate_answers(
+        self,
+        *,
+        annotators: int = 2,
+        neuron_annotators: int = 1,
+        noise: float = 0.0,
+        coverage: float = 0.5,
+        seed: int = 0,
+    ) -> AnnotationSet:
+        """Answer from the object masks of the training pictures; earlier simulated answers are replaced.
+
+        Args:
+            annotators: How many answer about pictures.
+            neuron_annotators: How many answer about patches.
+            noise: Probability in [0, 1] that one answer is turned round.
+            coverage: Least covered share of a patch for a yes.
+            seed: Of the noise.
+
+        Returns:
+            The new answers, each marked as simulated. Those of people stay as they are.
+
+        Raises:
+            DataError: The pictures have no masks.
+            StaleError: There are no maps or patches yet.
+        """
+        with self._working("answer simulate"):
+            train = self.dataset()
+            made = simulate_answers(self.maps(), train, annotators=annotators, noise=noise, seed=seed)
+            about_patches = simulate_neuron_answers(
+                self.patches(), train, annotators=neuron_annotators, noise=noise, coverage=coverage, seed=seed
+            )
+            made = made.merge(about_patches)
+            people = AnnotationSet(answer for answer in self.answers() if not answer.simulated)
+            self._keep_answers(people, made, "simulated", seed=seed, noise=noise)
+        return made
+
+    def suggest(
+        self, *, count: int = 20, kind: Literal["image", "neuron"] = "image", votes: int = 1, seed: int = 0
+    ) -> tuple[Question, ...]:
+        """What to ask next, in random order.
+
+        Args:
+            count: How many at most.
+            kind: "image" or "neuron".
+            votes: How many people are to answer each.
+            seed: Of the order.
+
+        Raises:
+            SettingsError: A setting is out of range.
+            StaleError: There is nothing to ask about yet.
+        """
+        if kind not in ("image", "neuron"):
+            raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
+        source = self.maps() if kind == "image" else self.patches()
+        return open_questions(source, self.answers(), count=count, votes=votes, seed=seed)
+
+    # --- books ----------------------------------------------------------------------------
+
+    @contextmanager
+    def _working(self, doing: str) -> Iterator[None]:
+        """Hold the lock, with the manifest as it is now and without what killed processes left."""
+        with locked(self.folder, doing=doing, timeout=self.lock_timeout):
+            self._ledger = Ledger(self.folder)
+            self._ledger.sweep()
+            yield
+
+    def _note(
+        self, path: str, made_by: str, inputs: Mapping[str, str], settings: Mapping[str, Any], started: float
+    ) -> None:
+        self._ledger.record(path, made_by=made_by, inputs=inputs, settings=plain(settings), started=started)
+
+    def _is_fresh(self, path: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
+        fresh = self._ledger.status(path, inputs, "").state == "fresh"
+        return fresh and self.manifest.files[path].settings == plain(settings)
+
+    def _base(self, split: str = "train") -> dict[str, str]:
+        facts = self._facts(split)
+        return {"model": self.manifest.model_fingerprint, "data": facts.fingerprint, "pictures": facts.files}
+
+    def _correction_inputs(self, method: str) -> dict[str, str]:
+        answers, inputs = self.answers(), self._base()
+        if method != "attention":
+            inputs["answers about neurons"] = AnnotationSet(answers.neuron_answers).fingerprint
+        if method != "pruning":
+            inputs["answers about pictures"] = AnnotationSet(answers.image_answers).fingerprint
+            inputs["maps"] = self._ledger.digest(MAPS)
+        return inputs
+
+    def _correction_status(self, path: str) -> FileStatus:
+        entry = self.manifest.files.get(path)
+        method = entry.settings["method"] if entry else "attention"
+        run = f"crayon correct -w {self.folder} --method {method} --name {Path(path).name}"
+        return self._ledger.status(path, self._correction_inputs(method), run)
+
+    def _evaluation_inputs(self, name: str, split: str) -> dict[str, str]:
+        train = self._facts("train")
+        return self._base(split) | {"model": self._fingerprint_of(name), "train": train.fingerprint}
+
+    def _fingerprint_of(self, name: str) -> str:
+        """Fingerprint of a model by name; empty when it is not there."""
+        if name == ORIGINAL:
+            return self.manifest.model_fingerprint
+        about = self.folder / "corrections" / checked_name(name) / "crayon.json"
+        try:
+            return str(read_json(about)["fingerprint"])
+        except (FileFormatError, KeyError, TypeError):
+            return ""
+
+    def _keep_answers(self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object) -> int:
+        everything = before.merge(added)
+        new = len(everything) - len(before)
+        everything.save(self.folder / ANSWERS)
+        entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
+        self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
+        return new
+
+    def status(self) -> tuple[FileStatus, ...]:
+        """How every file stands: missing, unfinished, stale or fresh, and what makes it again.
+
+        The model itself is not loaded for this, and pictures are not decoded.
+        """
+        explain = f"crayon explain -w {self.folder}"
+        found = [self._ledger.status(path, self._base(), explain) for path in (MAPS, PATCHES)]
+        found += [self._correction_status(f"corrections/{name}") for name in self.corrections]
+        for path in self.manifest.files:
+            kind, _, rest = path.partition("/")
+            run, entry = f"crayon {kind.removesuffix('s')}", self.manifest.files[path]
+            if kind == "evaluations" and not rest.endswith("/comparison.json"):
+                split, name = rest.split("/")[0], Path(rest).stem
+                run = f"crayon evaluate -w {self.folder} --split {split} {name}"
+                found.append(self._ledger.status(path, self._evaluation_inputs(name, split), run))
+            elif kind in ("evaluations", "pictures"):
+                made_from = {source: self._ledger.digest(source) for source in entry.inputs}
+                run = explain if kind == "pictures" else f"crayon compare -w {self.folder}"
+                found.append(self._ledger.status(path, made_from, run))
+        return tuple(found)
+
+
+def checked_name(name: str) -> str:
+    """Give a name back that can be a folder.
+
+    Raises:
+        SettingsError: It cannot, or it is the name of the model before.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in (ORIGINAL, "comparison"):
+        raise SettingsError(
+            f"expected a name of letters, digits, '.', '_' and '-' other than {ORIGINAL!r} and 'comparison', "
+            f"got {name!r}"
+        )
+    return name
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON gives them back, so that they can be compared with what was read."""
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return found

@@ -1,0 +1,61 @@
+"""A look at all pictures before any work starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import DataError, first_few
+from crayon_sdk.inference import check_labels
+from crayon_sdk.manifest import DataSource, SplitFacts
+from crayon_sdk.models import SplitModel
+
+__all__ = ["look_at_data"]
+
+_SPLITS = ("train", "val", "test")
+
+
+def look_at_data(data: DataSource, place: Path, model: SplitModel) -> dict[str, SplitFacts]:
+    """Decode every picture of every split there is, and check labels and classes.
+
+    Args:
+        data: Where the pictures come from.
+        place: Folder of the workspace.
+        model: What is to classify them.
+
+    Returns:
+        What the splits are, by name.
+
+    Raises:
+        DataError: Pictures are not usable, a class has too few, or splits have different classes.
+        SettingsError: There are more classes than the model has.
+    """
+    facts: dict[str, SplitFacts] = {}
+    names: tuple[str, ...] = ()
+    for split in _SPLITS:
+        if split != "train" and not data.has_split(place, split):
+            continue
+        found = data.load(place, split, decode=True)
+        check_labels(found, model)
+        if split == "train":
+            names = found.class_names
+            _check_classes(found, data.min_images_per_class)
+        elif found.class_names != names:
+            raise DataError(f"the {split} pictures have the classes {found.class_names}, the train pictures {names}")
+        facts[split] = SplitFacts(
+            count=len(found),
+            fingerprint=found.fingerprint,
+            files=found.file_fingerprint,
+            skipped={sample.id: sample.reason for sample in found.skipped},
+        )
+    return facts
+
+
+def _check_classes(train: ImageDataset, least: int) -> None:
+    counts = train.labels.bincount(minlength=train.num_classes).tolist()
+    small = [f"{name} ({count})" for name, count in zip(train.class_names, counts, strict=True) if count < least]
+    if small:
+        raise DataError(
+            f"{len(small)} of {train.num_classes} classes have fewer than {least} training pictures: "
+            f"{first_few(small)}. Add pictures, leave the classes out, or lower --min-images-per-class"
+        )

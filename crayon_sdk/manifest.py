@@ -1,0 +1,315 @@
+"""``workspace.json``: what lies in a workspace, what it was made from, and how."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import DataError, FileFormatError, SettingsError
+from crayon_sdk.files import read_json, write_json
+from crayon_sdk.loading import load_model
+from crayon_sdk.models import SplitModel
+from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.tables import splits_of_table
+
+__all__ = ["MANIFEST", "DataSource", "FileRecord", "Manifest", "ModelSource", "SplitFacts", "migrated", "portable"]
+
+MANIFEST = "workspace.json"
+_FORMAT = "crayon-workspace"
+SCHEMA = 1
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+_MIGRATIONS: dict[int, Migration] = {}
+"""From the schema that is the key to the one after it. Schema 1 is the first that was ever released."""
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSource(_Plain):
+    """Where the model of a workspace comes from; the arguments of `load_model`.
+
+    Attributes:
+        source: Timm name, "hf-hub:...", "local-dir:...", folder or safetensors file.
+        architecture: Timm name, for a safetensors file.
+        num_classes: Number of classes; ``None`` takes what the weights have.
+        model_args: Further arguments of ``timm.create_model``.
+        preprocessing: Overrides the model's own.
+        allow_pickle: Read weights that exist only as a pickle.
+    """
+
+    source: str
+    architecture: str | None = None
+    num_classes: int | None = None
+    model_args: dict[str, Any] = {}
+    preprocessing: dict[str, Any] | None = None
+    allow_pickle: bool = False
+
+    def load(self, folder: Path) -> SplitModel:
+        """Load it; relative paths start at the workspace.
+
+        Raises:
+            ModelLoadError: There is no such model.
+        """
+        prefix, path = _split_prefix(self.source)
+        return load_model(
+            f"{prefix}{folder / path}" if path.startswith("./") else self.source,
+            architecture=self.architecture,
+            num_classes=self.num_classes,
+            model_args=self.model_args,
+            preprocessing=None if self.preprocessing is None else Preprocessing.from_dict(self.preprocessing),
+            allow_pickle=self.allow_pickle,
+        )
+
+
+class DataSource(_Plain):
+    """Where the pictures of a workspace come from; the arguments of `ImageDataset`'s constructors.
+
+    Attributes:
+        folder: A folder per class, or folders of that kind named like the splits.
+        csv: In its place, a table.
+        val: Another folder or table for the val split.
+        test: Another folder or table for the test split.
+        root: Where the paths of the table start; default its folder.
+        image_column: Column of paths; the others likewise.
+        label_column: Class names or numbers.
+        id_column: Sample ids.
+        group_columns: Irrelevant attributes.
+        split_column: Splits.
+        mask_column: Paths of object masks.
+        masks: With ``folder``: a folder of masks with the same paths below it.
+        splits: Name of the train, val and test split in the data.
+        skip_bad: Leave unusable pictures out and remember them.
+        min_images_per_class: Least number of training pictures of every class.
+    """
+
+    folder: str | None = None
+    csv: str | None = None
+    val: str | None = None
+    test: str | None = None
+    root: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    id_column: str | None = None
+    group_columns: tuple[str, ...] | None = None
+    split_column: str | None = None
+    mask_column: str | None = None
+    masks: str | None = None
+    splits: dict[str, str] = {"train": "train", "val": "val", "test": "test"}
+    skip_bad: bool = False
+    min_images_per_class: int = 2
+
+    def load(self, workspace: Path, split: str, *, decode: bool = False) -> ImageDataset:
+        """Read one split; relative paths start at the workspace.
+
+        Args:
+            workspace: Folder of the workspace.
+            split: "train", "val" or "test".
+            decode: Look into every picture.
+
+        Raises:
+            DataError: The data is not usable, or has no such split.
+            SettingsError: Neither a folder nor a table was named, or both.
+        """
+        if not self.has_split(workspace, split):
+            raise DataError(f"{self.folder or self.csv!r} has no {split} pictures")
+        on_error: Any = "skip" if self.skip_bad else "raise"
+        other = self._other(split)
+        name = self.splits.get(split, split)
+        if self.csv is not None:
+            table = workspace / (other or self.csv)
+            return ImageDataset.from_csv(
+                table,
+                split=name if name in splits_of_table(table, self.split_column) else None,
+                root=None if self.root is None else workspace / self.root,
+                image_column=self.image_column,
+                label_column=self.label_column,
+                id_column=self.id_column,
+                group_columns=self.group_columns,
+                split_column=self.split_column,
+                mask_column=self.mask_column,
+                on_error=on_error,
+                decode=decode,
+            )
+        root = workspace / (other or str(self.folder))
+        masks = None if self.masks is None else workspace / self.masks
+        if not other and self._has_split_folders(workspace):
+            root, masks = root / name, masks and (masks / name if (masks / name).is_dir() else masks)
+        return ImageDataset.from_folder(root, masks=masks, on_error=on_error, decode=decode)
+
+    def has_split(self, workspace: Path, split: str) -> bool:
+        """Tell whether there is such a split; without any splits all pictures are "train".
+
+        Raises:
+            DataError: The table cannot be read.
+            SettingsError: Neither a folder nor a table was named, or both.
+        """
+        if (self.folder is None) == (self.csv is None):
+            raise SettingsError(
+                "name the pictures: either --data, a folder with a folder per class, or --csv, a table; not both"
+            )
+        if self._other(split):
+            return True
+        name = self.splits.get(split, split)
+        if self.csv is not None:
+            names = splits_of_table(workspace / self.csv, self.split_column)
+            return name in names if names else split == "train"
+        if self._has_split_folders(workspace):
+            return (workspace / str(self.folder) / name).is_dir()
+        return split == "train"
+
+    def _other(self, split: str) -> str | None:
+        return {"val": self.val, "test": self.test}.get(split)
+
+    def _has_split_folders(self, workspace: Path) -> bool:
+        return (workspace / str(self.folder) / self.splits.get("train", "train")).is_dir()
+
+
+class SplitFacts(_Plain):
+    """One split as it was when the workspace was made.
+
+    Attributes:
+        count: Number of pictures.
+        fingerprint: Of ids, labels and class names.
+        files: Of ids and file sizes.
+        skipped: Left out, with the reason.
+    """
+
+    count: int
+    fingerprint: str
+    files: str = ""
+    skipped: dict[str, str] = {}
+
+
+class FileRecord(_Plain):
+    """How one file or folder came to be.
+
+    Attributes:
+        made_by: The public call.
+        inputs: Fingerprints of what it was made from, by name.
+        settings: What was set.
+        output: Fingerprint of what was made.
+        started: When (ISO 8601, UTC).
+        seconds: How long it took.
+        versions: Of the software.
+    """
+
+    made_by: str
+    inputs: dict[str, str]
+    settings: dict[str, Any]
+    output: str
+    started: str
+    seconds: float
+    versions: dict[str, str]
+
+
+class Manifest(_Plain):
+    """All of ``workspace.json``.
+
+    Attributes:
+        format: Always "crayon-workspace".
+        schema_version: Of this file.
+        written_by: Version of crayon-sdk.
+        created: When the workspace was made (ISO 8601, UTC).
+        model: Where the model comes from.
+        model_fingerprint: Of its weights.
+        data: Where the pictures come from.
+        splits: What they were, by split.
+        files: How each file came to be, by its path in the workspace.
+        answers: Every time answers were added: when, from where, how many.
+    """
+
+    format: str = _FORMAT
+    schema_version: int = SCHEMA
+    written_by: str
+    created: str
+    model: ModelSource
+    model_fingerprint: str
+    data: DataSource
+    splits: dict[str, SplitFacts]
+    files: dict[str, FileRecord] = {}
+    answers: tuple[dict[str, Any], ...] = ()
+
+    def save(self, folder: Path) -> None:
+        """Write it in one piece."""
+        write_json(folder / MANIFEST, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read it; an older schema is brought up to date in memory.
+
+        Raises:
+            FileFormatError: There is none, it is damaged, or another version is needed.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise FileFormatError(
+                f"{str(folder)!r} is not a workspace: it has no {MANIFEST}. Make one with: crayon init {folder} "
+                "--model ... --data ..."
+            )
+        values = read_json(path)
+        if not isinstance(values, dict) or values.get("format") != _FORMAT:
+            raise FileFormatError(f"{str(path)!r} is not the {MANIFEST} of a workspace")
+        try:
+            return cls.model_validate(migrated(values))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise FileFormatError(f"{str(path)!r} is damaged or was altered: {where}: {problem['msg']}") from error
+
+
+def migrated(
+    values: Mapping[str, Any], migrations: Mapping[int, Migration] | None = None, schema: int = SCHEMA
+) -> dict[str, Any]:
+    """Bring a manifest to a schema, one version after the other.
+
+    Args:
+        values: What the file holds.
+        migrations: From each version to the next; default those of this package.
+        schema: The version that is wanted.
+
+    Raises:
+        FileFormatError: It is newer, or too old; the message names the version that can read it.
+
+    Example:
+        >>> migrated({"schema_version": 1, "old": 3}, {1: lambda values: {"new": values["old"]}}, schema=2)
+        {'new': 3, 'schema_version': 2}
+    """
+    migrations = _MIGRATIONS if migrations is None else migrations
+    found, writer = values.get("schema_version"), values.get("written_by", "an unknown version")
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise FileFormatError(f"the workspace says schema_version {found!r}; expected a whole number")
+    if found > schema:
+        raise FileFormatError(
+            f"the workspace was written by crayon-sdk {writer} in schema {found}, and this version reads up to "
+            f"{schema}; upgrade with: pip install 'crayon-sdk>={writer}'"
+        )
+    current = dict(values)
+    for version in range(found, schema):
+        if version not in migrations:
+            raise FileFormatError(
+                f"the workspace was written by crayon-sdk {writer} in schema {found}, which this version cannot bring "
+                f"up to date; use: pip install 'crayon-sdk=={writer}'"
+            )
+        current = migrations[version](current) | {"schema_version": version + 1}
+    return current
+
+
+def portable(path: str, folder: Path) -> str:
+    """Write a path that exists as "./..." where it lies inside the workspace, and absolute elsewhere; names stay."""
+    prefix, bare = _split_prefix(path)
+    if not bare or not os.path.exists(bare):
+        return path
+    whole, inside = Path(bare).resolve(), folder.resolve()
+    return prefix + (f"./{whole.relative_to(inside).as_posix()}" if whole.is_relative_to(inside) else str(whole))
+
+
+def _split_prefix(path: str) -> tuple[str, str]:
+    prefix = "local-dir:"
+    return (prefix, path.removeprefix(prefix)) if path.startswith(prefix) else ("", path)

@@ -1,0 +1,292 @@
+"""Settings by name: what the commands take, what ``crayon.toml`` may say, and how one is told of a mistake.
+
+One model per section of the file; the options of the commands are made from the same
+models, so that both say the same. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from crayon_sdk.errors import FileFormatError, SettingsError
+from crayon_sdk.names import unknown_name
+from crayon_sdk.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS, AttentionSettings, PruningSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["CONFIG", "SECTIONS", "Options", "described", "merged", "parse_assignments", "read_config"]
+
+CONFIG = "crayon.toml"
+OptionsT = TypeVar("OptionsT", bound="Options")
+
+
+class Options(BaseModel):
+    """Base of every section: frozen, nothing unknown, nothing turned from text into a number in silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+def _number_or_word(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Target = Annotated[str | int, BeforeValidator(_number_or_word)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Split = Literal["train", "val", "test"]
+
+
+class _Working(Options):
+    batch_size: int = Field(64, description="Pictures at a time.")
+    device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the trunk.")
+
+
+class InitOptions(Options):
+    """Model and pictures of a workspace."""
+
+    model: str = Field(
+        "", description="timm name, hf-hub:USER/NAME, local-dir:FOLDER, a folder, or a .safetensors file."
+    )
+    architecture: str | None = Field(None, description="timm name, for a .safetensors file.")
+    num_classes: int | None = Field(None, description="Number of classes; default what the weights have.")
+    preprocessing: dict[str, Any] | None = Field(
+        None, description='Overrides the model\'s own; JSON such as {"size": [224, 224]}.'
+    )
+    allow_pickle: bool = Field(False, description="Read weights that exist only as a pickle; only if you trust them.")
+    data: str | None = Field(None, description="Folder with a folder per class, or with train, val and test above.")
+    csv: str | None = Field(None, description="In place of --data: a table with a row per picture.")
+    val: str | None = Field(None, description="Another folder or table for the val split.")
+    test: str | None = Field(None, description="Another folder or table for the test split.")
+    root: str | None = Field(None, description="Where the paths in the table start; default its folder.")
+    image_column: str | None = Field(
+        None, description="Column of paths; usual names are recognised, as for the others."
+    )
+    label_column: str | None = Field(None, description="Column of class names or numbers.")
+    id_column: str | None = Field(None, description="Column of sample ids; default the paths.")
+    group_column: Names | None = Field(
+        None, description="Column of an irrelevant attribute; may be given several times."
+    )
+    split_column: str | None = Field(None, description="Column of splits.")
+    mask_column: str | None = Field(None, description="Column of paths to object masks.")
+    masks: str | None = Field(None, description="With --data: folder of object masks with the same paths below it.")
+    train_split: str = Field("train", description="What the train split is called in the data.")
+    val_split: str = Field("val", description="What the val split is called.")
+    test_split: str = Field("test", description="What the test split is called.")
+    skip_bad: bool = Field(False, description="Leave unusable pictures out, and remember which.")
+    min_images_per_class: int = Field(2, description="Refuse classes with fewer training pictures.")
+
+
+class ExplainOptions(_Working):
+    """Maps and patches."""
+
+    target: Target = Field("label", description='Whose evidence a map shows: "label", "predicted" or a class number.')
+    score: Literal["margin", "logit"] = Field(
+        "margin", description="What is differentiated: the log odds of the target, or its logit as in the paper."
+    )
+    patches_per_neuron: int = Field(3, description="Patches to keep per neuron.")
+    sheet: int = Field(8, description="Pictures and neurons to draw; 0 draws none.")
+
+
+class SimulateOptions(Options):
+    """Answers from object masks."""
+
+    annotators: int = Field(2, description="Simulated people who answer about pictures.")
+    neuron_annotators: int = Field(1, description="Simulated people who answer about patches.")
+    noise: float = Field(0.0, description="Probability that one answer is turned round.")
+    coverage: float = Field(0.5, description="Least covered share of a patch for a yes.")
+    seed: int = Field(0, description="Of the noise.")
+
+
+class SuggestOptions(Options):
+    """What to ask next."""
+
+    count: int = Field(20, description="How many at most.")
+    kind: Literal["image", "neuron"] = Field("image", description="Pictures or patches.")
+    votes: int = Field(1, description="How many people are to answer each.")
+    seed: int = Field(0, description="Of the order.")
+
+
+class CorrectOptions(Options):
+    """How to correct; details in the sections attention and pruning."""
+
+    method: Literal["attention", "pruning", "both"] = Field("attention", description="What to do.")
+    preset: Literal["waterbirds", "biased-celeba", "backgrounds"] | None = Field(
+        None, description="Start from the settings of the published runs."
+    )
+    evaluate_on: Split | None = Field(None, description="Split to measure after every epoch.")
+    seed: int = Field(0, description="Of everything random.")
+    device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the trunk.")
+
+
+class EvaluateOptions(_Working):
+    """What to measure on."""
+
+    split: Split = Field("test", description="Pictures to measure on.")
+
+
+class CompareOptions(Options):
+    """The paired bootstrap."""
+
+    split: Split = Field("test", description="Which evaluations.")
+    baseline: str | None = Field(None, description="What the others are compared with; default the first.")
+    resamples: int = Field(2000, description="Test sets to draw.")
+    confidence: float = Field(0.95, description="Of the intervals.")
+    seed: int = Field(0, description="Of the draws.")
+
+
+def _attribute_docs(kind: type) -> dict[str, str]:
+    """What the docstrings of a class and its bases say about attributes, by name."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        section = re.search(r"Attributes:\n(.*?)(?:\n\n|\n {4}Raises:|\Z)", base.__doc__ or "", re.DOTALL)
+        for entry in re.split(r"\n(?= {8}\w)", section.group(1)) if section else ():
+            name, _, text = entry.strip().partition(": ")
+            found[name] = " ".join(text.split())
+    return found
+
+
+def _settings_model(
+    name: str, kind: type[AttentionSettings] | type[PruningSettings], defaults: object, without: Iterable[str]
+) -> type[Options]:
+    hints, docs = get_type_hints(kind), _attribute_docs(kind)
+    made: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name not in without:
+            hint = Target if field.name == "target" else hints[field.name]
+            text = f"{docs[field.name]} Default {getattr(defaults, field.name)!r}."
+            made[field.name] = (hint | None, Field(None, description=text))
+    return create_model(name, __base__=Options, **made)
+
+
+AttentionOptions = _settings_model("AttentionOptions", AttentionSettings, ATTENTION_DEFAULTS, ["seed"])
+PruningOptions = _settings_model(
+    "PruningOptions", PruningSettings, PRUNING_DEFAULTS, ["seed", "warmup_epochs", "average_decay", "clip_norm"]
+)
+
+SECTIONS: dict[str, type[Options]] = {
+    "init": InitOptions,
+    "explain": ExplainOptions,
+    "simulate": SimulateOptions,
+    "suggest": SuggestOptions,
+    "correct": CorrectOptions,
+    "attention": AttentionOptions,
+    "pruning": PruningOptions,
+    "evaluate": EvaluateOptions,
+    "compare": CompareOptions,
+}
+"""Sections of ``crayon.toml``."""
+
+
+def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Read a ``crayon.toml`` and check every section and key in it.
+
+    Args:
+        path: The file; ``None`` for none.
+
+    Returns:
+        What it says, by section.
+
+    Raises:
+        FileFormatError: It is missing, or not TOML.
+        SettingsError: A section, a key or a value is wrong; the message names the nearest that would be right.
+    """
+    if path is None:
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise FileFormatError(f"{str(path)!r} is not a TOML file: {error}") from error
+    for name, section in values.items():
+        if name not in SECTIONS:
+            raise SettingsError(f"{path.name}: {unknown_name(name, SECTIONS, 'section')}")
+        if not isinstance(section, dict):
+            raise SettingsError(f"{path.name}: expected a section [{name}], got {name} = {section!r}")
+        merged(name, section, {}, where=f"{path.name}: ")
+    return values
+
+
+def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *, where: str = "") -> Options:
+    """Put a section of the file and what the command line says together; the command line wins.
+
+    Args:
+        section: One of `SECTIONS`.
+        config: What the file says.
+        given: What the command line says; ``None`` means nothing.
+        where: For the message.
+
+    Raises:
+        SettingsError: A key or a value is wrong.
+
+    Example:
+        >>> merged("explain", {"batch_size": 8, "score": "logit"}, {"batch_size": 16}).batch_size
+        16
+    """
+    model = SECTIONS[section]
+    values = {**config, **{name: value for name, value in given.items() if value is not None}}
+    for name in values:
+        if name not in model.model_fields:
+            raise SettingsError(where + unknown_name(name, model.model_fields, f"setting in [{section}]"))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][0])
+        message = problem["msg"][0].lower() + problem["msg"][1:]
+        raise SettingsError(f"{where}{section}.{name} = {problem['input']!r}: {message}") from error
+
+
+def parse_assignments(
+    assignments: Iterable[str], allowed: tuple[str, ...] = ("attention", "pruning")
+) -> dict[str, dict[str, Any]]:
+    """Read ``section.key=value``, with the value as in TOML; a bare word is text.
+
+    Args:
+        assignments: Such as ``attention.epochs=3``.
+        allowed: Sections.
+
+    Raises:
+        SettingsError: It is none, or there is no such key.
+
+    Example:
+        >>> parse_assignments(["attention.lr=1e-3", "attention.scheduler=none"])
+        {'attention': {'lr': 0.001, 'scheduler': 'none'}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not equals or not dot or section not in allowed:
+            raise SettingsError(
+                f"expected SECTION.KEY=VALUE with the section {' or '.join(allowed)}, got {assignment!r}; "
+                f"for instance {allowed[0]}.epochs=3"
+            )
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except ValueError:
+            value = text.strip()
+        found.setdefault(section, {})[key] = value
+    for section, values in found.items():
+        merged(section, values, {})
+    return found
+
+
+def described(section: str) -> list[tuple[str, str]]:
+    """Name and description of every key of a section."""
+    return [(name, field.description or "") for name, field in SECTIONS[section].model_fields.items()]

@@ -1,0 +1,92 @@
+"""What is still to be asked: pictures and patches without enough answers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.errors import SettingsError
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.patches import NeuronPatches
+
+__all__ = ["Question", "open_questions"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask a person.
+
+    Attributes:
+        kind: "image" or "neuron".
+        id: Sample id of the picture.
+        votes: How many people have answered it.
+        neuron: With "neuron": which one; of neurons that share a patch, the first.
+        patch: With "neuron": which of its patches, 0 is the strongest.
+    """
+
+    kind: str
+    id: str
+    votes: int
+    neuron: int | None = None
+    patch: int | None = None
+
+
+def open_questions(
+    source: SaliencyMaps | NeuronPatches,
+    answers: AnnotationSet,
+    *,
+    count: int = 20,
+    votes: int = 1,
+    seed: int = 0,
+) -> tuple[Question, ...]:
+    """Draw pictures or patches that have fewer answers than wanted, in random order.
+
+    Args:
+        source: Maps or patches to ask about; maps without evidence are left out.
+        answers: What was answered.
+        count: How many questions at most, at least 1.
+        votes: How many people are to answer each, at least 1.
+        seed: Of the order.
+
+    Returns:
+        Questions in the order to ask them; fewer than ``count`` when fewer are open.
+
+    Raises:
+        SettingsError: ``count`` or ``votes`` is below 1.
+
+    Example:
+        >>> maps = SaliencyMaps(("a", "b"), torch.ones(2, 1, 1), torch.tensor([0, 0]))
+        >>> sorted(question.id for question in open_questions(maps, AnnotationSet()))
+        ['a', 'b']
+    """
+    if count < 1 or votes < 1:
+        raise SettingsError(f"expected count >= 1 and votes >= 1, got {count} and {votes}")
+    asked = _image_questions(source, answers) if isinstance(source, SaliencyMaps) else _patches(source, answers)
+    order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = [asked[position] for position in order if asked[position].votes < votes]
+    return tuple(chosen[:count])
+
+
+def _image_questions(maps: SaliencyMaps, answers: AnnotationSet) -> list[Question]:
+    people: dict[str, set[str]] = defaultdict(set)
+    for answer in answers.image_answers:
+        people[answer.id].add(answer.annotator)
+    shown = zip(maps.ids, maps.evidence.tolist(), strict=True)
+    return [Question("image", sample, len(people[sample])) for sample, evidence in shown if evidence]
+
+
+def _patches(patches: NeuronPatches, answers: AnnotationSet) -> list[Question]:
+    people: dict[tuple[int, int], set[str]] = defaultdict(set)
+    for answer in answers.neuron_answers:
+        people[answer.neuron, answer.patch].add(answer.annotator)
+    questions: dict[int, Question] = {}
+    for neuron, row in enumerate(patches.neurons.tolist()):
+        for rank, index in enumerate(row):
+            # A shared patch is asked about once.
+            if index >= 0 and index not in questions:
+                sample = patches.ids[int(patches.samples[index])]
+                questions[index] = Question("neuron", sample, len(people[neuron, rank]), neuron, rank)
+    return list(questions.values())

@@ -1,0 +1,377 @@
+"""`Workspace`: a whole correction in one folder that can be stopped, copied, resumed and audited.
+
+```
+workspace.json           what each file was made from, how and when
+crayon.toml              settings of yours (optional; read by the command line)
+maps.safetensors         a map for every training picture
+patches.safetensors      the strongest patches of every neuron
+answers.jsonl            yes, no and unsure
+corrections/NAME/        a timm checkpoint each
+evaluations/SPLIT/       NAME.json, "original" for the model before, and comparison.json
+pictures/                sheets to look at
+runs/                    what an unfinished correction continues from
+```
+
+Every step can be called again: what is up to date is left alone, what was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from crayon_sdk import __version__, pictures
+from crayon_sdk.checkpoint import Correction, load_correction
+from crayon_sdk.comparison import Comparison, compare
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import OutputError, OutputExistsError, SettingsError
+from crayon_sdk.evaluation import Evaluation, evaluate
+from crayon_sdk.explainer import Explainer
+from crayon_sdk.files import describe_write_failure, sha256_of
+from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES, Holdings, checked_name, plain
+from crayon_sdk.inspection import look_at_data
+from crayon_sdk.ledger import now
+from crayon_sdk.locking import locked
+from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.recipes import attention_corrector, neuron_pruner
+
+__all__ = ["ORIGINAL", "Workspace"]
+
+_RUNS = "runs"
+Method = Literal["attention", "pruning", "both"]
+
+
+class Workspace(Holdings):
+    """A folder that holds a model's correction from the first map to the last evaluation.
+
+    Args:
+        folder: A workspace, made by [`create`][crayon_sdk.workspace.Workspace.create].
+        lock_timeout: Seconds to wait while another process works in it.
+
+    Raises:
+        FileFormatError: It is not a workspace, or another version is needed.
+    """
+
+    @classmethod
+    def create(
+        cls, folder: str | os.PathLike[str], model: ModelSource, data: DataSource, *, again: bool = False
+    ) -> Workspace:
+        """Make a workspace, after a look at the model and at every picture.
+
+        Args:
+            folder: Where; made when it is missing. Other files in it stay.
+            model: Where the model comes from.
+            data: Where the pictures come from; a train split is needed, val and test are welcome.
+            again: Take new inputs into a workspace that exists; what was made from others is stale then.
+
+        Raises:
+            OutputExistsError: It is a workspace, and ``again`` is false.
+            ModelLoadError: There is no such model.
+            DataError: Pictures are not usable, a class has too few, or labels are not classes of the model.
+        """
+        place = Path(folder)
+        if (place / MANIFEST).exists() and not again:
+            raise OutputExistsError(
+                f"{str(place)!r} is a workspace already; go on with it (crayon info {place}), or take other inputs "
+                "into it with --again (again=True)"
+            )
+        model = model.model_copy(update={"source": portable(model.source, place)})
+        paths = {name: getattr(data, name) for name in ("folder", "csv", "val", "test", "root", "masks")}
+        data = data.model_copy(update={name: portable(path, place) for name, path in paths.items() if path})
+        loaded = model.load(place)
+        splits = look_at_data(data, place, loaded)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(describe_write_failure(place, error)) from error
+        with locked(place, doing="init"):
+            fresh = Manifest(
+                written_by=__version__,
+                created=now(),
+                model=model,
+                model_fingerprint=loaded.fingerprint,
+                data=data,
+                splits=splits,
+            )
+            if (place / MANIFEST).exists():
+                kept = Manifest.load(place)
+                fresh = fresh.model_copy(update={name: getattr(kept, name) for name in ("created", "files", "answers")})
+            fresh.save(place)
+        return cls(place)
+
+    def explain(
+        self,
+        *,
+        target: str | int = "label",
+        score: str = "margin",
+        patches_per_neuron: int = 3,
+        sheet: int = 8,
+        batch_size: int = 64,
+        device: str = "auto",
+        precision: str = "auto",
+        again: bool = False,
+    ) -> tuple[SaliencyMaps, NeuronPatches]:
+        """Make maps, patches and a sheet of each; what is up to date is left alone.
+
+        Args:
+            target: Whose evidence a map shows: "label", "predicted" or a class index.
+            score: "margin", which the corrections of this package were tuned with, or "logit", as in the paper.
+            patches_per_neuron: How many samples to keep per neuron.
+            sheet: How many pictures and neurons to draw; 0 draws none.
+            batch_size: Pictures at a time.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            again: Make them again also when they are up to date.
+
+        Raises:
+            SettingsError: A setting is out of range.
+            WorkspaceBusyError: Another process works in the workspace.
+        """
+        with self._working("explain"):
+            explainer = Explainer(
+                self.model, target=target, score=score, batch_size=batch_size, device=device, precision=precision
+            )
+            train = self.dataset()
+            how = {"batch_size": batch_size, "precision": str(explainer.autocast or "float32")}
+            wanted = {"target": target, "score": score} | how
+            if again or not self._is_fresh(MAPS, self._base(), wanted):
+                started = time.time()
+                explainer.explain(train).save(self.folder / MAPS)
+                self._note(MAPS, "Explainer.explain", self._base(), wanted, started)
+            wanted = {"patches_per_neuron": patches_per_neuron} | how
+            if again or not self._is_fresh(PATCHES, self._base(), wanted):
+                started = time.time()
+                explainer.explain_neurons(train, patches_per_neuron).save(self.folder / PATCHES)
+                self._note(PATCHES, "Explainer.explain_neurons", self._base(), wanted, started)
+            maps, patches = self.maps(), self.patches()
+            if sheet:
+                self._draw_sheets(train, maps, patches, sheet)
+        return maps, patches
+
+    def correct(
+        self,
+        method: Method = "attention",
+        *,
+        name: str | None = None,
+        preset: str | None = None,
+        attention: Mapping[str, Any] | None = None,
+        pruning: Mapping[str, Any] | None = None,
+        evaluate_on: str | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+        strict: bool = True,
+        overwrite: bool = False,
+    ) -> Correction:
+        """Correct the model; a run that was stopped goes on in the middle of its epoch.
+
+        Args:
+            method: "attention", "pruning", or "both": pruning, then attention.
+            name: What the correction is called; default the method and the preset.
+            preset: Published settings: "waterbirds", "biased-celeba" or "backgrounds".
+            attention: Keywords of `AttentionCorrector` on top.
+            pruning: Keywords of `NeuronPruner` on top.
+            evaluate_on: A split to measure after every epoch, such as "val"; never "test" with keep="best".
+            seed: Of everything random.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            strict: Refuse answers that do not fit; else drop and count them.
+            overwrite: Replace a correction of that name that was made with other settings.
+
+        Returns:
+            The correction, which also lies in ``corrections/NAME``.
+
+        Raises:
+            OutputExistsError: There is one of that name with other settings.
+            StaleError: The maps are missing or stale.
+            AnswerError: There are no answers for this method.
+            NonFiniteLossError: The loss became NaN or infinite.
+        """
+        if method not in ("attention", "pruning", "both"):
+            raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
+        name = checked_name(name or "-".join(filter(None, [method, preset])))
+        wanted: dict[str, Any] = {
+            "method": method,
+            "preset": preset,
+            "attention": dict(attention or {}),
+            "pruning": dict(pruning or {}),
+        }
+        wanted |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
+        path = f"corrections/{name}"
+        with self._working(f"correct {name}"):
+            inputs = self._correction_inputs(method)
+            if self._is_fresh(path, inputs, wanted) and not overwrite:
+                return load_correction(self.folder / path)
+            entry = self.manifest.files.get(path)
+            if entry is not None and entry.settings != wanted and not overwrite:
+                raise OutputExistsError(
+                    f"there is a correction {name!r} with other settings ({_different(entry.settings, wanted)}); give "
+                    "this one another --name (name=), or replace it with --overwrite (overwrite=True)"
+                )
+            started = time.time()
+            run = self.folder / _RUNS / f"{name}-{sha256_of(repr((sorted(inputs.items()), wanted)))[:12]}"
+            shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}
+            train, answers = self.dataset(), self.answers()
+            held_out = None if evaluate_on is None else self.dataset(evaluate_on)
+            start = self.model
+            if method != "attention":
+                pruner = neuron_pruner(start, pruning, **shared, checkpoint_dir=run / "pruning")
+                found = pruner.fit(train, answers, held_out, strict=strict)
+                start = found.model
+            if method != "pruning":
+                corrector = attention_corrector(
+                    start, attention, **shared, after_pruning=method == "both", checkpoint_dir=run / "attention"
+                )
+                found = corrector.fit(train, self.maps(), answers, held_out, strict=strict)
+            found.save(self.folder / path, overwrite=True)
+            self._note(path, f"Workspace.correct({method!r})", inputs, wanted, started)
+            for left in (self.folder / _RUNS).glob(f"{name}-????????????"):
+                shutil.rmtree(left, ignore_errors=True)
+        return found
+
+    def evaluate(
+        self,
+        names: Sequence[str] = (),
+        *,
+        split: str = "test",
+        batch_size: int = 64,
+        device: str = "auto",
+        precision: str = "auto",
+        again: bool = False,
+    ) -> dict[str, Evaluation]:
+        """Measure the model and its corrections; what is up to date is read from its file.
+
+        Args:
+            names: Of corrections, or "original"; none means all.
+            split: "test", "val" or "train".
+            batch_size: Pictures at a time.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            again: Measure also what is up to date.
+
+        Returns:
+            Evaluations by name, which also lie in ``evaluations/SPLIT/NAME.json``.
+
+        Raises:
+            DataError: There is no such split.
+            StaleError: There is no such correction, or it belongs to another model.
+        """
+        found: dict[str, Evaluation] = {}
+        with self._working("evaluate"):
+            test, train = self.dataset(split), self.dataset()
+            for name in names or (ORIGINAL, *self.corrections):
+                path = f"evaluations/{split}/{name}.json"
+                wanted = {"batch_size": batch_size, "precision": precision}
+                model = None if name == ORIGINAL else self.correction(name).model
+                inputs = self._evaluation_inputs(name, split)
+                if again or not self._is_fresh(path, inputs, wanted):
+                    started = time.time()
+                    made = evaluate(
+                        self.model if model is None else model,
+                        test,
+                        train=train,
+                        batch_size=batch_size,
+                        device=device,
+                        precision=precision,
+                    )
+                    made.save(self.folder / path)
+                    self._note(path, "evaluate", inputs, wanted, started)
+                found[name] = Evaluation.load(self.folder / path)
+        return found
+
+    def compare(
+        self,
+        names: Sequence[str] = (),
+        *,
+        split: str = "test",
+        baseline: str | None = None,
+        resamples: int = 2000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> Comparison:
+        """Put evaluated models side by side, with the noise of the test pictures.
+
+        Args:
+            names: Of corrections, or "original"; none means all.
+            split: Which evaluations.
+            baseline: What the others are compared with; default the first.
+            resamples: Of the paired bootstrap.
+            confidence: Of its intervals.
+            seed: Of its draws.
+
+        Returns:
+            The comparison, which also lies in ``evaluations/SPLIT/comparison.json``.
+
+        Raises:
+            StaleError: Something was not evaluated, or changed since.
+            SettingsError: A setting is out of range, or there is nothing to compare.
+        """
+        with self._working("compare"):
+            started = time.time()
+            found: dict[str, Evaluation] = {}
+            inputs: dict[str, str] = {}
+            for name in names or (ORIGINAL, *self.corrections):
+                path = f"evaluations/{split}/{name}.json"
+                run = f"crayon evaluate -w {self.folder} --split {split} {name}"
+                found[name] = Evaluation.load(self._ledger.need(path, self._evaluation_inputs(name, split), run))
+                inputs[path] = self._ledger.digest(path)
+            settings: dict[str, Any] = {
+                "baseline": baseline,
+                "resamples": resamples,
+                "confidence": confidence,
+                "seed": seed,
+            }
+            made = compare(found, **settings)
+            path = f"evaluations/{split}/comparison.json"
+            made.save(self.folder / path)
+            self._note(path, "compare", inputs, settings, started)
+        return made
+
+    def save(self, name: str, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write a correction as a timm checkpoint outside, with its evaluations on the test pictures.
+
+        Args:
+            name: Of the correction.
+            folder: Where; it must not exist.
+            overwrite: Replace it when it does.
+
+        Raises:
+            StaleError: There is no such correction.
+            OutputExistsError: The folder exists.
+        """
+        found = self.correction(name)
+        known: dict[str, Any] = {}
+        for field, model in (("before", ORIGINAL), ("after", name)):
+            path = f"evaluations/test/{model}.json"
+            if path in self.manifest.files and "test" in self.manifest.splits:
+                inputs = self._evaluation_inputs(model, "test")
+                if self._ledger.status(path, inputs, "").state == "fresh":
+                    known[field] = Evaluation.load(self.folder / path)
+        return replace(found, **known).save(folder, overwrite=overwrite)
+
+    def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
+        for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):
+            inputs, wanted, started = {source: self._ledger.digest(source)}, {"count": count}, time.time()
+            if self._is_fresh(path, inputs, wanted):
+                continue
+            (self.folder / "pictures").mkdir(exist_ok=True)
+            if source == MAPS:
+                groups = dict(zip(train.ids, train.group_labels, strict=True))
+                chosen = pictures.choose_ids(maps, maps, count=count, groups=groups)
+                pictures.maps_sheet(train, maps, chosen, self.folder / path)
+            else:
+                pictures.patches_sheet(train, patches, range(min(count, patches.num_neurons)), self.folder / path)
+            self._note(path, "Workspace.explain", inputs, wanted, started)
+
+
+def _different(there: Mapping[str, Any], now_wanted: Mapping[str, Any]) -> str:
+    wanted = plain(now_wanted)
+    names = [name for name in wanted if there.get(name) != wanted[name]]
+    return ", ".join(f"{name} {there.get(name)!r} there, {wanted[name]!r} now" for name in names)
