@@ -120,7 +120,7 @@ def read_json(path: StrPath) -> Any:
 
 
 def write_tensors(path: StrPath, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as one safetensors file, contiguous and on the CPU."""
+    """Write tensors as one safetensors file, contiguous and on the CPU; equal contents give equal bytes."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -128,8 +128,21 @@ def write_tensors(path: StrPath, tensors: Mapping[str, Tensor], metadata: Mappin
     with replace_file(path) as temporary:
         try:
             save_file(plain, str(temporary), metadata=dict(metadata or {}))
+            _sort_metadata(temporary)
         except SafetensorError as error:
             raise OutputError(describe_write_failure(Path(path), error)) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata in the header, which safetensors writes in an order of its own each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:  # else a character was escaped in another way; the file is right all the same
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def read_tensors(path: StrPath) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -31,6 +31,7 @@ __all__ = ["ANSWERS", "MAPS", "ORIGINAL", "PATCHES", "Holdings"]
 
 ORIGINAL = "original"
 MAPS, PATCHES, ANSWERS = "maps.safetensors", "patches.safetensors", "answers.jsonl"
+LOCK_TIMEOUT = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -39,15 +40,15 @@ class Holdings:
 
     Args:
         folder: A workspace.
-        lock_timeout: Seconds to wait while another process works in it.
+        lock_timeout: Seconds to wait while another process works in it; default 10.
 
     Raises:
         FileFormatError: It is not a workspace, or another version is needed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] = ".", *, lock_timeout: float = 10.0) -> None:
+    def __init__(self, folder: str | os.PathLike[str] = ".", *, lock_timeout: float | None = None) -> None:
         self.folder = Path(folder)
-        self.lock_timeout = lock_timeout
+        self.lock_timeout = LOCK_TIMEOUT if lock_timeout is None else lock_timeout
         self._ledger = Ledger(self.folder)
 
     def __repr__(self) -> str:

@@ -222,22 +222,6 @@ def test_a_folder_without_permission(tmp_path):
         folder.chmod(0o755)
 
 
-@pytest.fixture
-def full_disk(tmp_path):
-    """A real file system of 256 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "crayon-test", str(place)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except OSError as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 FULL = r"the disk is full; free some space and run it again.*What was there before is unchanged"
 
 
@@ -288,3 +272,19 @@ def test_sha256_of():
     assert sha256_of("ab", b"c") == sha256_of(b"ab", "c")
     assert sha256_of("ab", "c") != sha256_of("a", "bc")
     assert sha256_of() != sha256_of("")
+
+
+def test_equal_contents_give_equal_bytes(tmp_path):
+    tensors = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(4, dtype=torch.bool)}
+    metadata = {f"key {number}": 'text "ü" \\ \n' * number for number in range(12)}
+    for number in range(6):
+        write_tensors(tmp_path / f"{number}.safetensors", tensors, metadata)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    found, read = read_tensors(tmp_path / "0.safetensors")
+    assert read == metadata
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_without_metadata_it_stays_readable(tmp_path):
+    write_tensors(tmp_path / "a.safetensors", {"a": torch.ones(3)})
+    assert torch.equal(read_tensors(tmp_path / "a.safetensors")[0]["a"], torch.ones(3))

@@ -42,7 +42,12 @@ def init(shell: Shell, *, again: bool, **given: Any) -> None:
         source=values["model"],
         **{name: values[name] for name in ("architecture", "num_classes", "preprocessing", "allow_pickle")},
     )
-    data = DataSource(**{name: values[name] for name in shared}, group_columns=values["group_column"], splits=splits)
+    data = DataSource(
+        folder=values["data"],
+        group_columns=values["group_column"],
+        splits=splits,
+        **{name: values[name] for name in shared},
+    )
     workspace = Workspace.create(shell.folder, model, data, again=again)
     manifest = workspace.manifest
     counts = {name: facts.count for name, facts in manifest.splits.items()}

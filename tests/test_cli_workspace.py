@@ -1,0 +1,286 @@
+"""The commands on small pictures: what they say, what they write, and what they do with bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers_workspace import FAST, crayon, save_model, weights
+
+from crayon_sdk import AnnotationSet, ImageAnswer, Workspace
+from crayon_sdk.locking import locked
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model") / "m")
+
+
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory, picture_folder, model_folder):
+    """A workspace that the shell took as far as one correction; nobody may change it."""
+    place = tmp_path_factory.mktemp("shell") / "ws"
+    for line in (
+        ["init", place, "--model", model_folder, "--csv", picture_folder / "metadata.csv"],
+        ["explain", place, "--sheet", 0],
+        ["answer", "simulate", place],
+        ["correct", place, "--method", "both", *FAST],
+    ):
+        result = crayon(*line)
+        assert result.exit_code == 0, result.output
+    return place
+
+
+@pytest.fixture
+def ws(corrected, tmp_path):
+    shutil.copytree(corrected, tmp_path / "ws")
+    return tmp_path / "ws"
+
+
+def failed(result, code, *texts):
+    """It ended with this code and a message without a traceback; stdout is empty."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    for text in texts:
+        assert text in result.stderr
+    return True
+
+
+def test_the_shell_and_python_give_the_same_files(corrected, picture_folder, model_folder, tmp_path):
+    from helpers_workspace import FAST_ATTENTION, new_workspace
+
+    workspace = new_workspace(tmp_path / "ws", picture_folder, model_folder)
+    workspace.explain(sheet=0)
+    workspace.simulate_answers()
+    workspace.correct("both", attention=FAST_ATTENTION, pruning={"epochs": 2})
+    for name in ("maps.safetensors", "patches.safetensors", "answers.jsonl"):
+        assert Workspace(corrected)._ledger.digest(name) == workspace._ledger.digest(name), name
+    assert weights(corrected / "corrections/both") == weights(tmp_path / "ws/corrections/both")
+    ours, theirs = (Workspace(each).manifest for each in (corrected, tmp_path / "ws"))
+    assert ours.model_dump(exclude={"files", "created", "answers"}) == theirs.model_dump(
+        exclude={"files", "created", "answers"}
+    )
+    assert {name: entry.settings for name, entry in ours.files.items()} == {
+        name: entry.settings for name, entry in theirs.files.items()
+    }
+
+
+def test_json_is_alone_on_stdout(ws):
+    for line in (
+        ["explain", ws],
+        ["answer", "show", ws],
+        ["answer", "simulate", ws],
+        ["suggest", ws, "--votes", 3],
+        ["correct", ws, "--method", "both", *FAST],
+        ["evaluate", "-w", ws],
+        ["compare", "-w", ws, "original", "both", "--resamples", 200],
+        ["info", ws],
+        ["save", "-w", ws, "both", ws / "out"],
+        ["doctor"],
+    ):
+        result = crayon(*line, "--json")
+        assert result.exit_code == 0, result.output
+        assert isinstance(json.loads(result.stdout), dict), line
+
+
+def test_evaluate_shows_groups_with_intervals(ws):
+    result = crayon("evaluate", "-w", ws, "both")
+    for text in (
+        "cat/land",
+        "dog/water",
+        "95 % interval",
+        "worst group (WGA)",
+        "mean group (MGA)",
+        "training-weighted",
+    ):
+        assert text in result.stdout
+    values = json.loads(crayon("evaluate", "-w", ws, "both", "--json").stdout)["both"]
+    group = values["groups"][0]
+    assert group["interval"][0] <= group["correct"] / group["total"] <= group["interval"][1]
+    assert {"worst_group", "mean_group", "weighted_mean", "accuracy"} == set(values["summary"])
+
+
+def test_quiet_and_verbose(ws):
+    quiet = crayon("explain", ws, "-q")
+    assert quiet.stderr == ""
+    loud = crayon("correct", ws, "--name", "again", "--method", "attention", *FAST[:4], "-v")
+    assert "crayon: guidance: {" in loud.stderr
+
+
+def test_settings_from_a_file_and_the_command_line_wins(ws):
+    (ws / "crayon.toml").write_text("[correct]\nmethod = 'pruning'\n[pruning]\nepochs = 2\nlr = 1e-3\n")
+    assert crayon("correct", ws, "--set", "pruning.lr=5e-3", "--name", "mixed").exit_code == 0
+    settings = json.loads((ws / "corrections/mixed/crayon.json").read_text())["record"]["settings"]
+    assert (settings["epochs"], settings["lr"]) == (2, 5e-3)
+    (ws / "crayon.toml").write_text("[pruning]\nepcohs = 2\n")
+    failed(crayon("correct", ws), 2, "crayon.toml", "'epcohs'; did you mean 'epochs'?")
+    other = ws.parent / "other.toml"
+    other.write_text("[explain]\nscore = 'logit'\n")
+    assert crayon("explain", ws, "--config", other, "--sheet", 0).exit_code == 0
+    assert Workspace(ws).maps().score == "logit"
+
+
+def test_environment_names_the_workspace(ws, monkeypatch):
+    monkeypatch.setenv("CRAYON_WORKSPACE", str(ws))
+    assert str(ws) in crayon("info").stdout
+    failed(crayon("info", ws, "-w", ws), 2, "name the workspace once")
+
+
+def test_import(ws):
+    ids = Workspace(ws).dataset().ids
+    (ws / "list.json").write_text(json.dumps(["yes"] * len(ids)))
+    assert crayon("answer", "import", "-w", ws, ws / "list.json").exit_code == 0
+    AnnotationSet([ImageAnswer(id="nobody.jpg", answer="yes", annotator="ann")]).save(ws / "other.jsonl")
+    before = (ws / "answers.jsonl").read_bytes()
+    failed(crayon("answer", "import", "-w", ws, ws / "other.jsonl"), 4, "not in the training pictures", "nobody.jpg")
+    assert (ws / "answers.jsonl").read_bytes() == before
+    result = crayon("answer", "import", "-w", ws, ws / "other.jsonl", "--skip-bad", "--json")
+    assert json.loads(result.stdout)["new"] == 0
+    (ws / "broken.jsonl").write_text('{"kind": "image"\n{}\n')
+    failed(crayon("answer", "import", "-w", ws, ws / "broken.jsonl"), 3, "line 1")
+    failed(crayon("answer", "import", "-w", ws, ws / "missing.jsonl"), 3, "cannot read")
+
+
+def test_list_of_settings(ws):
+    result = crayon("correct", ws, "--list-settings")
+    assert "attention.background_swap" in result.stdout
+    assert "pruning.least_share" in result.stdout
+
+
+def test_doctor_tells_no_token(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    result = crayon("doctor", "--json")
+    values = json.loads(result.stdout)
+    assert "secret" not in result.output
+    assert values["hub"]["login"] == "a token is stored"
+    assert values["versions"]["crayon-sdk"]
+    assert values["precision"]["cpu bfloat16"] in ("works", "gives wrong results") or "fails" in values["precision"]
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+def init(tmp_path, model, *data):
+    result = crayon("init", tmp_path / "new", "--model", model, *data)
+    assert not (tmp_path / "new").exists()
+    return result
+
+
+def test_folder_without_pictures(tmp_path, model_folder):
+    (tmp_path / "empty").mkdir()
+    failed(init(tmp_path, model_folder, "--data", tmp_path / "empty"), 3, "empty")
+
+
+def test_class_with_one_picture(tmp_path, model_folder, picture_folder):
+    shutil.copytree(picture_folder / "images", tmp_path / "p")
+    for path in sorted((tmp_path / "p/cat").iterdir())[1:]:
+        path.unlink()
+    failed(init(tmp_path, model_folder, "--data", tmp_path / "p"), 3, "'cat (1)'", "--min-images-per-class")
+
+
+def test_table_without_the_column(tmp_path, model_folder, picture_folder):
+    table = picture_folder / "metadata.csv"
+    failed(init(tmp_path, model_folder, "--csv", table, "--label-column", "kind"), 3, "has no column 'kind'", "'label'")
+    failed(init(tmp_path, model_folder, "--csv", table, "--split-column", "part"), 3, "has no column 'part'")
+    failed(init(tmp_path, model_folder, "--csv", tmp_path / "no.csv"), 3, "cannot read the table")
+
+
+def test_model_that_is_not_there(tmp_path, picture_folder):
+    table = picture_folder / "metadata.csv"
+    failed(init(tmp_path, tmp_path / "nowhere", "--csv", table), 3, "nowhere")
+    failed(init(tmp_path, "resnet5O", "--csv", table), 3, "resnet5O", "resnet50")
+    failed(crayon("init", tmp_path / "new", "--csv", table), 2, "name the model: --model")
+    failed(init(tmp_path, tmp_path / "m.safetensors", "--csv", table), 2, "architecture")
+
+
+def test_neither_folder_nor_table(tmp_path, model_folder):
+    failed(init(tmp_path, model_folder), 2, "either --data, a folder with a folder per class, or --csv")
+
+
+def test_workspace_of_another_model(ws, tmp_path):
+    shutil.copytree(save_model(tmp_path / "other", seed=1), tmp_path / "m")
+    manifest = json.loads((ws / "workspace.json").read_text())
+    manifest["model"]["source"] = str(tmp_path / "m")
+    (ws / "workspace.json").write_text(json.dumps(manifest))
+    before = weights(ws / "corrections/both")
+    failed(crayon("correct", ws, "--method", "pruning"), 4, "is not the model this workspace was made for", "--again")
+    assert weights(ws / "corrections/both") == before
+
+
+def test_steps_out_of_order(tmp_path, model_folder, picture_folder):
+    place = tmp_path / "ws"
+    crayon("init", place, "--model", model_folder, "--csv", picture_folder / "metadata.csv")
+    failed(crayon("correct", place), 4, "maps.safetensors", "Run: crayon explain")
+    failed(crayon("correct", place, "--method", "pruning"), 3, "expected answers about neurons")
+    failed(crayon("answer", "simulate", place), 4, "maps.safetensors", "Run: crayon explain")
+    failed(crayon("compare", "-w", place, "original", "none"), 4, "Run: crayon evaluate")
+    failed(crayon("save", "-w", place, "none", tmp_path / "out"), 4, "corrections/none is missing")
+    failed(crayon("info", tmp_path), 3, "is not a workspace", "crayon init")
+    failed(crayon("evaluate", "-w", place, "--split", "val"), 3, "has no val pictures")
+
+
+def test_wrong_settings_of_a_corrector(ws):
+    failed(crayon("correct", ws, "--set", "attention.lr=-1"), 2, "expected lr")
+    failed(crayon("correct", ws, "--set", "attention.optimizer=rmsprop"), 2, "optimizer")
+    failed(crayon("correct", ws, "--set", "attention.epochs"), 2, "SECTION.KEY=VALUE")
+
+
+def test_loss_that_is_not_finite(ws):
+    before = sorted(path.name for path in (ws / "corrections").iterdir())
+    line = ["--name", "wild", *FAST[:4], "--set", "attention.lr=1e30", "--set", "attention.optimizer=sgd"]
+    failed(crayon("correct", ws, *line), 6, "training stopped at step", "Lower lr")
+    assert sorted(path.name for path in (ws / "corrections").iterdir()) == before
+
+
+def test_workspace_in_use(ws, monkeypatch):
+    monkeypatch.setattr("crayon_sdk.holdings.LOCK_TIMEOUT", 0.1)
+    with locked(ws, doing="a test"):
+        failed(crayon("explain", ws), 5, "is in use by process", "Nothing was changed")
+        assert crayon("info", ws).exit_code == 0  # looking is always allowed
+
+
+def test_disk_that_is_full(full_disk, model_folder, picture_folder):
+    place = full_disk / "ws"
+    assert crayon("init", place, "--model", model_folder, "--csv", picture_folder / "metadata.csv").exit_code == 0
+    assert crayon("explain", place, "--sheet", 0).exit_code == 0
+    assert crayon("answer", "simulate", place).exit_code == 0
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and path.name[0] != "."}
+    failed(crayon("correct", place, *FAST), 5, "the disk is full; free some space and run it again")
+    after = {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and path.name[0] != "."}
+    assert before == after
+    assert crayon("info", place).exit_code == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or not shutil.which("unshare"), reason="mounts of Linux")
+def test_workspace_that_is_read_only(ws):
+    """Mounted read-only: that stops root too."""
+    script = (
+        "import subprocess, sys\n"
+        f"mounts = [['mount', '--bind', {str(ws)!r}, {str(ws)!r}], ['mount', '-o', 'remount,ro,bind', {str(ws)!r}]]\n"
+        "for mount in mounts:\n"
+        "    if subprocess.run(mount, capture_output=True).returncode: sys.exit(77)\n"
+        "for line in (['explain', '--again'], ['correct', '--name', 'x'], ['info'], ['evaluate']):\n"
+        "    done = subprocess.run([sys.executable, '-m', 'crayon_sdk', *line, '-w', "
+        f"{str(ws)!r}], capture_output=True, text=True)\n"
+        "    print(done.returncode, done.stderr.splitlines()[-1:])\n"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no file system can be mounted here")
+    lines = done.stdout.splitlines()
+    assert [line[0] for line in lines] == ["5", "5", "0", "5"], done.stdout
+    assert all("the folder is not writable" in line for line in lines if line[0] == "5")

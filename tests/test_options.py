@@ -1,0 +1,125 @@
+"""Settings by name: one truth for the file, the options and the correctors."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from crayon_sdk.corrector import AttentionCorrector
+from crayon_sdk.errors import FileFormatError, SettingsError
+from crayon_sdk.options import SECTIONS, described, merged, parse_assignments, read_config
+from crayon_sdk.presets import AFTER_PRUNING, ATTENTION, PRUNING
+from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.recipes import attention_corrector, neuron_pruner
+from crayon_sdk.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS
+from crayon_sdk.workspace import Workspace
+
+BESIDE = {"model", "device", "precision", "seed", "checkpoint_dir"}
+
+
+@pytest.mark.parametrize(
+    ("section", "corrector", "defaults"),
+    [("attention", AttentionCorrector, ATTENTION_DEFAULTS), ("pruning", NeuronPruner, PRUNING_DEFAULTS)],
+)
+def test_sections_are_the_keywords_of_the_correctors(section, corrector, defaults):
+    parameters = inspect.signature(corrector).parameters
+    assert set(SECTIONS[section].model_fields) == set(parameters) - BESIDE
+    for name, text in described(section):
+        default = parameters[name].default
+        assert text.endswith(f" Default {getattr(defaults, name)!r}.")
+        assert default == getattr(defaults, name) or (name, default) == ("background_swap", None)
+
+
+@pytest.mark.parametrize(
+    ("section", "method"),
+    [
+        ("explain", "explain"),
+        ("simulate", "simulate_answers"),
+        ("suggest", "suggest"),
+        ("evaluate", "evaluate"),
+        ("correct", "correct"),
+        ("compare", "compare"),
+    ],
+)
+def test_sections_are_the_keywords_of_the_workspace(section, method):
+    parameters = inspect.signature(getattr(Workspace, method)).parameters
+    for name, field in SECTIONS[section].model_fields.items():
+        assert name in parameters
+        assert parameters[name].default == field.default
+
+
+def test_presets_are_exactly_the_published_ones(tiny_model):
+    model = tiny_model()
+    for name in ATTENTION:
+        assert attention_corrector(model, preset=name).settings == AttentionCorrector.from_preset(name, model).settings
+        after = attention_corrector(model, preset=name, after_pruning=True, seed=3).settings
+        assert after == AttentionCorrector.from_preset(name, model, after_pruning=True, seed=3).settings
+        assert neuron_pruner(model, preset=name).settings == NeuronPruner.from_preset(name, model).settings
+    assert AFTER_PRUNING["backgrounds"] != ATTENTION["backgrounds"]
+    assert set(PRUNING) == set(ATTENTION)
+
+
+def test_values_on_top_of_a_preset(tiny_model):
+    settings = attention_corrector(tiny_model(), {"epochs": 2}, preset="waterbirds").settings
+    assert (settings.epochs, settings.alpha) == (2, 1e7)
+
+
+def test_unknown_keyword_of_a_corrector(tiny_model):
+    with pytest.raises(
+        SettingsError, match=r"no setting of AttentionCorrector called 'epoch'; did you mean 'epochs'\?"
+    ):
+        attention_corrector(tiny_model(), {"epoch": 2})
+
+
+def write(tmp_path, text):
+    path = tmp_path / "crayon.toml"
+    path.write_text(text)
+    return path
+
+
+def test_file_is_read_and_the_command_line_wins(tmp_path):
+    config = read_config(write(tmp_path, '[explain]\nscore = "logit"\nbatch_size = 8\n[init]\ngroup_column = ["a"]\n'))
+    assert config["explain"] == {"score": "logit", "batch_size": 8}
+    chosen = merged("explain", config["explain"], {"batch_size": 16, "score": None})
+    assert (chosen.batch_size, chosen.score) == (16, "logit")
+    assert merged("init", config["init"], {}).group_column == ("a",)
+    assert read_config(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[attention]\nepcohs = 3",
+            r"crayon.toml: there is no setting in \[attention\] called 'epcohs'; did you mean 'epochs'\?",
+        ),
+        ("[atention]\n", r"there is no section called 'atention'; did you mean 'attention'\?"),
+        ("[zzz]\n", "there is no section called 'zzz'; known: attention, compare"),
+        ("explain = 3", r"expected a section \[explain\]"),
+        ('[explain]\nbatch_size = "8"', r"explain.batch_size = '8': input should be a valid integer"),
+        ('[explain]\nscore = "odds"', r"explain.score = 'odds': input should be 'margin' or 'logit'"),
+        ("[pruning]\naverage_decay = 0.9", "no setting in .pruning. called 'average_decay'"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path, text, message):
+    with pytest.raises(SettingsError, match=message):
+        read_config(write(tmp_path, text))
+
+
+def test_file_that_is_no_file(tmp_path):
+    with pytest.raises(FileFormatError, match="is not a TOML file"):
+        read_config(write(tmp_path, "a = ="))
+    with pytest.raises(FileFormatError, match=r"cannot read .*No such file"):
+        read_config(tmp_path / "missing.toml")
+
+
+def test_assignments():
+    found = parse_assignments(["attention.epochs=3", "attention.scheduler=step", 'pruning.optimizer="sgd"'])
+    assert found == {"attention": {"epochs": 3, "scheduler": "step"}, "pruning": {"optimizer": "sgd"}}
+
+
+@pytest.mark.parametrize("text", ["epochs=3", "attention.epochs", "explain.score=logit"])
+def test_wrong_assignments(text):
+    with pytest.raises(SettingsError, match=r"expected SECTION.KEY=VALUE"):
+        parse_assignments([text])

@@ -1,0 +1,341 @@
+"""The workspace: the same files as without it, what is stale, what goes on, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import make_tiny_model
+from helpers_workspace import FAST_ATTENTION, new_workspace, save_model, weights
+
+from crayon_sdk import (
+    AnnotationSet,
+    AttentionCorrector,
+    Explainer,
+    ImageAnswer,
+    ImageDataset,
+    NeuronPruner,
+    evaluate,
+    load_model,
+    simulate_answers,
+    simulate_neuron_answers,
+)
+from crayon_sdk.errors import (
+    DataError,
+    MismatchError,
+    OutputExistsError,
+    SettingsError,
+    StaleError,
+    UnsupportedModelError,
+    WorkspaceBusyError,
+)
+from crayon_sdk.files import read_tensors
+from crayon_sdk.holdings import checked_name
+from crayon_sdk.locking import locked
+from crayon_sdk.manifest import DataSource, ModelSource
+from crayon_sdk.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model") / "m")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, picture_folder, model_folder):
+    """A workspace after every step; nobody may change it."""
+    workspace = new_workspace(tmp_path_factory.mktemp("finished") / "ws", picture_folder, model_folder)
+    workspace.explain(sheet=2)
+    workspace.simulate_answers()
+    workspace.correct("both", attention=FAST_ATTENTION, pruning={"epochs": 2})
+    workspace.correct("pruning", pruning={"epochs": 2})
+    workspace.evaluate()
+    workspace.compare()
+    return workspace
+
+
+@pytest.fixture
+def ws(finished, tmp_path):
+    """A copy that a test may change: a workspace can be copied."""
+    shutil.copytree(finished.folder, tmp_path / "ws")
+    return Workspace(tmp_path / "ws", lock_timeout=0.2)
+
+
+def states(workspace):
+    return {each.path: each.state for each in workspace.status()}
+
+
+def test_every_file_is_where_it_should_be(finished):
+    there = {path.relative_to(finished.folder).as_posix() for path in finished.folder.rglob("*") if path.is_file()}
+    assert there - {".lock"} == {
+        "workspace.json",
+        "maps.safetensors",
+        "patches.safetensors",
+        "answers.jsonl",
+        "pictures/maps.png",
+        "pictures/patches.png",
+        *(f"evaluations/test/{name}.json" for name in ("original", "both", "pruning", "comparison")),
+        *(
+            f"corrections/{name}/{file}"
+            for name in ("both", "pruning")
+            for file in ("config.json", "model.safetensors", "crayon.json", "answers.jsonl")
+        ),
+    }
+    assert set(states(finished).values()) == {"fresh"}
+    assert len(states(finished)) == 10
+
+
+def test_the_books_say_how_each_file_came_to_be(finished):
+    entry = finished.manifest.files["corrections/both"]
+    assert entry.made_by == "Workspace.correct('both')"
+    assert set(entry.inputs) == {"model", "data", "pictures", "maps", "answers about pictures", "answers about neurons"}
+    assert entry.settings["attention"] == FAST_ATTENTION
+    assert entry.versions["torch"] == torch.__version__.split("+")[0]
+    assert entry.seconds > 0
+    assert finished.manifest.answers[0]["source"] == "simulated"
+    assert finished.manifest.answers[0]["simulated"]
+
+
+def test_same_files_as_without_a_workspace(finished, picture_folder, model_folder, tmp_path):
+    table = picture_folder / "metadata.csv"
+    train, test = (ImageDataset.from_csv(table, split=split) for split in ("train", "test"))
+    model = load_model(model_folder)
+    explainer = Explainer(model, score="margin")
+    maps, patches = explainer.explain(train), explainer.explain_neurons(train, 3)
+    answers = simulate_answers(maps, train).merge(simulate_neuron_answers(patches, train))
+    pruned = NeuronPruner(model, epochs=2).fit(train, answers)
+    both = AttentionCorrector(pruned.model, **FAST_ATTENTION).fit(train, maps, answers)
+    for made, name in ((maps, "maps.safetensors"), (patches, "patches.safetensors")):
+        made.save(tmp_path / name)
+        ours, theirs = read_tensors(tmp_path / name), read_tensors(finished.folder / name)
+        assert ours[1] == theirs[1]
+        assert all(torch.equal(ours[0][key], theirs[0][key]) for key in (*ours[0], *theirs[0]))
+    answers.save(tmp_path / "answers.jsonl")
+    assert (tmp_path / "answers.jsonl").read_bytes() == (finished.folder / "answers.jsonl").read_bytes()
+    for made, name in ((pruned, "pruning"), (both, "both")):
+        folder = made.save(tmp_path / name)
+        assert weights(folder) == weights(finished.folder / "corrections" / name)
+        assert (folder / "config.json").read_bytes() == (
+            finished.folder / "corrections" / name / "config.json"
+        ).read_bytes()
+    evaluate(both.model, test, train=train).save(tmp_path / "both.json")
+    assert (tmp_path / "both.json").read_bytes() == (finished.folder / "evaluations/test/both.json").read_bytes()
+
+
+def test_what_is_fresh_is_left_alone(ws):
+    before = {path: path.stat().st_mtime_ns for path in ws.folder.rglob("*") if path.is_file() and path.name[0] != "."}
+    ws.explain(sheet=2)
+    ws.correct("both", attention=FAST_ATTENTION, pruning={"epochs": 2})
+    ws.evaluate()
+    after = {path: path.stat().st_mtime_ns for path in ws.folder.rglob("*") if path.is_file() and path.name[0] != "."}
+    assert before == after
+
+
+def test_other_settings_make_it_again(ws):
+    ws.explain(score="logit", sheet=0)
+    assert ws.maps().score == "logit"
+    found = states(ws)
+    assert found["patches.safetensors"] == "fresh"
+    assert found["corrections/both"] == found["pictures/maps.png"] == "stale"
+    assert found["corrections/pruning"] == "fresh"
+    reason = next(each for each in ws.status() if each.path == "corrections/both")
+    assert reason.reason == "it was made from other inputs: maps"
+    assert reason.run == f"crayon correct -w {ws.folder} --method both --name both"
+
+
+def test_answers_that_come_later_make_corrections_stale_but_not_useless(ws, caplog):
+    relevant = [sample for sample, verdict in ws.answers().image_relevance().items() if verdict == "relevant"]
+    new = AnnotationSet(ImageAnswer(id=sample, answer="no", annotator="ann") for sample in relevant[:1])
+    assert ws.add_answers(new, source="a test") == 1
+    assert ws.add_answers(new, source="a test") == 0
+    assert states(ws)["corrections/both"] == "stale"
+    assert states(ws)["corrections/pruning"] == "fresh"
+    assert ws.correction("both").record.method == "attention"
+    assert "made from other inputs: answers about pictures; to make it again: crayon correct" in caplog.text
+    old = weights(ws.folder / "corrections/both")
+    ws.correct("both", attention=FAST_ATTENTION, pruning={"epochs": 2})
+    assert states(ws)["corrections/both"] == "fresh"
+    assert weights(ws.folder / "corrections/both") != old
+    assert states(ws)["evaluations/test/both.json"] == "stale"
+    with pytest.raises(
+        StaleError, match=r"both.json .* is stale: it was made from other inputs: model. Run: crayon evaluate"
+    ):
+        ws.compare(["original", "both"])
+
+
+def test_people_keep_their_answers_when_simulated_ones_are_made_again(ws):
+    ws.add_answers(AnnotationSet([ImageAnswer(id=ws.dataset().ids[0], answer="no", annotator="ann")]), source="ann")
+    before = len(ws.answers())
+    ws.simulate_answers(noise=0.5, seed=1)
+    assert len(ws.answers()) == before
+    assert [each.annotator for each in ws.answers() if not each.simulated] == ["ann"]
+
+
+def test_a_file_that_was_touched_is_noticed(ws):
+    path = ws.folder / "maps.safetensors"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(StaleError, match=r"is stale: it was changed after it was made. Run: crayon explain"):
+        ws.maps()
+    path.unlink()
+    with pytest.raises(StaleError, match=r"is missing: it is not there. Run: crayon explain"):
+        ws.maps()
+
+
+def test_a_step_that_did_not_end_is_noticed(ws):
+    ws._ledger.forget("maps.safetensors")
+    assert states(ws)["maps.safetensors"] == "unfinished"
+    with pytest.raises(StaleError, match="is unfinished: the step that makes it did not end"):
+        ws.maps()
+    ws.explain(sheet=0)
+    assert states(ws)["maps.safetensors"] == "fresh"
+
+
+def test_same_name_with_other_settings_is_refused(ws):
+    with pytest.raises(
+        OutputExistsError, match=r"other settings \(pruning \{'epochs': 2\} there, \{'epochs': 3\} now\)"
+    ):
+        ws.correct("pruning", pruning={"epochs": 3})
+    made = ws.correct("pruning", pruning={"epochs": 3}, overwrite=True)
+    assert made.record.settings["epochs"] == 3
+    other = ws.correct("pruning", pruning={"epochs": 1}, name="short")
+    assert other.record.settings["epochs"] == 1
+    assert ws.corrections == ("both", "pruning", "short")
+
+
+def test_preset_names_the_correction(ws):
+    made = ws.correct("pruning", preset="waterbirds", pruning={"epochs": 1})
+    assert made.record.settings["optimizer"] == "sgd"
+    assert "pruning-waterbirds" in ws.corrections
+
+
+def test_saved_with_its_evaluations(ws, tmp_path):
+    from crayon_sdk import load_correction
+
+    found = load_correction(ws.save("both", tmp_path / "out"))
+    assert found.before is not None
+    assert found.after is not None
+    assert found.after.predictions == ws.evaluate(["both"])["both"].predictions
+    with pytest.raises(OutputExistsError, match="exists already"):
+        ws.save("both", tmp_path / "out")
+
+
+def test_there_is_no_such_correction(ws):
+    with pytest.raises(StaleError, match=r"corrections/none is missing: .*there are: both, pruning"):
+        ws.save("none", ws.folder / "out")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "original", "comparison", "a" * 101])
+def test_names_that_cannot_be(name):
+    with pytest.raises(SettingsError, match="expected a name of letters"):
+        checked_name(name)
+
+
+def test_questions(ws):
+    assert ws.suggest() == ()
+    first, again = ws.suggest(votes=3, seed=1), ws.suggest(votes=3, seed=1)
+    assert first == again
+    maps = ws.maps()
+    assert {each.id for each in first} == {i for i, ok in zip(maps.ids, maps.evidence.tolist(), strict=True) if ok}
+    assert all(each.votes == 2 for each in first)
+    patches = ws.suggest(kind="neuron", votes=2, count=10_000)
+    assert len({(each.neuron, each.patch) for each in patches}) == ws.patches().num_distinct
+    with pytest.raises(SettingsError, match="expected kind"):
+        ws.suggest(kind="both")
+
+
+def test_model_that_changed(ws, tmp_path):
+    other = save_model(tmp_path / "other", seed=1)
+    values = json.loads((ws.folder / "workspace.json").read_text())
+    values["model"]["source"] = str(other)
+    (ws.folder / "workspace.json").write_text(json.dumps(values))
+    with pytest.raises(MismatchError, match=r"is not the model this workspace was made for .*--again"):
+        _ = Workspace(ws.folder).model
+    again = Workspace.create(ws.folder, ModelSource(source=str(other)), ws.manifest.data, again=True)
+    assert states(again)["maps.safetensors"] == "stale"
+    with pytest.raises(StaleError, match=r"corrections/both is stale: .*model"):
+        again.correction("both")
+    assert len(again.answers()) == len(ws.answers())  # nothing is lost
+
+
+def test_pictures_that_changed(tmp_path, picture_folder, model_folder):
+    shutil.copytree(picture_folder, tmp_path / "p")
+    workspace = new_workspace(tmp_path / "ws", tmp_path / "p", model_folder)
+    path = tmp_path / "p/images/cat/00.jpg"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(StaleError, match=r"the train pictures changed since .*16 then, 16 now.*--again"):
+        workspace.dataset()
+    again = Workspace.create(workspace.folder, workspace.manifest.model, workspace.manifest.data, again=True)
+    assert len(again.dataset()) == 16
+
+
+def test_bad_pictures_are_left_out_and_remembered(tmp_path, picture_folder, model_folder):
+    shutil.copytree(picture_folder, tmp_path / "p")
+    (tmp_path / "p/images/cat/00.jpg").write_text("not a picture")
+    (tmp_path / "p/images/cat/01.jpg").unlink()
+    with pytest.raises(DataError, match=r"1 of 16 samples cannot be used.*the file is missing"):
+        new_workspace(tmp_path / "ws", tmp_path / "p", model_folder)
+    assert not (tmp_path / "ws").exists()
+    workspace = new_workspace(tmp_path / "ws", tmp_path / "p", model_folder, skip_bad=True)
+    assert len(workspace.dataset()) == 14
+    assert set(workspace.manifest.splits["train"].skipped) == {"images/cat/00.jpg", "images/cat/01.jpg"}
+    assert len(workspace.explain(sheet=0)[0]) == 14
+
+
+def test_workspace_in_use(ws):
+    with locked(ws.folder, doing="a test"):
+        for step in (ws.explain, ws.simulate_answers, ws.correct, ws.evaluate, ws.compare):
+            with pytest.raises(WorkspaceBusyError, match=r"in use by process .*a test"):
+                step()
+
+
+def test_leftovers_of_killed_processes_are_swept(ws):
+    (ws.folder / ".maps.safetensors.abcd1234").write_text("half")
+    (ws.folder / "corrections/.both.12345678/new").mkdir(parents=True)
+    (ws.folder / "evaluations/test/.both.json.zzzzzzzz").write_text("half")
+    (ws.folder / ".gitignore").write_text("mine")
+    ws.evaluate(["original"])
+    hidden = {path.name for path in ws.folder.rglob(".*")}
+    assert hidden == {".gitignore", ".lock"}
+
+
+def test_second_make_is_refused(ws, model_folder):
+    with pytest.raises(OutputExistsError, match="is a workspace already"):
+        Workspace.create(ws.folder, ws.manifest.model, ws.manifest.data)
+
+
+def test_classes_that_do_not_fit(tmp_path, picture_folder, model_folder):
+    (tmp_path / "p/cat").mkdir(parents=True)
+    (tmp_path / "p/dog").mkdir()
+    shutil.copy(picture_folder / "images/cat/00.jpg", tmp_path / "p/cat")
+    for number in (0, 1):
+        shutil.copy(picture_folder / f"images/dog/0{number}.jpg", tmp_path / "p/dog")
+    source = DataSource(folder=str(tmp_path / "p"))
+    model = ModelSource(source=str(model_folder))
+    with pytest.raises(DataError, match=r"1 of 2 classes have fewer than 2 training pictures: 'cat \(1\)'"):
+        Workspace.create(tmp_path / "ws", model, source)
+    made = Workspace.create(tmp_path / "ws", model, source.model_copy(update={"min_images_per_class": 1}))
+    assert len(made.dataset()) == 3
+    with pytest.raises(DataError, match="has no test pictures"):
+        made.evaluate()
+    shutil.copytree(tmp_path / "p/dog", tmp_path / "t/wolf")
+    shutil.copytree(tmp_path / "p/dog", tmp_path / "t/cat")
+    with pytest.raises(DataError, match=r"the test pictures have the classes \('cat', 'wolf'\)"):
+        Workspace.create(
+            tmp_path / "w2",
+            model,
+            DataSource(folder=str(tmp_path / "p"), test=str(tmp_path / "t"), min_images_per_class=1),
+        )
+
+
+def test_model_without_a_map(tmp_path, picture_folder):
+    from safetensors.torch import save_file
+
+    vit = make_tiny_model("test_vit.r160_in1k")
+    (tmp_path / "vit").mkdir()
+    save_file(vit.state_dict(), tmp_path / "vit/model.safetensors")
+    (tmp_path / "vit/config.json").write_text(json.dumps({"architecture": "test_vit", "num_classes": 2}))
+    with pytest.raises(UnsupportedModelError):
+        new_workspace(tmp_path / "ws", picture_folder, tmp_path / "vit")
+    assert not (tmp_path / "ws").exists()
