@@ -273,7 +273,7 @@ def _finish_epoch(
 
 
 def _stopped(step: int, total: int) -> str:
-    return f"stopped after step {step} of {total}; run it again with the same checkpoint_dir to continue there"
+    return f"stopped after step {step} of {total}; the same call continues there"
 
 
 @contextlib.contextmanager

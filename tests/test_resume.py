@@ -116,7 +116,7 @@ def test_ctrl_c_of_a_script_says_how_to_continue(undisturbed, tmp_path):
         _, complaint = script.communicate(timeout=300)
     assert script.returncode not in (0, None)
     assert "KeyboardInterrupt: stopped after step" in complaint
-    assert f"of {STEPS}; run it again with the same checkpoint_dir to continue there" in complaint
+    assert f"of {STEPS}; the same call continues there" in complaint
     again = Attempt("attention", out, state)
     assert again.join() == 0
     assert again.started_at >= 3
