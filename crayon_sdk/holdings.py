@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,7 +17,7 @@ from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import DataError, FileFormatError, MismatchError, SettingsError, StaleError
-from crayon_sdk.files import read_json
+from crayon_sdk.files import read_json, sha256_of
 from crayon_sdk.formats import read_answers
 from crayon_sdk.ledger import FileStatus, Ledger, now
 from crayon_sdk.locking import locked
@@ -30,7 +31,7 @@ from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
 __all__ = ["ANSWERS", "MAPS", "ORIGINAL", "PATCHES", "Holdings"]
 
 ORIGINAL = "original"
-MAPS, PATCHES, ANSWERS = "maps.safetensors", "patches.safetensors", "answers.jsonl"
+MAPS, PATCHES, ANSWERS, RUNS = "maps.safetensors", "patches.safetensors", "answers.jsonl", "runs"
 LOCK_TIMEOUT = 10.0
 _log = logging.getLogger(__name__)
 
@@ -163,7 +164,8 @@ class Holdings:
         with self._working("answer"):
             fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
             fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
-            fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
+            if fitting.neuron_answers:
+                fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
             return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
 
     def import_answers(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> int:
@@ -259,6 +261,14 @@ class Holdings:
         fresh = self._ledger.status(path, inputs, "").state == "fresh"
         return fresh and self.manifest.files[path].settings == plain(settings)
 
+    def _run_folder(self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Path:
+        """Where an unfinished step keeps what it goes on from; another place for other inputs or settings."""
+        return self.folder / RUNS / f"{name}-{sha256_of(repr((sorted(inputs.items()), plain(settings))))[:12]}"
+
+    def _clear_runs(self, name: str) -> None:
+        for left in (self.folder / RUNS).glob(f"{name}-????????????"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def _base(self, split: str = "train") -> dict[str, str]:
         facts = self._facts(split)
         return {"model": self.manifest.model_fingerprint, "data": facts.fingerprint, "pictures": facts.files}
@@ -340,3 +350,9 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as JSON gives them back, so that they can be compared with what was read."""
     found: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return found
+
+
+def different(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Say in which settings two runs differ."""
+    names = [name for name in wanted if there.get(name) != wanted[name]]
+    return ", ".join(f"{name} {there.get(name)!r} there, {wanted[name]!r} now" for name in names)

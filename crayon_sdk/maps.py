@@ -113,6 +113,26 @@ class SaliencyMaps:
             self, ids=tuple(ids), values=self.values[rows], targets=self.targets[rows], evidence=self.evidence[rows]
         )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
+        """Put maps of different samples of one explanation together, in this order.
+
+        Raises:
+            MismatchError: They were not made in the same way, or there are none.
+        """
+        same = {(part.size, part.model, part.target_rule, part.score, part.class_names) for part in parts}
+        if len(same) != 1:
+            raise MismatchError(
+                f"expected maps that were made in one way, got {len(same)} ways among {len(parts)} parts"
+            )
+        return replace(
+            parts[0],
+            ids=tuple(sample for part in parts for sample in part.ids),
+            values=torch.cat([part.values for part in parts]),
+            targets=torch.cat([part.targets for part in parts]),
+            evidence=torch.cat([part.evidence for part in parts]),
+        )
+
     def resize(self, h: int, w: int) -> SaliencyMaps:
         """The same maps on another grid: area when shrinking, bilinear when growing, normalised again.
 

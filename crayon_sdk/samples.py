@@ -20,6 +20,7 @@ from torch import Tensor
 from crayon_sdk.errors import DataError, first_few
 from crayon_sdk.files import sha256_of
 from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.progress import track
 from crayon_sdk.sources import FileSource, Source, describe
 
 if TYPE_CHECKING:
@@ -254,9 +255,13 @@ class Samples:
         """Decode every picture and mask; return the reasons, by position, of those that fail."""
         # Pillow decodes outside of the interpreter's lock; code of others may not be ready for threads.
         threads = min(32, 2 * (os.cpu_count() or 1)) if isinstance(self._source, FileSource) else 1
-        with ThreadPoolExecutor(threads) as pool:
-            reasons = pool.map(self._failure, range(len(self)))
-            return {index: reason for index, reason in enumerate(reasons) if reason is not None}
+        found: dict[int, str] = {}
+        with ThreadPoolExecutor(threads) as pool, track("looking at pictures", len(self)) as advance:
+            for index, reason in enumerate(pool.map(self._failure, range(len(self)))):
+                advance(1)
+                if reason is not None:
+                    found[index] = reason
+        return found
 
     def _failure(self, index: int) -> str | None:
         position = self._positions[index]

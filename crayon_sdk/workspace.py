@@ -18,7 +18,6 @@ Every step can be called again: what is up to date is left alone, what was stopp
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,8 +31,8 @@ from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import OutputError, OutputExistsError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluate
 from crayon_sdk.explainer import Explainer
-from crayon_sdk.files import describe_write_failure, sha256_of
-from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES, Holdings, checked_name, plain
+from crayon_sdk.files import describe_write_failure
+from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES, Holdings, checked_name, different, plain
 from crayon_sdk.inspection import look_at_data
 from crayon_sdk.ledger import now
 from crayon_sdk.locking import locked
@@ -44,7 +43,7 @@ from crayon_sdk.recipes import attention_corrector, neuron_pruner
 
 __all__ = ["ORIGINAL", "Workspace"]
 
-_RUNS = "runs"
+_BATCHES_PER_PART = 64
 Method = Literal["attention", "pruning", "both"]
 
 
@@ -143,8 +142,9 @@ class Workspace(Holdings):
             wanted = {"target": target, "score": score} | how
             if again or not self._is_fresh(MAPS, self._base(), wanted):
                 started = time.time()
-                explainer.explain(train).save(self.folder / MAPS)
+                self._explain_in_parts(explainer, train).save(self.folder / MAPS)
                 self._note(MAPS, "Explainer.explain", self._base(), wanted, started)
+                self._clear_runs("maps")
             wanted = {"patches_per_neuron": patches_per_neuron} | how
             if again or not self._is_fresh(PATCHES, self._base(), wanted):
                 started = time.time()
@@ -197,12 +197,10 @@ class Workspace(Holdings):
         if method not in ("attention", "pruning", "both"):
             raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
         name = checked_name(name or "-".join(filter(None, [method, preset])))
-        wanted: dict[str, Any] = {
-            "method": method,
-            "preset": preset,
-            "attention": dict(attention or {}),
-            "pruning": dict(pruning or {}),
-        }
+        attention, pruning = dict(attention or {}), dict(pruning or {})
+        if evaluate_on == "test" and attention.get("keep") == "best":
+            raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
+        wanted = plain({"method": method, "preset": preset, "attention": attention, "pruning": pruning})
         wanted |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
@@ -212,29 +210,41 @@ class Workspace(Holdings):
             entry = self.manifest.files.get(path)
             if entry is not None and entry.settings != wanted and not overwrite:
                 raise OutputExistsError(
-                    f"there is a correction {name!r} with other settings ({_different(entry.settings, wanted)}); give "
+                    f"there is a correction {name!r} with other settings ({different(entry.settings, wanted)}); give "
                     "this one another --name (name=), or replace it with --overwrite (overwrite=True)"
                 )
             started = time.time()
-            run = self.folder / _RUNS / f"{name}-{sha256_of(repr((sorted(inputs.items()), wanted)))[:12]}"
+            run = self._run_folder(f"corrections-{name}", inputs, wanted)
             shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}
-            train, answers = self.dataset(), self.answers()
-            held_out = None if evaluate_on is None else self.dataset(evaluate_on)
-            start = self.model
-            if method != "attention":
-                pruner = neuron_pruner(start, pruning, **shared, checkpoint_dir=run / "pruning")
-                found = pruner.fit(train, answers, held_out, strict=strict)
-                start = found.model
-            if method != "pruning":
-                corrector = attention_corrector(
-                    start, attention, **shared, after_pruning=method == "both", checkpoint_dir=run / "attention"
-                )
-                found = corrector.fit(train, self.maps(), answers, held_out, strict=strict)
+            found = self._corrected(method, attention, pruning, evaluate_on, shared, run, strict=strict)
             found.save(self.folder / path, overwrite=True)
             self._note(path, f"Workspace.correct({method!r})", inputs, wanted, started)
-            for left in (self.folder / _RUNS).glob(f"{name}-????????????"):
-                shutil.rmtree(left, ignore_errors=True)
+            self._clear_runs(f"corrections-{name}")
         return found
+
+    def _corrected(
+        self,
+        method: Method,
+        attention: Mapping[str, Any] | None,
+        pruning: Mapping[str, Any] | None,
+        evaluate_on: str | None,
+        shared: Mapping[str, Any],
+        run: Path,
+        *,
+        strict: bool,
+    ) -> Correction:
+        train, answers, model = self.dataset(), self.answers(), self.model
+        held_out = None if evaluate_on is None else self.dataset(evaluate_on)
+        if method != "attention":
+            pruner = neuron_pruner(model, pruning, **shared, checkpoint_dir=run / "pruning")
+            found = pruner.fit(train, answers, held_out, strict=strict)
+            if method == "pruning":
+                return found
+            model = found.model
+        corrector = attention_corrector(
+            model, attention, **shared, after_pruning=method == "both", checkpoint_dir=run / "attention"
+        )
+        return corrector.fit(train, self.maps(), answers, held_out, strict=strict)
 
     def evaluate(
         self,
@@ -356,6 +366,21 @@ class Workspace(Holdings):
                     known[field] = Evaluation.load(self.folder / path)
         return replace(found, **known).save(folder, overwrite=overwrite)
 
+    def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> SaliencyMaps:
+        """The maps of all pictures; when it is stopped, the next run goes on with the part it was at."""
+        size = _BATCHES_PER_PART * explainer.batch_size
+        if len(train) <= size:
+            return explainer.explain(train)
+        how = {"target": explainer.target, "score": explainer.score, "precision": str(explainer.autocast), "size": size}
+        run = self._run_folder("maps", self._base(), how)
+        parts = []
+        for start in range(0, len(train), size):
+            path = run / f"{start:012}.safetensors"
+            if not path.exists():
+                explainer.explain(train.subset(train.ids[start : start + size])).save(path)
+            parts.append(SaliencyMaps.load(path))
+        return SaliencyMaps.concatenate(parts)
+
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
         for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):
             inputs, wanted, started = {source: self._ledger.digest(source)}, {"count": count}, time.time()
@@ -369,9 +394,3 @@ class Workspace(Holdings):
             else:
                 pictures.patches_sheet(train, patches, range(min(count, patches.num_neurons)), self.folder / path)
             self._note(path, "Workspace.explain", inputs, wanted, started)
-
-
-def _different(there: Mapping[str, Any], now_wanted: Mapping[str, Any]) -> str:
-    wanted = plain(now_wanted)
-    names = [name for name in wanted if there.get(name) != wanted[name]]
-    return ", ".join(f"{name} {there.get(name)!r} there, {wanted[name]!r} now" for name in names)

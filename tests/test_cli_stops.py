@@ -71,7 +71,7 @@ def test_stopped_in_the_middle_of_an_epoch(number, code, inputs, undisturbed, tm
     run = WholeRun(place)
     end = time.monotonic() + 120
     # The state of the first epoch is there: the second one is under way.
-    while not list(place.glob("runs/*/attention/training.safetensors")) and time.monotonic() < end:
+    while not list(place.glob("runs/corrections-*/attention/training.safetensors")) and time.monotonic() < end:
         time.sleep(0.002)
     run.kill(number)
     assert run.join() == code, run.said()

@@ -233,6 +233,11 @@ def test_wrong_settings_of_a_corrector(ws):
     failed(crayon("correct", ws, "--set", "attention.epochs"), 2, "SECTION.KEY=VALUE")
 
 
+def test_the_test_pictures_choose_no_epoch(ws):
+    line = ["--set", "attention.keep=best", "--evaluate-on", "test"]
+    failed(crayon("correct", ws, "--name", "x", *line), 2, "the test pictures may not")
+
+
 def test_loss_that_is_not_finite(ws):
     before = sorted(path.name for path in (ws / "corrections").iterdir())
     line = ["--name", "wild", *FAST[:4], "--set", "attention.lr=1e30", "--set", "attention.optimizer=sgd"]

@@ -161,3 +161,13 @@ def test_a_manifest_that_is_not_json_or_too_short(maps, tmp_path):
     damage(path, lambda _manifest: None, manifest="{")
     with pytest.raises(FileFormatError, match=r"has no readable manifest; make it again"):
         SaliencyMaps.load(path)
+
+
+def test_parts_are_put_together():
+    maps = SaliencyMaps(("a", "b", "c"), torch.rand(3, 2, 2), torch.tensor([0, 1, 0]), model="m")
+    found = SaliencyMaps.concatenate([maps.select(["a"]), maps.select(["b", "c"])])
+    assert found.fingerprint == maps.fingerprint
+    with pytest.raises(MismatchError, match="got 2 ways among 2 parts"):
+        SaliencyMaps.concatenate([maps, SaliencyMaps(("d",), torch.rand(1, 3, 3), torch.tensor([0]))])
+    with pytest.raises(MismatchError, match="got 0 ways"):
+        SaliencyMaps.concatenate([])

@@ -339,3 +339,29 @@ def test_model_without_a_map(tmp_path, picture_folder):
     with pytest.raises(UnsupportedModelError):
         new_workspace(tmp_path / "ws", picture_folder, tmp_path / "vit")
     assert not (tmp_path / "ws").exists()
+
+
+def test_maps_go_on_part_by_part(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("crayon_sdk.workspace._BATCHES_PER_PART", 2)
+    shutil.copytree(finished.folder, tmp_path / "ws")
+    ws = Workspace(tmp_path / "ws")
+    whole = Explainer.explain
+    seen: list[int] = []
+
+    def stops_at_the_third(self, dataset):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(dataset))
+        return whole(self, dataset)
+
+    monkeypatch.setattr(Explainer, "explain", stops_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        ws.explain(batch_size=3, sheet=0, again=True)
+    assert seen == [6, 6]
+    assert states(ws)["maps.safetensors"] == "fresh"  # the old ones, until the new ones are whole
+    monkeypatch.setattr(Explainer, "explain", lambda self, dataset: seen.append(len(dataset)) or whole(self, dataset))
+    maps, _ = ws.explain(batch_size=3, sheet=0)
+    assert seen == [6, 6, 4]
+    assert maps.ids == ws.dataset().ids
+    assert torch.equal(maps.values, whole(Explainer(ws.model, score="margin", batch_size=3), ws.dataset()).values)
+    assert not list((ws.folder / "runs").iterdir())
