@@ -39,7 +39,7 @@ def test_python_block_compiles(code):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    needed = ("mkdocs", "material", "mkdocstrings_handlers.python", "latex2mathml")
+    needed = ("mkdocs", "mkdocs_click", "material", "mkdocstrings_handlers.python", "latex2mathml")
     for name in needed:
         try:
             found = importlib.util.find_spec(name)
@@ -98,3 +98,10 @@ def test_version_is_written_the_same_everywhere():
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
     assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_commands_have_their_reference(site):
+    page = (site / "reference" / "command-line" / "index.html").read_text(encoding="utf-8")
+    for text in ("crayon correct", "crayon answer import", "--min-images-per-class", "--list-settings"):
+        assert text in page
+    assert "Sentinel" not in page  # what mkdocs-click makes of a missing default in its tables
