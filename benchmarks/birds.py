@@ -25,6 +25,7 @@ from crayon_sdk import evaluation, pictures
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 METHODS = ("erm", "erm-adjusted", "attention", "pruning", "pruning-30", "both")
+ABLATIONS = ("guidance", "swap", "refit")
 UNGUIDED = {"alpha": 0.0, "beta": 0.0, "background_swap": 0.0}
 NAMES = {
     "original": "Original",
@@ -34,6 +35,9 @@ NAMES = {
     "pruning": "Pruning",
     "pruning-30": "Pruning, 30 patches per neuron",
     "both": "Pruning+Attention",
+    "guidance": "Attention without exchanged backgrounds",
+    "swap": "Attention without guidance of maps",
+    "refit": "Last layer refitted, nothing cut",
 }
 
 
@@ -59,6 +63,9 @@ class Birds:
     def correct(self, method: str, seed: int) -> crayon.Correction:
         """One correction."""
         pruner = crayon.NeuronPruner(self.model, seed=seed)
+        if method == "refit":
+            keep_all = (answer.model_copy(update={"answer": "yes"}) for answer in self.neuron_answers[3].neuron_answers)
+            return pruner.fit(self.train, crayon.AnnotationSet(keep_all))
         if method.startswith("pruning"):
             return pruner.fit(self.train, self.neuron_answers[30 if method == "pruning-30" else 3])
         model = pruner.fit(self.train, self.neuron_answers[3]).model if method == "both" else self.model
@@ -69,6 +76,8 @@ class Birds:
             checkpoint_dir=self.output / "runs" / f"{method}-{seed}",
             **(UNGUIDED if method.startswith("erm") else {}),
             **({"logit_adjustment": 0.0} if method == "erm" else {}),
+            **({"background_swap": 0.0} if method == "guidance" else {}),
+            **({"alpha": 0.0, "beta": 0.0} if method == "swap" else {}),
         )
         return corrector.fit(self.train, self.maps, self.answers)
 
@@ -81,7 +90,7 @@ def main() -> None:
         nargs="+",
         metavar="METHOD:SEED",
         default=[f"{method}:{seed}" for seed in (0, 1, 2) for method in METHODS],
-        help=f"which runs, in this order; methods are {', '.join(METHODS)}",
+        help=f"which runs, in this order; methods are {', '.join(METHODS + ABLATIONS)}",
     )
     parser.add_argument("--precision", default="auto", help="of the trunk: auto, float32 or bfloat16")
     parser.add_argument("--output", type=Path, default=RESULTS / "birds")

@@ -93,17 +93,18 @@ class Comparison:
         """A rich table for the terminal: accuracies in per cent, differences in points."""
         from rich.table import Table
 
-        table = Table(title=title or f"Accuracy in % on the same {self.samples} pictures")
-        table.add_column("")
+        table = Table(title=title or f"Accuracy in % on the same {self.samples:,} pictures")
+        table.add_column("", no_wrap=True)
+        table.add_column("n", justify="right")
         for name in self.evaluations:
             table.add_column(name, justify="right")
         everyone = list(self.evaluations.values())
         for number, group in enumerate(everyone[0].groups):
             accuracies = [each.groups[number].accuracy for each in everyone]
-            table.add_row(f"{group.name} (n = {group.total})", *(f"{100 * value:.1f}" for value in accuracies))
+            table.add_row(group.name, f"{group.total:,}", *(f"{100 * value:.1f}" for value in accuracies))
         table.add_section()
         for key, name in _NAMES.items():
-            table.add_row(name, *(f"{100 * each.summary()[key]:.1f}" for each in everyone))
+            table.add_row(name, "", *(f"{100 * each.summary()[key]:.1f}" for each in everyone))
         table.add_section()
         found = {(each.model, each.number): each for each in self.differences}
         for key, name in _NAMES.items():
@@ -111,10 +112,10 @@ class Comparison:
                 _points(found[model, key]) if (model, key) in found else ("-" if model == self.baseline else "")
                 for model in self.evaluations
             ]
-            table.add_row(f"{name} against {self.baseline}", *cells)
+            table.add_row(f"\u0394 {name}", "", *cells)
         table.caption = (
-            f"{100 * self.confidence:g} % intervals of paired differences in points, {self.resamples} resamples of "
-            "the test pictures; * exceeds the noise of the test set (that of training is not in it)"
+            f"\u0394: points against {self.baseline}, with {100 * self.confidence:g} % intervals of {self.resamples:,} paired "
+            "resamples of the pictures; * exceeds the noise of the test set (that of training is not in it)"
         )
         return table
 

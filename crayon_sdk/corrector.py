@@ -213,6 +213,13 @@ class AttentionCorrector:
         used = guidance_answers(answers, maps, dataset, strict=strict)
         score = maps.score if self.settings.score == "maps" else self.settings.score
         settings = replace(self.settings, score=check_score(score, self.model.num_classes))
+        if maps.target_rule != str(settings.target):
+            _log.warning(
+                "the maps show the evidence for target=%s, and training guides that for target=%s; they are "
+                "compared all the same. Explain and correct with one target",
+                maps.target_rule,
+                settings.target,
+            )
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, settings)
         identity = fit.identity("attention", maps=maps.fingerprint, answers=used.fingerprint)
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)

@@ -54,7 +54,7 @@ class DemoSettings:
     original_accuracy: float = 0.987
     original_epochs: int = 30
     original_lr: float = 2e-3
-    attention_epochs: int = 8
+    attention_epochs: int = 12
     attention_lr: float = 2e-3
     alpha: float = 1e3
     beta: float = 1e3

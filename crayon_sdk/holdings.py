@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ class Holdings:
             raise MismatchError(
                 f"{self.manifest.model.source!r} is not the model this workspace was made for (fingerprint "
                 f"{model.fingerprint[:12]}, expected {self.manifest.model_fingerprint[:12]}). Put the old one back, or "
-                f"take the new one in: crayon init {self.folder} --again"
+                f"take the new one in: {self.command('init')} --again"
             )
         return model
 
@@ -90,7 +91,7 @@ class Holdings:
         if (found.fingerprint, found.file_fingerprint) != (facts.fingerprint, facts.files):
             raise StaleError(
                 f"the {split} pictures changed since the workspace was made ({facts.count} then, {len(found)} now; "
-                f"ids, labels or file sizes differ). Put them back, or take them in: crayon init {self.folder} --again"
+                f"ids, labels or file sizes differ). Put them back, or take them in: {self.command('init')} --again"
             )
         return found
 
@@ -98,7 +99,7 @@ class Holdings:
         if split not in self.manifest.splits:
             raise DataError(
                 f"this workspace has no {split} pictures, only {', '.join(self.manifest.splits)}; "
-                f"name them with crayon init {self.folder} --again"
+                f"name them with {self.command('init')} --again"
             )
         return self.manifest.splits[split]
 
@@ -108,7 +109,7 @@ class Holdings:
         Raises:
             StaleError: They are missing, or were made from other inputs.
         """
-        return SaliencyMaps.load(self._ledger.need(MAPS, self._base(), f"crayon explain -w {self.folder}"))
+        return SaliencyMaps.load(self._ledger.need(MAPS, self._base(), self.command("explain")))
 
     def patches(self) -> NeuronPatches:
         """The strongest patches of every neuron.
@@ -116,7 +117,7 @@ class Holdings:
         Raises:
             StaleError: They are missing, or were made from other inputs.
         """
-        return NeuronPatches.load(self._ledger.need(PATCHES, self._base(), f"crayon explain -w {self.folder}"))
+        return NeuronPatches.load(self._ledger.need(PATCHES, self._base(), self.command("explain")))
 
     def answers(self) -> AnnotationSet:
         """All answers so far; none when nobody has answered."""
@@ -144,6 +145,11 @@ class Holdings:
     def corrections(self) -> tuple[str, ...]:
         """Names of the corrections that are recorded, in the order in which they were made."""
         return tuple(Path(path).name for path in self.manifest.files if path.startswith("corrections/"))
+
+    def command(self, name: str) -> str:
+        """The command of a step for this workspace, as one types it."""
+        where = str(self.folder)
+        return f"crayon {name}" if where == "." else f"crayon {name} -w {shlex.quote(where)}"
 
     # --- answers --------------------------------------------------------------------------
 
@@ -285,7 +291,7 @@ class Holdings:
     def _correction_status(self, path: str) -> FileStatus:
         entry = self.manifest.files.get(path)
         method = entry.settings["method"] if entry else "attention"
-        run = f"crayon correct -w {self.folder} --method {method} --name {Path(path).name}"
+        run = f"{self.command('correct')} --method {method} --name {Path(path).name}"
         return self._ledger.status(path, self._correction_inputs(method), run)
 
     def _evaluation_inputs(self, name: str, split: str) -> dict[str, str]:
@@ -315,7 +321,7 @@ class Holdings:
 
         The model itself is not loaded for this, and pictures are not decoded.
         """
-        explain = f"crayon explain -w {self.folder}"
+        explain = self.command("explain")
         found = [self._ledger.status(path, self._base(), explain) for path in (MAPS, PATCHES)]
         found += [self._correction_status(f"corrections/{name}") for name in self.corrections]
         for path in self.manifest.files:
@@ -323,11 +329,11 @@ class Holdings:
             run, entry = f"crayon {kind.removesuffix('s')}", self.manifest.files[path]
             if kind == "evaluations" and not rest.endswith("/comparison.json"):
                 split, name = rest.split("/")[0], Path(rest).stem
-                run = f"crayon evaluate -w {self.folder} --split {split} {name}"
+                run = f"{self.command('evaluate')} --split {split} {name}"
                 found.append(self._ledger.status(path, self._evaluation_inputs(name, split), run))
             elif kind in ("evaluations", "pictures"):
                 made_from = {source: self._ledger.digest(source) for source in entry.inputs}
-                run = explain if kind == "pictures" else f"crayon compare -w {self.folder}"
+                run = explain if kind == "pictures" else self.command("compare")
                 found.append(self._ledger.status(path, made_from, run))
         return tuple(found)
 
@@ -344,6 +350,11 @@ def checked_name(name: str) -> str:
             f"got {name!r}"
         )
     return name
+
+
+def default_name(method: str, preset: str | None) -> str:
+    """What a correction is called when nobody says it."""
+    return "-".join(filter(None, [method, preset]))
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

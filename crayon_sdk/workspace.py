@@ -32,7 +32,7 @@ from crayon_sdk.errors import OutputError, OutputExistsError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import describe_write_failure
-from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES, Holdings, checked_name, different, plain
+from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES, Holdings, checked_name, default_name, different, plain
 from crayon_sdk.inspection import look_at_data
 from crayon_sdk.ledger import now
 from crayon_sdk.locking import locked
@@ -196,7 +196,7 @@ class Workspace(Holdings):
         """
         if method not in ("attention", "pruning", "both"):
             raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
-        name = checked_name(name or "-".join(filter(None, [method, preset])))
+        name = checked_name(name or default_name(method, preset))
         attention, pruning = dict(attention or {}), dict(pruning or {})
         if evaluate_on == "test" and attention.get("keep") == "best":
             raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
@@ -329,7 +329,7 @@ class Workspace(Holdings):
             inputs: dict[str, str] = {}
             for name in names or (ORIGINAL, *self.corrections):
                 path = f"evaluations/{split}/{name}.json"
-                run = f"crayon evaluate -w {self.folder} --split {split} {name}"
+                run = f"{self.command('evaluate')} --split {split} {name}"
                 found[name] = Evaluation.load(self._ledger.need(path, self._evaluation_inputs(name, split), run))
                 inputs[path] = self._ledger.digest(path)
             settings: dict[str, Any] = {

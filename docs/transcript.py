@@ -27,7 +27,7 @@ SESSION = (
     "crayon answer simulate",
     "crayon answer show",
     "crayon suggest --kind image --votes 3 --count 3",
-    "crayon correct --method both --set attention.scheduler=none --set attention.average_decay=0.9",
+    "crayon correct --method both --set attention.epochs=12 --set attention.lr=2e-3 --set attention.average_decay=0.9",
     "crayon correct --method pruning",
     "crayon evaluate both",
     "crayon evaluate original pruning --quiet",

@@ -201,6 +201,21 @@ def test_model_that_is_not_there(tmp_path, picture_folder):
     failed(init(tmp_path, tmp_path / "m.safetensors", "--csv", table), 2, "architecture")
 
 
+def test_several_group_columns(tmp_path, model_folder, picture_folder):
+    table = picture_folder / "metadata.csv"
+    line = ["--csv", table, "--label-column", "label", "--group-column", "place", "--group-column", "label"]
+    assert crayon("init", tmp_path / "ws", "--model", model_folder, *line).exit_code == 0
+    assert Workspace(tmp_path / "ws").dataset().group_names == ("place", "label")
+
+
+def test_preprocessing_of_ones_own(tmp_path, model_folder, picture_folder):
+    line = ["--model", model_folder, "--csv", picture_folder / "metadata.csv", "--preprocessing"]
+    assert crayon("init", tmp_path / "ws", *line, '{"size": [96, 96]}').exit_code == 0
+    assert Workspace(tmp_path / "ws").model.map_size == (3, 3)
+    failed(crayon("init", tmp_path / "x", *line, "size=96"), 2, "not JSON")
+    failed(crayon("init", tmp_path / "x", *line, '{"sizes": [96, 96]}'), 2, "preprocessing needs 'size'")
+
+
 def test_neither_folder_nor_table(tmp_path, model_folder):
     failed(init(tmp_path, model_folder), 2, "either --data, a folder with a folder per class, or --csv")
 
@@ -213,6 +228,30 @@ def test_workspace_of_another_model(ws, tmp_path):
     before = weights(ws / "corrections/both")
     failed(crayon("correct", ws, "--method", "pruning"), 4, "is not the model this workspace was made for", "--again")
     assert weights(ws / "corrections/both") == before
+
+
+def test_other_inputs_are_taken_in(ws, tmp_path, picture_folder):
+    shutil.copytree(picture_folder, tmp_path / "p")
+    manifest = json.loads((ws / "workspace.json").read_text())
+    failed(crayon("init", ws, "--model", "resnet50", "--csv", "x.csv"), 5, "is a workspace already", "--again")
+    assert json.loads((ws / "workspace.json").read_text()) == manifest
+    # Nothing named: the same places, as they are now.
+    assert crayon("init", ws, "--again").exit_code == 0
+    assert "stale" not in crayon("info", ws).stdout
+    result = crayon("init", ws, "--again", "--csv", tmp_path / "p/metadata.csv", "--group-column", "place")
+    assert result.exit_code == 0, result.output
+    data = json.loads((ws / "workspace.json").read_text())["data"]
+    assert (data["csv"], data["group_columns"]) == (str(tmp_path / "p/metadata.csv"), ["place"])
+    (tmp_path / "p/images/cat/00.jpg").write_bytes((tmp_path / "p/images/cat/01.jpg").read_bytes())
+    failed(crayon("explain", ws, "--again"), 4, "the train pictures changed", f"crayon init -w {ws} --again")
+    assert crayon("init", "-w", ws, "--again", "--test-split", "test").exit_code == 0
+    assert "stale" in crayon("info", ws).stdout
+
+
+def test_spaces_in_the_name_of_the_workspace(ws):
+    moved = ws.rename(ws.parent / "my birds")
+    (moved / "maps.safetensors").unlink()
+    failed(crayon("answer", "simulate", moved), 4, f"Run: crayon explain -w '{moved}'")
 
 
 def test_steps_out_of_order(tmp_path, model_folder, picture_folder):

@@ -103,7 +103,7 @@ def test_it_is_written_and_shown(tmp_path):
     console = Console(width=160)
     with console.capture() as capture:
         console.print(found.table())
-    assert "worst group (WGA) against before" in capture.get()
+    assert "Δ worst group (WGA)" in capture.get()
     assert "*" in capture.get()
 
 

@@ -395,3 +395,13 @@ def test_model_that_was_changed_by_hand_is_refused_before_training(dataset, tmp_
         fit(first.model, dataset, checkpoint_dir=tmp_path)
     assert not list(tmp_path.iterdir())
     assert fit(SplitModel(first.model.model, preprocessing=SMALL), dataset, epochs=1).parents == ()
+
+
+def test_maps_for_another_target_are_a_warning(caplog):
+    dataset, model = noise_pictures(6), split_model()
+    maps, answers = random_maps(dataset), half_and_half(dataset)
+    AttentionCorrector(model, epochs=1, target="predicted").fit(dataset, maps, answers)
+    assert "evidence for target=label, and training guides that for target=predicted" in caplog.text
+    caplog.clear()
+    AttentionCorrector(model, epochs=1).fit(dataset, maps, answers)
+    assert "target=" not in caplog.text

@@ -33,7 +33,7 @@ def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None
     new = workspace.import_answers(file, annotator=annotator, strict=not skip_bad)
     everything = workspace.answers()
     shell.result({"new": new, "answers": len(everything)}, f"{new:,} new answers, {len(everything):,} in all")
-    shell.say(f"Next: crayon answer show -w {workspace.folder}")
+    shell.say(f"Next: {workspace.command('answer show')}")
 
 
 @command("simulate", section="simulate", example="crayon answer simulate --annotators 2 --noise 0.05")
@@ -46,7 +46,7 @@ def simulate(shell: Shell, **given: Any) -> None:
     workspace = shell.workspace()
     made = workspace.simulate_answers(**shell.options("simulate", given).model_dump())
     shell.result(_facts(made), f"{len(made):,} simulated answers")
-    shell.say(f"Next: crayon correct -w {workspace.folder}")
+    shell.say(f"Next: {workspace.command('correct')}")
 
 
 @command("show", example="crayon answer show birds")

@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
@@ -232,7 +232,11 @@ def _option(name: str, hint: Any, text: str, default: Any) -> Callable[[Any], An
 
 
 def _alternatives(hint: Any) -> list[Any]:
-    return list(get_args(hint)) if get_origin(hint) in (types.UnionType, Union) else [hint]
+    if get_origin(hint) is Annotated:
+        return _alternatives(get_args(hint)[0])
+    if get_origin(hint) in (types.UnionType, Union):
+        return [kind for each in get_args(hint) for kind in _alternatives(each)]
+    return [hint]
 
 
 def _none_if_empty(

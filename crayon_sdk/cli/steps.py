@@ -29,26 +29,28 @@ def init(shell: Shell, *, again: bool, **given: Any) -> None:
     them or with --val and --test naming others; or as a table (--csv), of which usual
     columns are recognised. Waterbirds' metadata.csv is read as it is.
     """
-    from crayon_sdk.manifest import DataSource, ModelSource
+    from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource
     from crayon_sdk.workspace import Workspace
 
-    chosen = shell.options("init", given)
-    values = chosen.model_dump()
-    if not values["model"]:
+    known = Manifest.load(shell.folder) if again and (shell.folder / MANIFEST).exists() else None
+    values = shell.section("init", given)
+    if not values.get("model") and known is None:
         raise SettingsError("name the model: --model resnet50, --model hf-hub:me/birds or --model FOLDER")
-    splits = {name: values[f"{name}_split"] for name in ("train", "val", "test")}
-    shared = set(DataSource.model_fields) & set(values)
-    model = ModelSource(
-        source=values["model"],
-        **{name: values[name] for name in ("architecture", "num_classes", "preprocessing", "allow_pickle")},
+    renamed = {"model": "source", "data": "folder", "group_column": "group_columns"}
+    values = {renamed.get(key, key): value for key, value in values.items()}
+    about = [
+        {key: value for key, value in values.items() if key in kind.model_fields} for kind in (ModelSource, DataSource)
+    ]
+    splits = {key.removesuffix("_split"): value for key, value in values.items() if key.endswith("_split")}
+    model, data = (known.model, known.data) if known else (ModelSource(source=""), DataSource())
+    if values.keys() & {"folder", "csv"}:
+        data = DataSource()  # other pictures: nothing of the old ones holds
+    workspace = Workspace.create(
+        shell.folder,
+        (ModelSource(source="") if "source" in values else model).model_copy(update=about[0]),
+        data.model_copy(update=about[1] | {"splits": data.splits | splits}),
+        again=again,
     )
-    data = DataSource(
-        folder=values["data"],
-        group_columns=values["group_column"],
-        splits=splits,
-        **{name: values[name] for name in shared},
-    )
-    workspace = Workspace.create(shell.folder, model, data, again=again)
     manifest = workspace.manifest
     counts = {name: facts.count for name, facts in manifest.splits.items()}
     skipped = {name: facts.skipped for name, facts in manifest.splits.items() if facts.skipped}
@@ -62,7 +64,7 @@ def init(shell: Shell, *, again: bool, **given: Any) -> None:
         f"{workspace.folder}: {', '.join(f'{count:,} {name}' for name, count in counts.items())} pictures"
         + "".join(f"; left out of {name}: {len(found)}" for name, found in skipped.items()),
     )
-    shell.say(f"Next: crayon explain -w {workspace.folder}")
+    shell.say(f"Next: {workspace.command('explain')}")
 
 
 @command("explain", section="explain", example="crayon explain birds")
@@ -86,7 +88,7 @@ def explain(shell: Shell, *, again: bool, **given: Any) -> None:
         f"{len(maps):,} maps of {maps.size[0]} x {maps.size[1]} cells, {maps.num_empty:,} of them without evidence; "
         f"{patches.num_distinct:,} patches of {patches.num_neurons:,} neurons",
     )
-    shell.say(f"Next: crayon answer import FILE -w {workspace.folder} (or crayon answer simulate, with object masks)")
+    shell.say(f"Next: {workspace.command('answer import')} FILE (or crayon answer simulate, with object masks)")
 
 
 @command("suggest", section="suggest", example="crayon suggest --kind image --count 10")
@@ -139,23 +141,21 @@ def correct(
         _list_settings(shell)
         return
     assigned: dict[str, dict[str, Any]] = parse_assignments(assignments)
+    from crayon_sdk.holdings import default_name
+
     chosen = shell.options("correct", given).model_dump()
     attention, pruning = (shell.section(each, assigned.get(each, {})) for each in ("attention", "pruning"))
-    made = shell.workspace().correct(
-        chosen.pop("method"),
-        name=name,
-        attention=attention,
-        pruning=pruning,
-        overwrite=overwrite,
-        strict=not skip_bad,
-        **chosen,
+    method, preset = chosen.pop("method"), chosen["preset"]
+    workspace = shell.workspace()
+    made = workspace.correct(
+        method, name=name, attention=attention, pruning=pruning, overwrite=overwrite, strict=not skip_bad, **chosen
     )
-    record = made.record
-    name = name or "-".join(filter(None, [shell.options("correct", given).model_dump()["method"], chosen["preset"]]))
+    record, name = made.record, name or default_name(method, preset)
+    what = ", then ".join(each.method for each in (*made.parents, record))
     answers = " from simulated answers" if record.simulated else ""
     facts = {"correction": name, "record": record.model_dump(mode="json"), "parents": len(made.parents)}
-    shell.result(facts, f"corrections/{name}: {record.method}{answers}, {_counts(dict(record.counts))}")
-    shell.say(f"Next: crayon evaluate -w {shell.folder}")
+    shell.result(facts, f"corrections/{name}: {what}{answers}: {_counts(dict(record.counts))}")
+    shell.say(f"Next: {workspace.command('evaluate')}")
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -194,7 +194,7 @@ def evaluate(shell: Shell, *, names: tuple[str, ...], again: bool, **given: Any)
         },
         *(each.table(title=name) for name, each in found.items()),
     )
-    shell.say(f"Next: crayon compare -w {workspace.folder}")
+    shell.say(f"Next: {workspace.command('compare')}")
 
 
 @command("compare", section="compare", example="crayon compare original attention both", positional=False)
