@@ -21,7 +21,6 @@ from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError, FileFormatError, MismatchError, OutputError
 from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
-from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.loading import load_model
 from crayon_sdk.models import Provenance, SplitModel, borrowed
 from crayon_sdk.timm_config import is_timm, timm_config
@@ -268,6 +267,6 @@ def load_correction(folder: str | os.PathLike[str]) -> Correction:
             )
         keep = torch.ones(model.num_neurons, dtype=torch.bool)
         keep[list(record.pruned_neurons)] = False
-        prune_neurons(model.classifier, keep)
+        model.prune(keep)
     answers = AnnotationSet.load(place / "answers.jsonl")
     return Correction(model, record, parents, answers, evaluations.get("before"), evaluations.get("after"))

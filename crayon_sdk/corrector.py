@@ -14,13 +14,14 @@ from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction
 from crayon_sdk.counterfactuals import BackgroundSwap, gives_intermediates
 from crayon_sdk.data import ImageDataset
+from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.explainer import check_score, check_target
 from crayon_sdk.fitting import Fit
 from crayon_sdk.functional.losses import guidance_loss, log_prior
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
 from crayon_sdk.guidance import Guidance, current_targets, guidance_answers, guidance_of
 from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel, as_split_model, resolve_device, resolve_precision
+from crayon_sdk.models import SplitModel, as_split_model
 from crayon_sdk.pixels import PixelCache
 from crayon_sdk.relevance import Rule
 from crayon_sdk.resume import RunFile

@@ -8,9 +8,10 @@ import torch
 
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.demo_pictures import CLASSES
+from crayon_sdk.devices import resolve_device
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.loading import load_model
-from crayon_sdk.models import SplitModel, resolve_device
+from crayon_sdk.models import SplitModel
 from crayon_sdk.pixels import PixelCache
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.progress import track

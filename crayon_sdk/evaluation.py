@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from crayon_sdk.data import ImageDataset
+from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import DataError, FileFormatError, SettingsError
 from crayon_sdk.files import read_json, write_json
 from crayon_sdk.functional import metrics
 from crayon_sdk.functional.saliency import resize_maps
 from crayon_sdk.inference import check_labels, predict
 from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import as_split_model, borrowed, resolve_device, resolve_precision
+from crayon_sdk.models import as_split_model, borrowed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,10 +63,10 @@ class Evaluation:
     Attributes:
         groups: Per group, in a stable order.
         predictions: Predicted class index by sample id.
-        labels: True class index by sample id.
-        membership: Index into ``groups`` by sample id.
         grouped: Whether the data set had group columns.
         skipped: Ids of samples that the data set left out.
+        labels: True class index by sample id.
+        membership: Index into ``groups`` by sample id.
 
     Example:
         >>> groups = (GroupResult("cat", 9, 10, 90), GroupResult("dog", 1, 10, 10))
@@ -76,10 +77,10 @@ class Evaluation:
 
     groups: tuple[GroupResult, ...]
     predictions: Mapping[str, int] = field(default_factory=dict, repr=False)
-    labels: Mapping[str, int] = field(default_factory=dict, repr=False)
-    membership: Mapping[str, int] = field(default_factory=dict, repr=False)
     grouped: bool = True
     skipped: tuple[str, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict, repr=False)
+    membership: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def _accuracies(self) -> Tensor:
         return torch.tensor([group.accuracy for group in self.groups], dtype=torch.float64)

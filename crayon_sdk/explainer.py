@@ -10,12 +10,13 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from crayon_sdk.data import ImageDataset, effective_preprocessing
+from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.functional.saliency import has_evidence, normalize_maps, target_scores, weighted_activation
 from crayon_sdk.inference import check_labels, stream_features
 from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel, as_split_model, borrowed, resolve_device, resolve_precision
+from crayon_sdk.models import SplitModel, as_split_model, borrowed
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.pixels import Workers
 

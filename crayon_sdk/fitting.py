@@ -17,7 +17,6 @@ from crayon_sdk.checkpoint import Correction, CorrectionRecord, versions
 from crayon_sdk.data import ImageDataset, effective_preprocessing
 from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluation_of
-from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.inference import check_labels, predict
 from crayon_sdk.models import SplitModel, borrowed
 from crayon_sdk.pixels import PixelCache
@@ -155,8 +154,9 @@ class Fit:
             parameter.grad = None
         # A pruned layer shows the weight of its last forward, which is not that of the result.
         if not model.neuron_mask.all():
-            prune_neurons(model.classifier, model.neuron_mask)
-            model.classifier.weight = model.classifier.weight.detach()
+            model.prune(model.neuron_mask)
+            for layer in model.final_layers:
+                layer.weight = layer.weight.detach()
         return model
 
     def _evaluate(self) -> Evaluation | None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, SettingsError
 from crayon_sdk.files import read_json, read_tensors
+from crayon_sdk.final_layers import find_final_layers
 from crayon_sdk.models import SplitModel
 from crayon_sdk.preprocessing import Preprocessing
 
@@ -151,9 +152,9 @@ def _classes_of(architecture: str, tensors: Mapping[str, torch.Tensor], args: Ma
     """Read the number of classes off the classifier's weight."""
     with torch.device("meta"):
         empty: Any = _create(architecture, False, args)
-    classifier = empty.get_classifier() if callable(getattr(empty, "get_classifier", None)) else None
-    name = next((name for name, module in empty.named_modules() if module is classifier), None)
-    weight = tensors.get(f"{name}.weight")
+    if not callable(getattr(empty, "get_classifier", None)):
+        return {}
+    weight = tensors.get(f"{find_final_layers(empty, architecture)[0]}.weight")
     return {} if weight is None else {"num_classes": int(weight.shape[0])}
 
 

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
 from crayon_sdk.files import sha256_of
+from crayon_sdk.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers, is_channels_last
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.preprocessing import Preprocessing
 
-__all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed", "resolve_device", "resolve_precision"]
+__all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed"]
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,9 @@ class _TrunkAndHead(nn.Module):
         features: Tensor = self.trunk(images)
         return features
 
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        if not pre_logits:
-            logits: Tensor = self.head(features)
-            return logits
-        seen: list[Tensor] = []
-        handle = self.get_classifier().register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-        try:
-            self.head(features)
-        finally:
-            handle.remove()
-        if not seen:
-            raise UnsupportedModelError(
-                "the head never uses the layer that was given as its classifier; pass its last linear layer"
-            )
-        return seen[0]
+    def forward_head(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
 
     def get_classifier(self) -> nn.Module:
         return self.head.get_submodule(self._classifier_name) if self._classifier_name else self.head
@@ -82,8 +71,8 @@ class SplitModel(nn.Module):
 
     Args:
         model: A timm model, or any module with ``forward_features``,
-            ``forward_head(features, pre_logits=...)`` and ``get_classifier``.
-        trunk: Instead of ``model``: images (N, 3, H, W) to features (N, C, h, w).
+            ``forward_head(features)`` and ``get_classifier``.
+        trunk: Instead of ``model``: images (N, 3, H, W) to features (N, C, h, w) or (N, h, w, C).
         head: Instead of ``model``: features to logits (N, K), sample by sample.
         classifier: With ``head``: its last linear layer; found by itself when left out.
         preprocessing: What the model expects of pictures; from the timm config when left out.
@@ -92,9 +81,10 @@ class SplitModel(nn.Module):
     Attributes:
         model: The wrapped module.
         feature_shape: (C, h, w) of the features at the preprocessing's size.
+        channels_last: Whether the wrapped model's own features are (N, h, w, C), as those of Swin are.
 
     Raises:
-        UnsupportedModelError: No (N, C, h, w) features, no final linear layer, or
+        UnsupportedModelError: No grid of features, no final linear layer, or
             a head that does not end in it.
 
     Example:
@@ -121,6 +111,8 @@ class SplitModel(nn.Module):
         self.training = getattr(self.model, "training", True)
         self.preprocessing = preprocessing or _own_preprocessing(self.model)
         self.provenance = Provenance()
+        self.channels_last = False
+        self._final_names = self._find_end()
         self.feature_shape = self._probe()
         self.class_names = _names(class_names or _own_class_names(self.model), self.num_classes)
 
@@ -136,46 +128,57 @@ class SplitModel(nn.Module):
         """
         if autocast is None:
             found: Tensor = self.model.forward_features(images.to(self.dtype))
-            return found
-        with torch.autocast(images.device.type, dtype=autocast):
-            found = self.model.forward_features(images)
-        return found.float()
+        else:
+            with torch.autocast(images.device.type, dtype=autocast):
+                found = self.model.forward_features(images)
+            found = found.float()
+        return found.permute(0, 3, 1, 2) if self.channels_last else found
 
     def head(self, features: Tensor) -> Tensor:
         """Turn features (N, C, h, w) into logits (N, K)."""
-        logits: Tensor = self.model.forward_head(features)
+        logits: Tensor = self.model.forward_head(features.permute(0, 2, 3, 1) if self.channels_last else features)
         return logits
 
+    def final_inputs(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Turn features (N, C, h, w) into the inputs (N, num_neurons) of every final layer."""
+        return final_inputs(self.final_layers, lambda: self.head(features), self.architecture)
+
     def penultimate(self, features: Tensor) -> Tensor:
-        """Turn features (N, C, h, w) into the inputs (N, num_neurons) of the final classifier."""
-        activations: Tensor = self.model.forward_head(features, pre_logits=True)
-        return activations
+        """Turn features (N, C, h, w) into the neurons (N, num_neurons): the inputs of the (first) final layer."""
+        return self.final_inputs(features)[0]
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the logits (N, K) of preprocessed images (N, 3, H, W)."""
         return self.head(self.features(images))
 
     @property
-    def classifier(self) -> nn.Linear:
-        """The final linear layer; its inputs are the neurons."""
-        layer = self.model.get_classifier()
-        if not isinstance(layer, nn.Linear):
-            raise UnsupportedModelError(
-                f"expected one linear layer at the end of {self.architecture}, got {type(layer).__name__}; "
-                "crayon-sdk needs it to know what a neuron is. Give the model a linear classifier "
-                "(for timm: num_classes=K), or wrap it as SplitModel(trunk=..., head=...)"
-            )
-        return layer
+    def final_layers(self) -> tuple[FinalLayer, ...]:
+        """The layers at the end, nearly always one; a distilled model averages two."""
+        return tuple(self.model.get_submodule(name) for name in self._final_names)
+
+    @property
+    def classifier(self) -> FinalLayer:
+        """The (first) layer at the end, linear or a 1 x 1 convolution; its inputs are the neurons."""
+        return self.final_layers[0]
+
+    def prune(self, keep: Tensor) -> None:
+        """Cut neurons, in place, so that they stay cut in training.
+
+        Args:
+            keep: (num_neurons,) bool; false cuts the neuron.
+        """
+        for layer in self.final_layers:
+            neuron_functions.prune_neurons(layer, keep)
 
     @property
     def num_neurons(self) -> int:
         """Number of penultimate neurons."""
-        return self.classifier.in_features
+        return int(self.classifier.weight.shape[1])
 
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
-        return self.classifier.out_features
+        return int(self.classifier.weight.shape[0])
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -222,10 +225,10 @@ class SplitModel(nn.Module):
 
     def copy(self) -> SplitModel:
         """A deep copy with the same modes, devices, formats and pruned neurons."""
-        classifier = self.classifier
-        if "weight" not in classifier._parameters:
-            # A pruned layer recomputes its weight in every forward; the cached one cannot be deep-copied.
-            classifier.weight = classifier.weight.detach()
+        for layer in self.final_layers:
+            if "weight" not in layer._parameters:
+                # A pruned layer recomputes its weight in every forward; the cached one cannot be deep-copied.
+                layer.weight = layer.weight.detach()
         return copy.deepcopy(self)
 
     def mixes_channels(self) -> bool:
@@ -243,19 +246,26 @@ class SplitModel(nn.Module):
             used = torch.autograd.grad(neurons.sum(), weights, allow_unused=True) if neurons.requires_grad else ()
         return any(gradient is not None for gradient in used)
 
-    def _probe(self) -> tuple[int, int, int]:
+    def _find_end(self) -> tuple[str, ...]:
         for method in ("forward_features", "forward_head", "get_classifier"):
             if not callable(getattr(self.model, method, None)):
                 raise UnsupportedModelError(
                     f"expected a timm model, got {type(self.model).__name__} without {method}(); "
                     "wrap other modules as SplitModel(trunk=..., head=...)"
                 )
+        return find_final_layers(self.model, self.architecture)
+
+    def _probe(self) -> tuple[int, int, int]:
         height, width = self.preprocessing.size
-        images = torch.zeros(1, 3, height, width, device=self.device)
+        noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+        images = noise.to(self.device, self.dtype)
         with borrowed(self, self.device), torch.no_grad():
             try:
                 features = self.features(images)
                 self._check_grid(features, images)
+                if is_channels_last(features, images):
+                    self.channels_last = True
+                    features = features.permute(0, 3, 1, 2)
                 self._check_end(features)
             except RuntimeError as error:
                 raise UnsupportedModelError(
@@ -263,31 +273,33 @@ class SplitModel(nn.Module):
                 ) from error
         return int(features.shape[1]), int(features.shape[2]), int(features.shape[3])
 
-    def _check_grid(self, features: Tensor, images: Tensor) -> None:
+    def _check_grid(self, features: Any, images: Tensor) -> None:
         height, width = images.shape[2:]
-        shares = [side / length for side, length in zip(features.shape[2:], (height, width), strict=False)]
-        # Channels at the end, as Swin has them, look like a grid that is much too wide.
-        if features.ndim != 4 or 1 in features.shape[2:] or max(shares) > 4 * min(shares):
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        sides: tuple[int, ...] = ()
+        if isinstance(features, Tensor) and features.ndim == 4:
+            sides = tuple(features.shape[1:3] if is_channels_last(features, images) else features.shape[2:])
+        shares = [side / length for side, length in zip(sides, (height, width), strict=False)]
+        if not sides or 1 in sides or max(shares) > 4 * min(shares):
             raise UnsupportedModelError(
-                f"expected features of shape (N, C, h, w) with h, w > 1 from {self.architecture}, got "
-                f"{tuple(features.shape)} for images of {height}x{width}; a saliency map needs a grid. "
+                f"expected features of shape (N, C, h, w) or (N, h, w, C) with h, w > 1 from {self.architecture}, got "
+                f"{shape} for images of {height}x{width}; a saliency map needs a grid. "
                 "Use a convolutional model, or larger images"
             )
 
     def _check_end(self, features: Tensor) -> None:
-        classifier, version = self.classifier, features._version
-        neurons, logits = self.penultimate(features), self.head(features)
+        version = features._version
+        inputs, logits = self.final_inputs(features), self.head(features)
         if features._version != version:
             raise UnsupportedModelError(
                 f"the head of {self.architecture} changes its input in place, and the map would be made of the "
                 "changed features; use inplace=False in its first layer, or move that layer into the trunk"
             )
-        expected = classifier(neurons) if neurons.shape == (1, classifier.in_features) else neurons
-        if expected.shape != logits.shape or not torch.allclose(expected, logits, rtol=1e-4, atol=1e-5):
+        expected = apply_final_layers(self.final_layers, inputs)
+        if expected.shape != logits.shape or not torch.allclose(expected, logits, rtol=1e-3, atol=1e-4):
             raise UnsupportedModelError(
-                f"expected the head of {self.architecture} to end in its classifier (neurons of shape "
-                f"(1, {classifier.in_features}), logits of shape (1, {classifier.out_features})), got "
-                f"{tuple(neurons.shape)} before it and {tuple(logits.shape)} at the end; "
+                f"expected the head of {self.architecture} to end in its classifier (logits of shape "
+                f"(1, {self.num_classes})), got {tuple(logits.shape)} that are not what its last layer gives; "
                 "wrap the model as SplitModel(trunk=..., head=...) with a linear layer at the end"
             )
 
@@ -324,37 +336,6 @@ def borrowed(split: SplitModel, device: torch.device) -> Iterator[SplitModel]:
             split.to(home)
         for module, training in modes:
             module.training = training
-
-
-def resolve_device(device: str | torch.device, model_device: torch.device) -> torch.device:
-    """Turn "auto" into the GPU when there is one, else into the device of the model.
-
-    Raises:
-        SettingsError: The name is unknown, or there is no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda") if torch.cuda.is_available() and model_device.type == "cpu" else model_device
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(f"expected device='auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device='cuda' was asked for, but torch finds no GPU here; use device='auto' or 'cpu'")
-    return resolved
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """Turn a precision setting into the autocast type of the trunk, ``None`` for float32.
-
-    Raises:
-        SettingsError: Not one of "auto", "float32", "bfloat16".
-    """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise SettingsError(f"expected precision='auto', 'float32' or 'bfloat16', got {precision!r}")
-    fast = precision == "bfloat16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    )
-    return torch.bfloat16 if fast else None
 
 
 def _wrapped_module(

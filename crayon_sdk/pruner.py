@@ -13,12 +13,13 @@ from crayon_sdk import presets
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction
 from crayon_sdk.data import ImageDataset
+from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import AnswerError
+from crayon_sdk.final_layers import apply_final_layers
 from crayon_sdk.fitting import Fit
 from crayon_sdk.functional.losses import log_prior
-from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.inference import stream_features
-from crayon_sdk.models import SplitModel, as_split_model, borrowed, resolve_device, resolve_precision
+from crayon_sdk.models import SplitModel, as_split_model, borrowed
 from crayon_sdk.relevance import Rule
 from crayon_sdk.resume import RunFile
 from crayon_sdk.settings import PruningSettings
@@ -160,21 +161,21 @@ class NeuronPruner:
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
         keep = torch.ones(self.model.num_neurons, dtype=torch.bool)
         keep[list(cut)] = False
-        prune_neurons(fit.model.classifier, keep)
+        fit.model.prune(keep)
         neurons = self._neurons(fit.model, dataset)
         labels = dataset.labels.to(self.device)
-        classifier = fit.model.classifier
-        offsets = self.settings.logit_adjustment * log_prior(labels, classifier.out_features)
+        layers = nn.ModuleList(fit.model.final_layers)
+        offsets = self.settings.logit_adjustment * log_prior(labels, fit.model.num_classes)
 
         def loss(batch: Tensor) -> dict[str, Tensor]:
             rows = batch.to(self.device)
-            logits = classifier(neurons[rows]) + offsets
+            logits = apply_final_layers(list(layers), [inputs[rows] for inputs in neurons]) + offsets
             return {"loss": nn.functional.cross_entropy(logits, labels[rows], reduction="sum")}
 
         identity = fit.identity("pruning", answers=used.fingerprint)
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
         with fit.training():
-            history = train(classifier, loss, len(dataset), self.settings, file=file, doing="refitting the last layer")
+            history = train(layers, loss, len(dataset), self.settings, file=file, doing="refitting the last layer")
         judged = len({answer.neuron for answer in used.neuron_answers})
         counts = {
             "pruned": len(cut),
@@ -184,13 +185,14 @@ class NeuronPruner:
         }
         return fit.finish("pruning", history, used, counts)
 
-    def _neurons(self, model: SplitModel, dataset: ImageDataset) -> Tensor:
-        """Penultimate activations (N, K) float32 of the whole data set, in eval mode."""
+    def _neurons(self, model: SplitModel, dataset: ImageDataset) -> list[Tensor]:
+        """What goes into each final layer, (N, num_neurons) float32, for the whole data set, in eval mode."""
         with borrowed(model, self.device), torch.no_grad():
             stream = stream_features(
                 model, dataset, device=self.device, autocast=self.autocast, doing="computing features"
             )
-            return torch.cat([model.penultimate(features).float() for _, features in stream])
+            parts = [[inputs.float() for inputs in model.final_inputs(features)] for _, features in stream]
+            return [torch.cat(inputs) for inputs in zip(*parts, strict=True)]
 
 
 def irrelevant_neurons(

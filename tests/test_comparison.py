@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import statistics
@@ -123,10 +124,12 @@ def test_wrong_settings(names, settings, message):
 
 def test_other_samples_or_groups():
     one, other = drawn(0.5, 0), drawn(0.5, 1)
-    fewer = Evaluation(other.groups, dict(list(other.predictions.items())[1:]), other.labels, other.membership)
+    fewer = Evaluation(
+        other.groups, dict(list(other.predictions.items())[1:]), labels=other.labels, membership=other.membership
+    )
     with pytest.raises(MismatchError, match="different samples; 1 are in only one of them: '0-0'"):
         compare({"a": one, "b": fewer})
-    moved = Evaluation(other.groups, other.predictions, other.labels, {**other.membership, "0-0": 1})
+    moved = dataclasses.replace(other, membership={**other.membership, "0-0": 1})
     with pytest.raises(MismatchError, match="different labels or groups"):
         compare({"a": one, "b": moved})
     with pytest.raises(MismatchError, match="written by an older version: evaluate again"):

@@ -63,7 +63,7 @@ class Counting(nn.Module):
         self.seen: list[int] = []
 
     def forward(self, images):
-        if images.abs().sum() > 0:  # the probe of a new SplitModel is black
+        if len(images) > 1:  # the probe of a new SplitModel is one picture
             self.seen.append(len(images))
         return self.inner.forward_features(images)
 

@@ -24,10 +24,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # the method on tensors
     ("functional",),
     # pictures and models
-    ("preprocessing",),
+    ("preprocessing", "devices"),
     ("sources", "pixels", "torch_items"),
     ("samples", "tables"),
-    ("data", "models"),
+    ("data", "final_layers"),
+    ("models",),
     ("loading", "maps", "timm_config"),
     # explain, answer
     ("patches", "inference"),

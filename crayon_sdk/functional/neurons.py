@@ -88,14 +88,14 @@ def top_patches(state: TopPatches, values: Tensor, samples: Tensor, cells: Tenso
     return TopPatches(all_values.gather(1, order), all_samples.gather(1, order), all_cells.gather(1, order))
 
 
-def neuron_mask(classifier: nn.Linear) -> Tensor:
+def neuron_mask(classifier: nn.Linear | nn.Conv2d) -> Tensor:
     """Tell which neurons a classifier still uses.
 
     Args:
-        classifier: The final linear layer, pruned or not.
+        classifier: The final linear layer or 1 x 1 convolution, pruned or not.
 
     Returns:
-        (in_features,) bool; false where
+        (num_neurons,) bool; false where
         [`prune_neurons`][crayon_sdk.functional.neurons.prune_neurons] cut it.
 
     Example:
@@ -104,20 +104,20 @@ def neuron_mask(classifier: nn.Linear) -> Tensor:
     """
     mask = getattr(classifier, "weight_mask", None)
     if mask is None:
-        return torch.ones(classifier.in_features, dtype=torch.bool, device=classifier.weight.device)
-    kept: Tensor = mask.bool().any(dim=0)
+        return torch.ones(classifier.weight.shape[1], dtype=torch.bool, device=classifier.weight.device)
+    kept: Tensor = mask.bool().flatten(2 if mask.ndim > 2 else 1).any(dim=0).flatten()
     return kept
 
 
-def prune_neurons(classifier: nn.Linear, keep: Tensor) -> None:
+def prune_neurons(classifier: nn.Linear | nn.Conv2d, keep: Tensor) -> None:
     """Cut neurons from the final layer, in place, so that they stay cut in training.
 
     The columns of the weight are masked with `torch.nn.utils.prune`; masks of
     repeated calls multiply.
 
     Args:
-        classifier: The final linear layer.
-        keep: (in_features,) bool; false cuts the neuron.
+        classifier: The final linear layer or 1 x 1 convolution.
+        keep: (num_neurons,) bool; false cuts the neuron.
 
     Raises:
         ValueError: ``keep`` has another length.
@@ -128,15 +128,16 @@ def prune_neurons(classifier: nn.Linear, keep: Tensor) -> None:
         >>> layer.weight[:, 1].tolist()
         [0.0, 0.0]
     """
-    if keep.shape != (classifier.in_features,):
-        raise ValueError(f"expected a mask of shape ({classifier.in_features},), got {tuple(keep.shape)}")
+    width = classifier.weight.shape[1]
+    if keep.shape != (width,):
+        raise ValueError(f"expected a mask of shape ({width},), got {tuple(keep.shape)}")
     keep = keep.to(device=classifier.weight.device, dtype=torch.bool) & neuron_mask(classifier)
     bake(classifier)
-    mask = keep[None, :].expand(classifier.out_features, -1)
+    mask = keep.view(1, -1, *[1] * (classifier.weight.ndim - 2)).expand_as(classifier.weight)
     prune.custom_from_mask(classifier, "weight", mask.to(classifier.weight.dtype))
 
 
-def bake(classifier: nn.Linear) -> None:
+def bake(classifier: nn.Linear | nn.Conv2d) -> None:
     """Turn a masked weight into a plain one, in place; cut columns become zeros.
 
     Example:
