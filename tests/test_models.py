@@ -10,6 +10,7 @@ from torch import nn
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
 from crayon_sdk.explainer import Explainer
+from crayon_sdk.final_layers import is_channels_last
 from crayon_sdk.functional.losses import attention_loss
 from crayon_sdk.functional.neurons import bake, prune_neurons
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
@@ -164,13 +165,66 @@ def test_a_transformer_is_refused(name, shape):
         SplitModel(model)
 
 
-def test_channels_at_the_end_are_refused():
-    """(N, h, w, C) has four dimensions too."""
+def test_channels_at_the_end():
+    """(N, h, w, C), as Swin has them: the split shows them as (N, C, h, w)."""
     model = timm.create_model(
         "swin_tiny_patch4_window7_224", pretrained=False, num_classes=2, depths=(1, 1, 1, 1), embed_dim=24
-    )
-    with pytest.raises(UnsupportedModelError, match=r"\(N, C, h, w\).*got \(1, 7, 7, 192\) for images of 224x224"):
-        SplitModel(model)
+    ).eval()
+    split = SplitModel(model)
+    assert split.channels_last
+    assert (split.feature_shape, split.num_neurons, split.mixes_channels()) == ((192, 7, 7), 192, False)
+    images = torch.rand(2, 3, 224, 224)
+    torch.testing.assert_close(split(images), model(images))
+    torch.testing.assert_close(split.features(images), model.forward_features(images).permute(0, 3, 1, 2))
+    assert split.copy().channels_last
+
+
+@pytest.mark.parametrize("sides", [(224, 224), (160, 320), (320, 160)])
+def test_which_axes_are_the_grid(sides):
+    images = torch.zeros(1, 3, *sides)
+    height, width = sides[0] // 32, sides[1] // 32
+    for channels in (3, 24, 2048):
+        assert not is_channels_last(torch.zeros(1, channels, height, width), images)
+        assert is_channels_last(torch.zeros(1, height, width, channels), images)
+
+
+def test_a_convolution_at_the_end():
+    model = timm.create_model("resnetv2_18", pretrained=False, num_classes=3).eval()
+    split = SplitModel(model)
+    assert isinstance(split.classifier, nn.Conv2d)
+    images = torch.rand(2, 3, 224, 224)
+    features = split.features(images)
+    neurons = split.penultimate(features)
+    assert neurons.shape == (2, split.num_neurons)
+    by_hand = neurons @ split.classifier.weight[:, :, 0, 0].T + split.classifier.bias
+    torch.testing.assert_close(split(images), by_hand)
+    keep = torch.arange(split.num_neurons) % 3 > 0
+    split.prune(keep)
+    assert torch.equal(split.neuron_mask, keep)
+    cut = (neurons * keep) @ model.get_classifier().weight_orig[:, :, 0, 0].T + split.classifier.bias
+    torch.testing.assert_close(split(images), cut)
+
+
+def test_two_classifiers_that_are_averaged():
+    model = timm.create_model("efficientformerv2_s0", pretrained=False, num_classes=3).eval()
+    split = SplitModel(model)
+    assert len(split.final_layers) == 2
+    images = torch.rand(2, 3, 224, 224)
+    features = split.features(images)
+    neurons = split.penultimate(features)
+    mean = (model.head(neurons) + model.head_dist(neurons)) / 2
+    torch.testing.assert_close(split(images), mean)
+    keep = torch.arange(split.num_neurons) % 2 > 0
+    split.prune(keep)
+    torch.testing.assert_close(split(images), (model.head(neurons * keep) + model.head_dist(neurons * keep)) / 2)
+    assert not split.plain_state_dict()["head_dist.weight"][:, ::2].any()
+
+
+def test_features_that_are_no_map():
+    for name, shape in (("test_vit.r160_in1k", r"\(1, 101, 64\)"), ("coat_tiny", "list")):
+        model = timm.create_model(name, pretrained=False, num_classes=2)
+        with pytest.raises(UnsupportedModelError, match=rf"with h, w > 1 from .*, got {shape} for images"):
+            SplitModel(model)
 
 
 def test_a_map_of_one_cell_is_refused(tiny_model):
