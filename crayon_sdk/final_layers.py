@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from crayon_sdk.errors import UnsupportedModelError
 
-__all__ = ["FinalLayer", "apply_final_layers", "final_inputs", "find_final_layers", "is_channels_last"]
+__all__ = ["FinalLayer", "apply_final_layers", "final_inputs", "find_final_layers"]
 
 FinalLayer = nn.Linear | nn.Conv2d
 
@@ -124,19 +123,3 @@ def apply_final_layers(layers: Sequence[nn.Module], inputs: Sequence[Tensor]) ->
 def _outputs_of(layers: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Iterator[Tensor]:
     for layer, rows in zip(layers, inputs, strict=True):
         yield layer(rows) if isinstance(layer, nn.Linear) else layer(rows[:, :, None, None]).flatten(1)
-
-
-def is_channels_last(features: Tensor, images: Tensor) -> bool:
-    """Tell whether features are (N, h, w, C), not (N, C, h, w): by which two sides have the shape of the pictures.
-
-    Args:
-        features: (N, C, h, w) or (N, h, w, C).
-        images: (N, 3, H, W), what they were made from.
-    """
-    height, width = images.shape[2:]
-
-    def distortion(h: int, w: int) -> float:
-        return abs(math.log((h / height) / (w / width)))
-
-    _, first, second, third = features.shape
-    return distortion(first, second) < distortion(second, third)

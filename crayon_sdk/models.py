@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
 from crayon_sdk.files import sha256_of
-from crayon_sdk.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers, is_channels_last
+from crayon_sdk.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers
 from crayon_sdk.functional import neurons as neuron_functions
+from crayon_sdk.layouts import Layout, from_grid, layout_of, to_grid, tokens_are_in_order
 from crayon_sdk.preprocessing import Preprocessing
 
 __all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed"]
@@ -81,7 +82,8 @@ class SplitModel(nn.Module):
     Attributes:
         model: The wrapped module.
         feature_shape: (C, h, w) of the features at the preprocessing's size.
-        channels_last: Whether the wrapped model's own features are (N, h, w, C), as those of Swin are.
+        layout: Of the wrapped model's own features: "NCHW", "NHWC" (as Swin has them) or "NLC" (tokens
+            without a class token).
 
     Raises:
         UnsupportedModelError: No grid of features, no final linear layer, or
@@ -111,7 +113,7 @@ class SplitModel(nn.Module):
         self.training = getattr(self.model, "training", True)
         self.preprocessing = preprocessing or _own_preprocessing(self.model)
         self.provenance = Provenance()
-        self.channels_last = False
+        self.layout: Layout = "NCHW"
         self._final_names = self._find_end()
         self.feature_shape = self._probe()
         self.class_names = _names(class_names or _own_class_names(self.model), self.num_classes)
@@ -132,11 +134,11 @@ class SplitModel(nn.Module):
             with torch.autocast(images.device.type, dtype=autocast):
                 found = self.model.forward_features(images)
             found = found.float()
-        return found.permute(0, 3, 1, 2) if self.channels_last else found
+        return to_grid(found, self.layout, (int(images.shape[2]), int(images.shape[3])))
 
     def head(self, features: Tensor) -> Tensor:
         """Turn features (N, C, h, w) into logits (N, K)."""
-        logits: Tensor = self.model.forward_head(features.permute(0, 2, 3, 1) if self.channels_last else features)
+        logits: Tensor = self.model.forward_head(from_grid(features, self.layout))
         return logits
 
     def final_inputs(self, features: Tensor) -> tuple[Tensor, ...]:
@@ -261,11 +263,7 @@ class SplitModel(nn.Module):
         images = noise.to(self.device, self.dtype)
         with borrowed(self, self.device), torch.no_grad():
             try:
-                features = self.features(images)
-                self._check_grid(features, images)
-                if is_channels_last(features, images):
-                    self.channels_last = True
-                    features = features.permute(0, 3, 1, 2)
+                features = self._find_grid(images)
                 self._check_end(features)
             except RuntimeError as error:
                 raise UnsupportedModelError(
@@ -273,19 +271,42 @@ class SplitModel(nn.Module):
                 ) from error
         return int(features.shape[1]), int(features.shape[2]), int(features.shape[3])
 
-    def _check_grid(self, features: Any, images: Tensor) -> None:
+    def _find_grid(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        sides: tuple[int, ...] = ()
-        if isinstance(features, Tensor) and features.ndim == 4:
-            sides = tuple(features.shape[1:3] if is_channels_last(features, images) else features.shape[2:])
-        shares = [side / length for side, length in zip(sides, (height, width), strict=False)]
-        if not sides or 1 in sides or max(shares) > 4 * min(shares):
+        raw = self.model.forward_features(images)
+        found = layout_of(raw, (height, width))
+        shape = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+        expected = (
+            f"expected features of shape (N, C, h, w) or (N, h, w, C) with h, w > 1 from {self.architecture}, got "
+            f"{shape} for images of {height}x{width}; a saliency map needs a grid. "
+        )
+        if found is None and isinstance(raw, Tensor) and raw.ndim == 3:
             raise UnsupportedModelError(
-                f"expected features of shape (N, C, h, w) or (N, h, w, C) with h, w > 1 from {self.architecture}, got "
-                f"{shape} for images of {height}x{width}; a saliency map needs a grid. "
-                "Use a convolutional model, or larger images"
+                f"{expected}Tokens are taken for one when they cover the picture evenly, which a class token prevents: "
+                "it alone decides, and the gradient of the patches is zero. Use a model that pools its patches"
             )
+        if found is None:
+            raise UnsupportedModelError(f"{expected}Use a convolutional model, or larger images")
+        self.layout = found[0]
+        features = self.features(images)
+        if self.layout == "NLC" and not self._keeps_order(images, features):
+            raise UnsupportedModelError(
+                f"{expected}The tokens of {self.architecture} are not in the order of the picture: a change in one "
+                "cell changes another token most. Use a convolutional model"
+            )
+        return features
+
+    def _keeps_order(self, images: Tensor, features: Tensor) -> bool:
+        """Change one cell after the other, off every axis of symmetry, and see where the features change most."""
+        rows, columns = features.shape[2:]
+        height, width = images.shape[2] // rows, images.shape[3] // columns
+        for row, column in ((0, columns - 1), (rows // 2, 0), (rows - 1, columns // 3)):
+            changed = images.clone()
+            place = changed[:, :, row * height : (row + 1) * height, column * width : (column + 1) * width]
+            place.copy_(1 - place.flip(2))
+            if not tokens_are_in_order(features, self.features(changed), (row, column)):
+                return False
+        return True
 
     def _check_end(self, features: Tensor) -> None:
         version = features._version

@@ -10,7 +10,6 @@ from torch import nn
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
 from crayon_sdk.explainer import Explainer
-from crayon_sdk.final_layers import is_channels_last
 from crayon_sdk.functional.losses import attention_loss
 from crayon_sdk.functional.neurons import bake, prune_neurons
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
@@ -171,21 +170,12 @@ def test_channels_at_the_end():
         "swin_tiny_patch4_window7_224", pretrained=False, num_classes=2, depths=(1, 1, 1, 1), embed_dim=24
     ).eval()
     split = SplitModel(model)
-    assert split.channels_last
+    assert split.layout == "NHWC"
     assert (split.feature_shape, split.num_neurons, split.mixes_channels()) == ((192, 7, 7), 192, False)
     images = torch.rand(2, 3, 224, 224)
     torch.testing.assert_close(split(images), model(images))
     torch.testing.assert_close(split.features(images), model.forward_features(images).permute(0, 3, 1, 2))
-    assert split.copy().channels_last
-
-
-@pytest.mark.parametrize("sides", [(224, 224), (160, 320), (320, 160)])
-def test_which_axes_are_the_grid(sides):
-    images = torch.zeros(1, 3, *sides)
-    height, width = sides[0] // 32, sides[1] // 32
-    for channels in (3, 24, 2048):
-        assert not is_channels_last(torch.zeros(1, channels, height, width), images)
-        assert is_channels_last(torch.zeros(1, height, width, channels), images)
+    assert split.copy().layout == "NHWC"
 
 
 def test_a_convolution_at_the_end():
@@ -218,6 +208,26 @@ def test_two_classifiers_that_are_averaged():
     split.prune(keep)
     torch.testing.assert_close(split(images), (model.head(neurons * keep) + model.head_dist(neurons * keep)) / 2)
     assert not split.plain_state_dict()["head_dist.weight"][:, ::2].any()
+
+
+def test_tokens_without_a_class_token():
+    model = timm.create_model("levit_128s", pretrained=False, num_classes=2).eval()
+    split = SplitModel(model)
+    assert (split.layout, split.feature_shape) == ("NLC", (384, 4, 4))
+    images = torch.rand(2, 3, 224, 224)
+    torch.testing.assert_close(split(images), model(images))
+    tokens = model.forward_features(images)
+    torch.testing.assert_close(split.features(images)[:, :, 1, 2], tokens[:, 6])
+
+
+def test_tokens_in_another_order_are_refused():
+    """The same model, and its tokens turned round."""
+    model = timm.create_model("twins_svt_small", pretrained=False, num_classes=2).eval()
+    assert SplitModel(model).layout == "NLC"
+    forward = model.forward_features
+    model.forward_features = lambda images: forward(images).flip(1)
+    with pytest.raises(UnsupportedModelError, match=r"tokens of twins_svt_small are not in the order of the picture"):
+        SplitModel(model)
 
 
 def test_features_that_are_no_map():

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # the method on tensors
     ("functional",),
     # pictures and models
-    ("preprocessing", "devices"),
+    ("preprocessing", "devices", "layouts"),
     ("sources", "pixels", "torch_items"),
     ("samples", "tables"),
     ("data", "final_layers"),

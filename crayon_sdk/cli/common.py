@@ -125,7 +125,8 @@ class Shell:
 
         console = Console(highlight=False, soft_wrap=False)
         for each in shown:
-            console.print(each, markup=False) if isinstance(each, str) else console.print(each)
+            # A line stays a line: its end is for whoever reads it.
+            console.print(each, markup=False, soft_wrap=True) if isinstance(each, str) else console.print(each)
 
 
 def command(
