@@ -14,6 +14,7 @@ from crayon_sdk.functional.saliency import (
     logits_and_grad_cam,
     normalize_maps,
     resize_maps,
+    target_scores,
     weighted_activation,
 )
 
@@ -254,3 +255,21 @@ def test_gradcheck_of_the_attention_loss(generator, make, area):
 
     assert has_evidence(grad_cam(features, module, labels)).any()
     assert torch.autograd.gradcheck(loss, (features, *parameters), eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("score", ["logit", "margin"])
+def test_scores_have_first_and_second_derivatives(classes, score):
+    """The second one is what training goes down: it was NaN for more than two classes."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, classes, dtype=torch.float64, generator=generator, requires_grad=True)
+    targets = torch.arange(4) % classes
+    assert torch.autograd.gradcheck(lambda values: target_scores(values, targets, score), logits)
+    assert torch.autograd.gradgradcheck(lambda values: target_scores(values, targets, score), logits)
+
+
+def test_margin_equals_the_log_odds_of_many_classes():
+    logits = torch.randn(6, 4, dtype=torch.float64)
+    targets = torch.tensor([0, 1, 2, 3, 0, 1])
+    odds = logits.softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(target_scores(logits, targets, "margin"), (odds / (1 - odds)).log())

@@ -62,7 +62,9 @@ def target_scores(logits: Tensor, targets: Tensor, score: str = "logit") -> Tens
     chosen = logits.gather(1, targets[:, None])
     if score == "logit":
         return chosen[:, 0]
-    others = logits.scatter(1, targets[:, None], -torch.inf)
+    # Left out, not set to -inf: that is 0 in the sum and in its gradient, but NaN in the second derivative.
+    is_other = torch.ones_like(logits, dtype=torch.bool).scatter(1, targets[:, None], False)
+    others = logits[is_other].view(len(logits), -1)
     return chosen[:, 0] - others.logsumexp(dim=1)
 
 
