@@ -18,7 +18,7 @@ from crayon_sdk.data import ImageDataset
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.final_layers import apply_final_layers
 from crayon_sdk.functional.losses import relevant_loss
-from crayon_sdk.functional.saliency import grad_cam, has_evidence, normalize_maps
+from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
 from crayon_sdk.models import SplitModel
 from crayon_sdk.pruner import NeuronPruner
 
@@ -216,7 +216,7 @@ def check_maps(split: SplitModel, images: Tensor) -> None:
         explainer = Explainer(split, device="cpu", precision="float32", score=score)
         for target in range(CLASSES):
             targets = torch.full((2,), target)
-            ours = grad_cam(features.clone().requires_grad_(), split.head, targets, score=score, create_graph=True)
+            _, ours = logits_and_grad_cam(features, split.head, targets, score=score, create_graph=True)
             theirs = explainer.saliency(images, targets)
             torch.testing.assert_close(normalize_maps(ours).to(theirs), theirs, rtol=1e-5, atol=1e-5)
 
@@ -230,7 +230,7 @@ def with_evidence(split: SplitModel) -> tuple[Tensor, Tensor, str]:
         for score in ("logit", "margin"):
             for target in range(CLASSES):
                 targets = torch.tensor([target])
-                if has_evidence(grad_cam(features, split.head, targets, score=score)).all():
+                if has_evidence(logits_and_grad_cam(features, split.head, targets, score=score)[1]).all():
                     return images, targets, score
     raise AssertionError("no picture has a map with evidence")
 
@@ -241,7 +241,7 @@ def check_attention_step(split: SplitModel) -> None:
     parameters = dict(split.named_parameters())
 
     def loss() -> Tensor:
-        cams = grad_cam(split.features(images), split.head, targets, score=score, create_graph=True)
+        _, cams = logits_and_grad_cam(split.features(images), split.head, targets, score=score, create_graph=True)
         reference = torch.linspace(0, 1, cams.shape[2]).expand_as(cams)  # looks at one side
         return relevant_loss(normalize_maps(cams), reference, area_normalized=True).sum()
 

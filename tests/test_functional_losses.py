@@ -145,3 +145,16 @@ def test_mini_batches_add_up(batch):
 def test_log_prior_counts_classes():
     found = log_prior(torch.tensor([2, 0, 2, 2]), 4)
     assert found.tolist() == pytest.approx([math.log(share) for share in (1 / 4, 1 / 4, 3 / 4, 1 / 4)])
+
+
+def test_a_region_of_no_area_has_no_loss_and_no_gradient():
+    """Guided by a map of ones (zero_maps="keep"), nothing lies outside: the gradient was NaN in the area form."""
+    current = torch.rand(2, 3, 3, requires_grad=True)
+    reference = torch.stack([torch.ones(3, 3), torch.rand(3, 3)])
+    yes, no = torch.tensor([True, True]), torch.tensor([False, False])
+    weights = {"alpha": 1e7, "beta": 1e7, "num_relevant": 2, "num_irrelevant": 0}
+    loss = guidance_loss(current, reference, yes, no, area_normalized=True, **weights)
+    (gradient,) = torch.autograd.grad(loss, current)
+    assert gradient.isfinite().all()
+    assert not gradient[0].any()
+    assert gradient[1].any()

@@ -54,8 +54,9 @@ def _overlap(current: Tensor, region: Tensor, area_normalized: bool) -> Tensor:
     overlap = (current * region).sum(dim=(1, 2))
     if not area_normalized:
         return overlap
-    # A region of no area has no overlap either: the loss is 0, not 0/0.
-    return overlap / region.sum(dim=(1, 2)).clamp_min(torch.finfo(region.dtype).tiny)
+    area = region.sum(dim=(1, 2))
+    # A region of no area has no overlap either: the loss is 0, not 0/0, and so is its gradient.
+    return overlap / torch.where(area > 0, area, 1.0)
 
 
 def guidance_loss(
