@@ -123,8 +123,8 @@ def write_page(rows: list[dict[str, Any]]) -> None:
     lines = [
         HEADING,
         "",
-        f"Made by `python benchmarks/families.py` with timm {facts['timm']}, torch {facts['torch']}; random weights, three "
-        "classes, each at its own input size.",
+        f"Made by `python benchmarks/families.py` with timm {facts['timm']}, torch {facts['torch']}; random weights, "
+        "three classes, each at its own input size.",
         "",
         "| | looked at | supported | share | refused | left out (too large here) | cannot be made |",
         "| --- | --- | --- | --- | --- | --- | --- |",
