@@ -226,7 +226,15 @@ class AttentionCorrector:
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
         rule, zero_maps = settings.answer_rule, settings.zero_maps
         with PixelCache(dataset, fit.model.preprocessing, device=self.device) as cache:
-            guidance = guidance_of(dataset, maps, used, fit.map_size(cache), rule=rule, zero_maps=zero_maps)
+            guidance = guidance_of(
+                dataset,
+                maps,
+                used,
+                fit.map_size(cache),
+                preprocessing=fit.model.preprocessing,
+                rule=rule,
+                zero_maps=zero_maps,
+            )
             _log.info("guidance: %s", dict(guidance.counts))
             loss = self._loss(fit.model, cache, dataset.labels.to(self.device), guidance.to(self.device), settings)
             with fit.training(frozen_norm=settings.batch_norm == "frozen"):

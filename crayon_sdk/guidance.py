@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import AnswerError
+from crayon_sdk.errors import AnswerError, MismatchError
+from crayon_sdk.functional.saliency import normalize_maps, resample_maps
 from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.relevance import Rule
 
 __all__ = ["Guidance", "current_targets", "guidance_answers", "guidance_of"]
+
+_Box = tuple[float, float, float, float]
+_LEAST_VIEW = 0.5  # less of the picture, and the answer was about something else
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def guidance_of(
     answers: AnnotationSet,
     size: tuple[int, int],
     *,
+    preprocessing: Preprocessing | None = None,
     rule: Rule = "unanimous",
     zero_maps: str = "skip",
 ) -> Guidance:
@@ -83,17 +89,20 @@ def guidance_of(
         maps: The maps that were answered.
         answers: Checked answers about them.
         size: (h, w) of the map of the model in training; other maps are resized.
+        preprocessing: What that model sees of a picture; ``None`` for the same as in the maps. Maps
+            of another view are resampled, picture by picture.
         rule: From votes to relevance.
         zero_maps: "skip" leaves maps without evidence out, "keep" takes them as ones.
 
     Raises:
         AnswerError: Neither R nor I has a sample.
+        MismatchError: The maps show less than half of what the model in training sees.
     """
     verdicts = answers.image_relevance(rule)
     decided = [sample for sample, verdict in verdicts.items() if verdict != "mixed"]
     chosen = maps.select(decided)
     usable = chosen.evidence if zero_maps == "skip" else torch.ones(len(decided), dtype=torch.bool)
-    resized = chosen if chosen.size == tuple(size) else chosen.resize(*size)
+    resized = _in_view(dataset, chosen, size, preprocessing)
     reference = torch.ones(len(dataset), *size)
     relevant = torch.zeros(len(dataset), dtype=torch.bool)
     irrelevant = relevant.clone()
@@ -114,6 +123,41 @@ def guidance_of(
             f"{counts['without_evidence']} have a map without evidence; give more answers, or another answer_rule"
         )
     return Guidance(reference, relevant, irrelevant, counts)
+
+
+def _in_view(
+    dataset: ImageDataset, maps: SaliencyMaps, size: tuple[int, int], preprocessing: Preprocessing | None
+) -> SaliencyMaps:
+    """The maps as the model in training would see them."""
+    known = maps.preprocessing
+    unknown = known is None or preprocessing is None or dataset.preprocessed
+    if unknown or known.same_geometry(preprocessing):  # type: ignore[union-attr, arg-type]
+        return maps if maps.size == tuple(size) else maps.resize(*size)
+    boxes = []
+    for sample in maps.ids:
+        width, height = dataset.image_size(sample)
+        box, covered = _box_within(known.view(width, height), preprocessing.view(width, height))  # type: ignore[union-attr]
+        if covered < _LEAST_VIEW:
+            raise MismatchError(
+                f"the maps show only {100 * covered:.0f} % of what the model in training sees of {sample!r}: they were "
+                f"made with {known}, it takes {preprocessing}. Explain with a model that sees more of the picture, or "
+                "give both one preprocessing= (crop_mode, crop_pct)"
+            )
+        boxes.append(box)
+    values = normalize_maps(resample_maps(maps.values, torch.tensor(boxes), size))
+    return replace(maps, values=values, preprocessing=preprocessing)
+
+
+def _box_within(source: _Box, target: _Box) -> tuple[_Box, float]:
+    """A view in the coordinates of another one, and how much of it the other one shows of the picture's own part."""
+    width, height = source[2] - source[0], source[3] - source[1]
+    left, right = ((target[side] - source[0]) / width for side in (0, 2))
+    top, bottom = ((target[side] - source[1]) / height for side in (1, 3))
+    shown = [max(source[0], target[0], 0), max(source[1], target[1], 0), min(source[2], target[2], 1)]
+    shown.append(min(source[3], target[3], 1))
+    own = [max(target[0], 0), max(target[1], 0), min(target[2], 1), min(target[3], 1)]
+    area = max(shown[2] - shown[0], 0) * max(shown[3] - shown[1], 0)
+    return (left, top, right, bottom), area / ((own[2] - own[0]) * (own[3] - own[1]))
 
 
 def current_targets(target: str | int, labels: Tensor) -> Tensor | None:

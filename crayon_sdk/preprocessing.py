@@ -156,6 +156,37 @@ class Preprocessing:
         plain = Preprocessing(size=self.size, crop_pct=self.crop_pct, crop_mode=self.crop_mode, interpolation="nearest")
         return _geometry(plain)(binary_mask(mask).convert("RGB")).getchannel(0)
 
+    def view(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Which part of a picture the model sees.
+
+        Args:
+            width: Of the whole picture, in pixels.
+            height: Of the whole picture.
+
+        Returns:
+            (left, top, right, bottom) as shares of the picture's sides; below 0 and above 1
+            where it is padded.
+
+        Example:
+            >>> Preprocessing(size=(100, 100), crop_pct=0.5).view(400, 200)
+            (0.375, 0.25, 0.625, 0.75)
+        """
+        rows, columns = (math.floor(side / self.crop_pct) for side in self.size)
+        along, down = columns / width, rows / height  # what brings a side to its resized length
+        if self.crop_mode != "squash":
+            along = down = min(along, down) if self.crop_mode == "border" else max(along, down)
+        half = self.size[1] / (2 * width * along), self.size[0] / (2 * height * down)
+        return 0.5 - half[0], 0.5 - half[1], 0.5 + half[0], 0.5 + half[1]
+
+    def same_geometry(self, other: Preprocessing) -> bool:
+        """Tell whether both show the same part of every picture, whatever their sizes in pixels."""
+        aspects = [one.size[0] / one.size[1] for one in (self, other)]
+        return (
+            self.crop_mode == other.crop_mode
+            and math.isclose(self.crop_pct, other.crop_pct, rel_tol=0.01)
+            and math.isclose(*aspects, rel_tol=0.01)
+        )
+
     def normalize(self, images: Tensor) -> Tensor:
         """Turn pixels into what the model takes, on the device they are on.
 

@@ -178,6 +178,16 @@ class Samples:
         sizes = [os.stat(file).st_size if os.path.isfile(file) else -1 for file in files]
         return sha256_of(json.dumps([self.ids, sizes]))
 
+    def image_size(self, sample_id: str) -> tuple[int, int]:
+        """Return width and height of a whole picture, upright; of a file, without decoding it.
+
+        Raises:
+            DataError: No such sample, or it cannot be read.
+        """
+        index = self.index_of(sample_id)
+        with self._named(index):
+            return self._source.size(self._positions[index])
+
     def image(self, sample_id: str) -> Image.Image:
         """Return a whole picture: RGB, upright, as large as it is.
 

@@ -47,6 +47,9 @@ EXTENSIONS = frozenset(
 LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 
 
+_ORIENTATION = 0x0112  # EXIF: 5 to 8 stand on their side
+
+
 @dataclass(kw_only=True)
 class Listing:
     """The samples that a folder or a table names, before they are checked."""
@@ -66,6 +69,9 @@ class Listing:
 class Source(Protocol):
     """Pictures by position."""
 
+    def size(self, position: int) -> tuple[int, int]:
+        """Width and height of a picture, upright."""
+
     def image(self, position: int, preprocessing: Preprocessing | None) -> Image.Image:
         """RGB picture; ``preprocessing`` says how finished model inputs were made."""
 
@@ -82,6 +88,13 @@ class FileSource:
 
     images: tuple[Path, ...]
     masks: tuple[Path | None, ...] | None
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Width and height of a picture, upright, from its header."""
+        with Image.open(self.images[position]) as file:
+            width, height = file.size
+            turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (height, width) if turned else (width, height)
 
     def image(self, position: int, preprocessing: Preprocessing | None = None) -> Image.Image:
         """Decode a picture, upright."""
@@ -110,6 +123,10 @@ class TorchSource:
     dataset: Any
     masks: Sequence[Any] | Callable[[int], Any] | None
     preprocessed: bool
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Width and height of a picture."""
+        return self.image(position).size
 
     def image(self, position: int, preprocessing: Preprocessing | None = None) -> Image.Image:
         """Return an item as a picture; a finished model input is turned back into one."""
