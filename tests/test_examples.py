@@ -52,7 +52,7 @@ def run(script: str, folder: Path, *arguments: str) -> str:
 
 
 def test_there_are_examples():
-    assert [path.name for path in EXAMPLES] == ["correct.py", "own_module.py", "prune_then_guide.py"]
+    assert [path.name for path in EXAMPLES] == ["correct.py", "own_module.py", "prune_then_guide.py", "transfer.py"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -85,3 +85,21 @@ def test_own_module(work):
     shown = run("own_module.py", work, "--table", "pictures/metadata.csv")
     assert "own-corrected" in shown
     assert (work / "own-corrected" / "model.safetensors").is_file()
+
+
+def test_transfer(work):
+    import timm
+
+    shown = run(
+        "transfer.py",
+        work,
+        "--teacher",
+        "local-dir:original",
+        "--table",
+        "pictures/metadata.csv",
+        "--answers",
+        "answers.jsonl",
+    )
+    assert "maps of (10, 10), the student's are (5, 5)" in shown
+    model = timm.create_model(f"local-dir:{work / 'student-corrected'}", pretrained=True)
+    assert type(model).__name__ == "ConvNeXt"
