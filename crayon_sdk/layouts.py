@@ -23,6 +23,7 @@ def layout_of(features: object, size: tuple[int, int]) -> tuple[Layout, tuple[in
         Layout and (h, w); ``None`` where there is no grid of more than one row and column.
 
     Example:
+        >>> import torch
         >>> layout_of(torch.zeros(1, 7, 7, 768), (224, 224))
         ('NHWC', (7, 7))
         >>> layout_of(torch.zeros(1, 50, 768), (224, 224)) is None
