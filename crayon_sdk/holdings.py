@@ -20,6 +20,7 @@ from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import DataError, FileFormatError, MismatchError, SettingsError, StaleError
 from crayon_sdk.files import read_json, sha256_of
 from crayon_sdk.formats import read_answers
+from crayon_sdk.inspection import facts_of
 from crayon_sdk.ledger import FileStatus, Ledger, now
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import Manifest, SplitFacts
@@ -88,10 +89,12 @@ class Holdings:
         found = self.manifest.data.load(self.folder, split)
         known = {name: row for row, name in enumerate(found.ids)}
         found = found.without({known[name]: why for name, why in facts.skipped.items() if name in known})
-        if (found.fingerprint, found.file_fingerprint) != (facts.fingerprint, facts.files):
+        there = facts_of(found)
+        if (there.fingerprint, there.files) != (facts.fingerprint, facts.files):
             raise StaleError(
                 f"the {split} pictures changed since the workspace was made ({facts.count} then, {len(found)} now; "
-                f"ids, labels or file sizes differ). Put them back, or take them in: {self.command('init')} --again"
+                "ids, labels, groups or file sizes differ). Put them back, or take them in: "
+                f"{self.command('init')} --again"
             )
         return found
 
@@ -309,9 +312,12 @@ class Holdings:
             return ""
 
     def _keep_answers(self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object) -> int:
+        path = self.folder / ANSWERS
         everything = before.merge(added)
         new = len(everything) - len(before)
-        everything.save(self.folder / ANSWERS)
+        if path.exists():
+            AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
+        everything.save(path)
         entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
         self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
         return new
@@ -330,7 +336,10 @@ class Holdings:
             if kind == "evaluations" and not rest.endswith("/comparison.json"):
                 split, name = rest.split("/")[0], Path(rest).stem
                 run = f"{self.command('evaluate')} --split {split} {name}"
-                found.append(self._ledger.status(path, self._evaluation_inputs(name, split), run))
+                # After init --again the split may be gone: then nothing that it was made from is there.
+                gone = split not in self.manifest.splits
+                inputs = dict.fromkeys(entry.inputs, "") if gone else self._evaluation_inputs(name, split)
+                found.append(self._ledger.status(path, inputs, run))
             elif kind in ("evaluations", "pictures"):
                 made_from = {source: self._ledger.digest(source) for source in entry.inputs}
                 run = explain if kind == "pictures" else self.command("compare")

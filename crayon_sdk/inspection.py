@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import DataError, first_few
+from crayon_sdk.files import sha256_of
 from crayon_sdk.inference import check_labels
 from crayon_sdk.manifest import DataSource, SplitFacts
 from crayon_sdk.models import SplitModel
 
-__all__ = ["look_at_data"]
+__all__ = ["facts_of", "look_at_data"]
 
 _SPLITS = ("train", "val", "test")
 
@@ -42,13 +44,18 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> dict[str, 
             _check_classes(found, data.min_images_per_class)
         elif found.class_names != names:
             raise DataError(f"the {split} pictures have the classes {found.class_names}, the train pictures {names}")
-        facts[split] = SplitFacts(
-            count=len(found),
-            fingerprint=found.fingerprint,
-            files=found.file_fingerprint,
-            skipped={sample.id: sample.reason for sample in found.skipped},
-        )
+        facts[split] = facts_of(found)
     return facts
+
+
+def facts_of(dataset: ImageDataset) -> SplitFacts:
+    """What a workspace remembers of a split, to notice when it changes: ids, labels, groups, sizes of files."""
+    return SplitFacts(
+        count=len(dataset),
+        fingerprint=sha256_of(dataset.fingerprint, json.dumps([dataset.group_names, dataset.group_labels])),
+        files=dataset.file_fingerprint,
+        skipped={sample.id: sample.reason for sample in dataset.skipped},
+    )
 
 
 def _check_classes(train: ImageDataset, least: int) -> None:

@@ -19,7 +19,7 @@ from crayon_sdk.manifest import FileRecord, Manifest
 __all__ = ["FileStatus", "Ledger", "now"]
 
 State = Literal["missing", "unfinished", "stale", "fresh"]
-_LOCK_FILES = (".lock", ".lock-owner.json")
+ROOT_FILES = ("workspace.json", "maps.safetensors", "patches.safetensors", "answers.jsonl", ".lock-owner.json")
 
 
 def now() -> str:
@@ -136,18 +136,17 @@ class Ledger:
         return self.folder / path
 
     def sweep(self) -> None:
-        """Delete what killed processes left: files and folders that never took their name."""
-        for place in (self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())):
-            if any(part.startswith(".") for part in place.relative_to(self.folder).parts) or not place.is_dir():
-                continue
-            for leftover in place.glob(".*"):
-                # Ours are called ".NAME.RANDOM"; other hidden files are not our business.
-                if leftover.name in _LOCK_FILES or not _is_leftover(leftover):
-                    continue
-                if leftover.is_dir():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink(missing_ok=True)
+        """Delete what killed processes left in our own places: files and folders that never took their name."""
+        ours = [self.folder / name for name in ("corrections", "pictures")]
+        ours += [*self.folder.glob("evaluations/*/"), *self.folder.glob("runs/*/"), *self.folder.glob("runs/*/*/")]
+        leftovers = [path for place in ours if place.is_dir() for path in place.glob(".*") if _is_leftover(path)]
+        # Beside the files of the workspace people may have hidden ones of their own.
+        leftovers += [path for name in ROOT_FILES for path in self.folder.glob(f".{name}.*") if _is_leftover(path)]
+        for path in leftovers:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _is_leftover(path: Path) -> bool:

@@ -176,7 +176,7 @@ class SplitFacts(_Plain):
 
     Attributes:
         count: Number of pictures.
-        fingerprint: Of ids, labels and class names.
+        fingerprint: Of ids, labels, class names and groups.
         files: Of ids and file sizes.
         skipped: Left out, with the reason.
     """

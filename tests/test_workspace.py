@@ -294,10 +294,13 @@ def test_leftovers_of_killed_processes_are_swept(ws):
     (ws.folder / ".maps.safetensors.abcd1234").write_text("half")
     (ws.folder / "corrections/.both.12345678/new").mkdir(parents=True)
     (ws.folder / "evaluations/test/.both.json.zzzzzzzz").write_text("half")
-    (ws.folder / ".gitignore").write_text("mine")
+    mine = [ws.folder / ".gitignore", ws.folder / ".notes.abcd1234", ws.folder / "photos" / ".a.jpg.abcd1234"]
+    (ws.folder / "photos").mkdir()
+    for path in mine:
+        path.write_text("mine")
     ws.evaluate(["original"])
     hidden = {path.name for path in ws.folder.rglob(".*")}
-    assert hidden == {".gitignore", ".lock"}
+    assert hidden == {*(path.name for path in mine), ".lock"}
 
 
 def test_second_make_is_refused(ws, model_folder):
@@ -365,3 +368,31 @@ def test_maps_go_on_part_by_part(finished, tmp_path, monkeypatch):
     assert maps.ids == ws.dataset().ids
     assert torch.equal(maps.values, whole(Explainer(ws.model, score="margin", batch_size=3), ws.dataset()).values)
     assert not list((ws.folder / "runs").iterdir())
+
+
+def test_groups_that_changed(tmp_path, picture_folder, model_folder):
+    shutil.copytree(picture_folder, tmp_path / "p")
+    workspace = new_workspace(tmp_path / "ws", tmp_path / "p", model_folder)
+    table = tmp_path / "p/metadata.csv"
+    table.write_text(table.read_text().replace(",land,", ",meadow,"))
+    with pytest.raises(StaleError, match="ids, labels, groups or file sizes differ"):
+        workspace.dataset()
+
+
+def test_a_torn_line_of_answers_is_put_aside(ws):
+    path = ws.folder / "answers.jsonl"
+    count = len(ws.answers())
+    with path.open("a") as file:
+        file.write('{"kind": "image", "id": "im')
+    ws.add_answers(AnnotationSet([ImageAnswer(id=ws.dataset().ids[0], answer="no", annotator="ann")]), source="ann")
+    assert len(ws.answers()) == count + 1
+    assert (ws.folder / "answers.jsonl.torn").read_text().strip() == '{"kind": "image", "id": "im'
+
+
+def test_a_split_that_is_gone(ws, picture_folder):
+    data = DataSource(folder=str(picture_folder / "images"))
+    again = Workspace.create(ws.folder, ws.manifest.model, data, again=True)
+    assert set(again.manifest.splits) == {"train"}
+    assert states(again)["evaluations/test/both.json"] == "stale"
+    with pytest.raises(DataError, match="has no test pictures"):
+        again.evaluate()
