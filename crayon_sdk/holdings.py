@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,23 +17,26 @@ from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import DataError, FileFormatError, MismatchError, SettingsError, StaleError
+from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import read_json, sha256_of
 from crayon_sdk.formats import read_answers
+from crayon_sdk.guidance import guidance_answers
 from crayon_sdk.inspection import facts_of
 from crayon_sdk.ledger import FileStatus, Ledger, now
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import Manifest, SplitFacts
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel
+from crayon_sdk.naming import ORIGINAL, as_options, checked_name, plain
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.questions import Question, open_questions
 from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
 
 __all__ = ["ANSWERS", "MAPS", "ORIGINAL", "PATCHES", "Holdings"]
 
-ORIGINAL = "original"
 MAPS, PATCHES, ANSWERS, RUNS = "maps.safetensors", "patches.safetensors", "answers.jsonl", "runs"
 LOCK_TIMEOUT = 10.0
+_BATCHES_PER_PART = 64
 _log = logging.getLogger(__name__)
 
 
@@ -175,6 +177,8 @@ class Holdings:
             fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
             if fitting.neuron_answers:
                 fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
+            if fitting.dropped:
+                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
             return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
 
     def import_answers(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> int:
@@ -257,7 +261,10 @@ class Holdings:
     def _working(self, doing: str) -> Iterator[None]:
         """Hold the lock, with the manifest as it is now and without what killed processes left."""
         with locked(self.folder, doing=doing, timeout=self.lock_timeout):
+            before = self.manifest
             self._ledger = Ledger(self.folder)
+            if (before.model, before.model_fingerprint) != (self.manifest.model, self.manifest.model_fingerprint):
+                self.__dict__.pop("model", None)  # another process, or another object, took a new one in
             self._ledger.sweep()
             yield
 
@@ -280,10 +287,14 @@ class Holdings:
 
     def _base(self, split: str = "train") -> dict[str, str]:
         facts = self._facts(split)
-        return {"model": self.manifest.model_fingerprint, "data": facts.fingerprint, "pictures": facts.files}
+        seen = sha256_of(json.dumps(self.manifest.preprocessing, sort_keys=True))
+        base = {"model": self.manifest.model_fingerprint, "data": facts.fingerprint, "pictures": facts.files}
+        return base | {"preprocessing": seen}
 
-    def _correction_inputs(self, method: str) -> dict[str, str]:
+    def _correction_inputs(self, method: str, evaluate_on: str | None = None) -> dict[str, str]:
         answers, inputs = self.answers(), self._base()
+        if evaluate_on is not None and evaluate_on in self.manifest.splits:
+            inputs[evaluate_on] = self._base(evaluate_on)["data"]
         if method != "attention":
             inputs["answers about neurons"] = AnnotationSet(answers.neuron_answers).fingerprint
         if method != "pruning":
@@ -293,9 +304,34 @@ class Holdings:
 
     def _correction_status(self, path: str) -> FileStatus:
         entry = self.manifest.files.get(path)
-        method = entry.settings["method"] if entry else "attention"
-        run = f"{self.command('correct')} --method {method} --name {Path(path).name}"
-        return self._ledger.status(path, self._correction_inputs(method), run)
+        settings: Mapping[str, Any] = entry.settings if entry else {"method": "attention"}
+        inputs = self._correction_inputs(settings["method"], settings.get("evaluate_on"))
+        run = f"{self.command('correct')} --name {Path(path).name}{as_options(settings)}"
+        return self._ledger.status(path, inputs, run)
+
+    def _usable_corrections(self) -> list[str]:
+        """Corrections that are there; a warning for every other one."""
+        usable = []
+        for name in self.corrections:
+            entry, path = self.manifest.files[f"corrections/{name}"], f"corrections/{name}"
+            if self._ledger.digest(path) == entry.output and entry.inputs["model"] == self.manifest.model_fingerprint:
+                usable.append(name)
+            else:
+                found = self._correction_status(path)
+                _log.warning(
+                    "%s is passed over, it is %s: %s; to make it again: %s", path, found.state, found.reason, found.run
+                )
+        return usable
+
+    def _check_guidance(self, maps: SaliencyMaps, answers: AnnotationSet, train: ImageDataset, *, strict: bool) -> None:
+        guidance_answers(answers, maps, train, strict=strict)
+        asked = [entry["maps"] for entry in self.manifest.answers if entry.get("maps")]
+        if asked and asked[-1] != self._ledger.digest(MAPS):
+            _log.warning(
+                "the last answers were given about other maps than those there are now (crayon explain made new ones "
+                "since); look at the new ones: %s",
+                self.command("suggest"),
+            )
 
     def _evaluation_inputs(self, name: str, split: str) -> dict[str, str]:
         train = self._facts("train")
@@ -319,8 +355,24 @@ class Holdings:
             AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
         everything.save(path)
         entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
+        entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
         self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
         return new
+
+    def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> SaliencyMaps:
+        """The maps of all pictures; when it is stopped, the next run goes on with the part it was at."""
+        size = _BATCHES_PER_PART * explainer.batch_size
+        if len(train) <= size:
+            return explainer.explain(train)
+        how = {"target": explainer.target, "score": explainer.score, "precision": str(explainer.autocast), "size": size}
+        run = self._run_folder("maps", self._base(), how)
+        parts = []
+        for start in range(0, len(train), size):
+            path = run / f"{start:012}.safetensors"
+            if not path.exists():
+                explainer.explain(train.subset(train.ids[start : start + size])).save(path)
+            parts.append(SaliencyMaps.load(path))
+        return SaliencyMaps.concatenate(parts)
 
     def status(self) -> tuple[FileStatus, ...]:
         """How every file stands: missing, unfinished, stale or fresh, and what makes it again.
@@ -342,37 +394,6 @@ class Holdings:
                 found.append(self._ledger.status(path, inputs, run))
             elif kind in ("evaluations", "pictures"):
                 made_from = {source: self._ledger.digest(source) for source in entry.inputs}
-                run = explain if kind == "pictures" else self.command("compare")
+                run = explain if kind == "pictures" else f"{self.command('compare')} --split {rest.split('/')[0]}"
                 found.append(self._ledger.status(path, made_from, run))
         return tuple(found)
-
-
-def checked_name(name: str) -> str:
-    """Give a name back that can be a folder.
-
-    Raises:
-        SettingsError: It cannot, or it is the name of the model before.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in (ORIGINAL, "comparison"):
-        raise SettingsError(
-            f"expected a name of letters, digits, '.', '_' and '-' other than {ORIGINAL!r} and 'comparison', "
-            f"got {name!r}"
-        )
-    return name
-
-
-def default_name(method: str, preset: str | None) -> str:
-    """What a correction is called when nobody says it."""
-    return "-".join(filter(None, [method, preset]))
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as JSON gives them back, so that they can be compared with what was read."""
-    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    return found
-
-
-def different(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Say in which settings two runs differ."""
-    names = [name for name in wanted if there.get(name) != wanted[name]]
-    return ", ".join(f"{name} {there.get(name)!r} there, {wanted[name]!r} now" for name in names)

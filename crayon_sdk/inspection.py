@@ -36,6 +36,9 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> dict[str, 
     names: tuple[str, ...] = ()
     for split in _SPLITS:
         if split != "train" and not data.has_split(place, split):
+            named = data.splits.get(split, split)
+            if named != split:
+                raise DataError(f"there is no split {named!r} in the data, which was named as the {split} split")
             continue
         found = data.load(place, split, decode=True)
         check_labels(found, model)

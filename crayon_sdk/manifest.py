@@ -15,7 +15,7 @@ from crayon_sdk.files import read_json, write_json
 from crayon_sdk.loading import load_model
 from crayon_sdk.models import SplitModel
 from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.tables import splits_of_table
+from crayon_sdk.tables import split_name, splits_of_table
 
 __all__ = ["MANIFEST", "DataSource", "FileRecord", "Manifest", "ModelSource", "SplitFacts", "migrated", "portable"]
 
@@ -40,7 +40,7 @@ class ModelSource(_Plain):
         architecture: Timm name, for a safetensors file.
         num_classes: Number of classes; ``None`` takes what the weights have.
         model_args: Further arguments of ``timm.create_model``.
-        preprocessing: Overrides the model's own.
+        preprocessing: What differs from the model's own, by name.
         allow_pickle: Read weights that exist only as a pickle.
     """
 
@@ -58,13 +58,17 @@ class ModelSource(_Plain):
             ModelLoadError: There is no such model.
         """
         prefix, path = _split_prefix(self.source)
-        return load_model(
+        model = load_model(
             f"{prefix}{folder / path}" if path.startswith("./") else self.source,
             architecture=self.architecture,
             num_classes=self.num_classes,
             model_args=self.model_args,
-            preprocessing=None if self.preprocessing is None else Preprocessing.from_dict(self.preprocessing),
             allow_pickle=self.allow_pickle,
+        )
+        if self.preprocessing is None:
+            return model
+        return load_model(
+            model, preprocessing=Preprocessing.from_dict(model.preprocessing.to_dict() | self.preprocessing)
         )
 
 
@@ -124,9 +128,12 @@ class DataSource(_Plain):
         name = self.splits.get(split, split)
         if self.csv is not None:
             table = workspace / (other or self.csv)
+            names = splits_of_table(table, self.split_column)
+            if names and split_name(name) not in names:
+                raise DataError(f"{str(table)!r} has no split {name!r}; its splits are {', '.join(names)}")
             return ImageDataset.from_csv(
                 table,
-                split=name if name in splits_of_table(table, self.split_column) else None,
+                split=name if names else None,
                 root=None if self.root is None else workspace / self.root,
                 image_column=self.image_column,
                 label_column=self.label_column,
@@ -159,7 +166,7 @@ class DataSource(_Plain):
         name = self.splits.get(split, split)
         if self.csv is not None:
             names = splits_of_table(workspace / self.csv, self.split_column)
-            return name in names if names else split == "train"
+            return split_name(name) in names if names else split == "train"
         if self._has_split_folders(workspace):
             return (workspace / str(self.folder) / name).is_dir()
         return split == "train"
@@ -219,6 +226,7 @@ class Manifest(_Plain):
         created: When the workspace was made (ISO 8601, UTC).
         model: Where the model comes from.
         model_fingerprint: Of its weights.
+        preprocessing: What it sees of the pictures.
         data: Where the pictures come from.
         splits: What they were, by split.
         files: How each file came to be, by its path in the workspace.
@@ -231,6 +239,7 @@ class Manifest(_Plain):
     created: str
     model: ModelSource
     model_fingerprint: str
+    preprocessing: dict[str, Any] = {}
     data: DataSource
     splits: dict[str, SplitFacts]
     files: dict[str, FileRecord] = {}

@@ -98,7 +98,7 @@ class ExplainOptions(_Working):
         "margin", description="What is differentiated: the log odds of the target, or its logit as in the paper."
     )
     patches_per_neuron: int = Field(3, description="Patches to keep per neuron.")
-    sheet: int = Field(8, description="Pictures and neurons to draw; 0 draws none.")
+    sheet: int = Field(8, ge=0, description="Pictures and neurons to draw; 0 draws none.")
 
 
 class SimulateOptions(Options):
@@ -108,7 +108,7 @@ class SimulateOptions(Options):
     neuron_annotators: int = Field(1, description="Simulated people who answer about patches.")
     noise: float = Field(0.0, description="Probability that one answer is turned round.")
     coverage: float = Field(0.5, description="Least covered share of a patch for a yes.")
-    seed: int = Field(0, description="Of the noise.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the noise.")
 
 
 class SuggestOptions(Options):
@@ -117,7 +117,7 @@ class SuggestOptions(Options):
     count: int = Field(20, description="How many at most.")
     kind: Literal["image", "neuron"] = Field("image", description="Pictures or patches.")
     votes: int = Field(1, description="How many people are to answer each.")
-    seed: int = Field(0, description="Of the order.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the order.")
 
 
 class CorrectOptions(Options):
@@ -128,7 +128,7 @@ class CorrectOptions(Options):
         None, description="Start from the settings of the published runs."
     )
     evaluate_on: Split | None = Field(None, description="Split to measure after every epoch.")
-    seed: int = Field(0, description="Of everything random.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
     device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the trunk.")
 
@@ -146,7 +146,7 @@ class CompareOptions(Options):
     baseline: str | None = Field(None, description="What the others are compared with; default the first.")
     resamples: int = Field(2000, description="Test sets to draw.")
     confidence: float = Field(0.95, description="Of the intervals.")
-    seed: int = Field(0, description="Of the draws.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the draws.")
 
 
 def _attribute_docs(kind: type) -> dict[str, str]:

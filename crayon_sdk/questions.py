@@ -55,15 +55,15 @@ def open_questions(
         Questions in the order to ask them; fewer than ``count`` when fewer are open.
 
     Raises:
-        SettingsError: ``count`` or ``votes`` is below 1.
+        SettingsError: ``count``, ``votes`` or ``seed`` is out of range.
 
     Example:
         >>> maps = SaliencyMaps(("a", "b"), torch.ones(2, 1, 1), torch.tensor([0, 0]))
         >>> sorted(question.id for question in open_questions(maps, AnnotationSet()))
         ['a', 'b']
     """
-    if count < 1 or votes < 1:
-        raise SettingsError(f"expected count >= 1 and votes >= 1, got {count} and {votes}")
+    if count < 1 or votes < 1 or not 0 <= seed < 2**63:
+        raise SettingsError(f"expected count >= 1, votes >= 1 and seed >= 0, got {count}, {votes} and {seed}")
     asked = _image_questions(source, answers) if isinstance(source, SaliencyMaps) else _patches(source, answers)
     order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = [asked[position] for position in order if asked[position].votes < votes]

@@ -11,7 +11,7 @@ from pathlib import Path
 from crayon_sdk.errors import DataError
 from crayon_sdk.sources import Listing
 
-__all__ = ["Columns", "list_table", "splits_of_table"]
+__all__ = ["Columns", "list_table", "split_name", "splits_of_table"]
 
 WATERBIRDS = frozenset(("img_id", "img_filename", "y", "split", "place"))
 WATERBIRDS_CLASSES = ("landbird", "waterbird")
@@ -84,11 +84,13 @@ def splits_of_table(path: Path, column: str | None = None) -> tuple[str, ...]:
         column: The column; default one of a usual name.
 
     Raises:
-        DataError: The file cannot be read, or has no such column.
+        DataError: The file cannot be read, has no such column, or several that could be meant.
     """
     header, rows = _read(path)
     usual = [name for name in header if name.lower() in SPLIT]
-    if column is None and len(usual) != 1:
+    if column is None and len(usual) > 1:
+        raise DataError(f"{str(path)!r}: columns {_list(usual)} could all be meant for split_column=; name it")
+    if column is None and not usual:
         return ()
     if column is not None and column not in header:
         raise DataError(f"{str(path)!r} has no column {column!r} (split_column); it has {_list(header)}")
@@ -234,6 +236,15 @@ def _of_split(path: Path, column: str | None, rows: list[dict[str, str]], split:
     if not keep:
         raise DataError(f"{str(path)!r} has no split {split!r}; its splits are {_list(sorted(set(names)))}")
     return keep
+
+
+def split_name(name: str) -> str:
+    """The usual spelling of a split: train, val, test, or what it is called in lower case.
+
+    >>> [split_name(name) for name in ("Validation", "2", "Held-Out")]
+    ['val', 'test', 'held-out']
+    """
+    return _split_name(name, numbered=name.isdecimal())
 
 
 def _split_name(cell: str, *, numbered: bool) -> str:

@@ -32,18 +32,18 @@ from crayon_sdk.errors import OutputError, OutputExistsError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import describe_write_failure
-from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES, Holdings, checked_name, default_name, different, plain
+from crayon_sdk.holdings import MAPS, PATCHES, Holdings
 from crayon_sdk.inspection import look_at_data
 from crayon_sdk.ledger import now
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
 from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.naming import ORIGINAL, checked_name, default_name, different, plain
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.recipes import attention_corrector, neuron_pruner
 
 __all__ = ["ORIGINAL", "Workspace"]
 
-_BATCHES_PER_PART = 64
 Method = Literal["attention", "pruning", "both"]
 
 
@@ -81,9 +81,13 @@ class Workspace(Holdings):
                 f"{str(place)!r} is a workspace already; go on with it (crayon info {place}), or take other inputs "
                 "into it with --again (again=True)"
             )
-        model = model.model_copy(update={"source": portable(model.source, place)})
+        kept = Manifest.load(place) if (place / MANIFEST).exists() else None
+        # What is stored counts from the workspace already, what is new from where one is.
+        if kept is None or model.source != kept.model.source:
+            model = model.model_copy(update={"source": portable(model.source, place)})
         paths = {name: getattr(data, name) for name in ("folder", "csv", "val", "test", "root", "masks")}
-        data = data.model_copy(update={name: portable(path, place) for name, path in paths.items() if path})
+        new = {name: path for name, path in paths.items() if path and (not kept or path != getattr(kept.data, name))}
+        data = data.model_copy(update={name: portable(path, place) for name, path in new.items()})
         loaded = model.load(place)
         splits = look_at_data(data, place, loaded)
         try:
@@ -96,10 +100,13 @@ class Workspace(Holdings):
                 created=now(),
                 model=model,
                 model_fingerprint=loaded.fingerprint,
+                preprocessing=loaded.preprocessing.to_dict(),
                 data=data,
                 splits=splits,
             )
             if (place / MANIFEST).exists():
+                if not again:
+                    raise OutputExistsError(f"{str(place)!r} became a workspace in the meantime; nothing was changed")
                 kept = Manifest.load(place)
                 fresh = fresh.model_copy(update={name: getattr(kept, name) for name in ("created", "files", "answers")})
             fresh.save(place)
@@ -197,17 +204,18 @@ class Workspace(Holdings):
         if method not in ("attention", "pruning", "both"):
             raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
         name = checked_name(name or default_name(method, preset))
-        attention, pruning = dict(attention or {}), dict(pruning or {})
+        attention = dict(attention or {}) if method != "pruning" else {}  # what is not used is no other setting
+        pruning = dict(pruning or {}) if method != "attention" else {}
         if evaluate_on == "test" and attention.get("keep") == "best":
             raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
         wanted = plain({"method": method, "preset": preset, "attention": attention, "pruning": pruning})
         wanted |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
-            inputs = self._correction_inputs(method)
+            inputs = self._correction_inputs(method, evaluate_on)
             if self._is_fresh(path, inputs, wanted) and not overwrite:
                 return load_correction(self.folder / path)
-            entry = self.manifest.files.get(path)
+            entry = self.manifest.files.get(path) if self._ledger.digest(path) else None
             if entry is not None and entry.settings != wanted and not overwrite:
                 raise OutputExistsError(
                     f"there is a correction {name!r} with other settings ({different(entry.settings, wanted)}); give "
@@ -234,17 +242,22 @@ class Workspace(Holdings):
         strict: bool,
     ) -> Correction:
         train, answers, model = self.dataset(), self.answers(), self.model
+        maps = None if method == "pruning" else self.maps()
+        if maps is not None:
+            self._check_guidance(maps, answers, train, strict=strict)  # before the pruning, not after it
         held_out = None if evaluate_on is None else self.dataset(evaluate_on)
         if method != "attention":
             pruner = neuron_pruner(model, pruning, **shared, checkpoint_dir=run / "pruning")
             found = pruner.fit(train, answers, held_out, strict=strict)
-            if method == "pruning":
+            if maps is None:
                 return found
             model = found.model
+        if maps is None:
+            raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
         corrector = attention_corrector(
             model, attention, **shared, after_pruning=method == "both", checkpoint_dir=run / "attention"
         )
-        return corrector.fit(train, self.maps(), answers, held_out, strict=strict)
+        return corrector.fit(train, maps, answers, held_out, strict=strict)
 
     def evaluate(
         self,
@@ -276,7 +289,7 @@ class Workspace(Holdings):
         found: dict[str, Evaluation] = {}
         with self._working("evaluate"):
             test, train = self.dataset(split), self.dataset()
-            for name in names or (ORIGINAL, *self.corrections):
+            for name in names or (ORIGINAL, *self._usable_corrections()):
                 path = f"evaluations/{split}/{name}.json"
                 wanted = {"batch_size": batch_size, "precision": precision}
                 model = None if name == ORIGINAL else self.correction(name).model
@@ -327,7 +340,7 @@ class Workspace(Holdings):
             started = time.time()
             found: dict[str, Evaluation] = {}
             inputs: dict[str, str] = {}
-            for name in names or (ORIGINAL, *self.corrections):
+            for name in names or (ORIGINAL, *self._usable_corrections()):
                 path = f"evaluations/{split}/{name}.json"
                 run = f"{self.command('evaluate')} --split {split} {name}"
                 found[name] = Evaluation.load(self._ledger.need(path, self._evaluation_inputs(name, split), run))
@@ -350,12 +363,18 @@ class Workspace(Holdings):
         Args:
             name: Of the correction.
             folder: Where; it must not exist.
-            overwrite: Replace it when it does.
+            overwrite: Replace it when it does and is a checkpoint.
 
         Raises:
             StaleError: There is no such correction.
             OutputExistsError: The folder exists.
         """
+        target, ours = Path(folder).resolve(), self.folder.resolve()
+        other = target.is_dir() and any(target.iterdir()) and not (target / "model.safetensors").is_file()
+        if other or ours.is_relative_to(target) or target.is_relative_to(ours / "corrections"):
+            raise OutputExistsError(
+                f"{str(folder)!r} holds something else than a checkpoint, or belongs to the workspace"
+            )
         found = self.correction(name)
         known: dict[str, Any] = {}
         for field, model in (("before", ORIGINAL), ("after", name)):
@@ -365,21 +384,6 @@ class Workspace(Holdings):
                 if self._ledger.status(path, inputs, "").state == "fresh":
                     known[field] = Evaluation.load(self.folder / path)
         return replace(found, **known).save(folder, overwrite=overwrite)
-
-    def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> SaliencyMaps:
-        """The maps of all pictures; when it is stopped, the next run goes on with the part it was at."""
-        size = _BATCHES_PER_PART * explainer.batch_size
-        if len(train) <= size:
-            return explainer.explain(train)
-        how = {"target": explainer.target, "score": explainer.score, "precision": str(explainer.autocast), "size": size}
-        run = self._run_folder("maps", self._base(), how)
-        parts = []
-        for start in range(0, len(train), size):
-            path = run / f"{start:012}.safetensors"
-            if not path.exists():
-                explainer.explain(train.subset(train.ids[start : start + size])).save(path)
-            parts.append(SaliencyMaps.load(path))
-        return SaliencyMaps.concatenate(parts)
 
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
         for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):

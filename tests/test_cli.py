@@ -203,3 +203,12 @@ def test_completion(tmp_path):
         cwd=ROOT,
     )
     assert done.stdout == "plain,attention.epochs=\n"
+
+
+def test_sigterm_where_ctrl_c_is_ignored():
+    """As for what a script starts in the background."""
+    code = (
+        "import os, signal, time, crayon_sdk.cli as cli\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "@cli.app.command()\ndef fail():\n    os.kill(os.getpid(), 15)\n    time.sleep(60)\ncli.main()"
+    )
+    assert crayon("fail", code=code).returncode == 143

@@ -132,6 +132,8 @@ def test_environment_names_the_workspace(ws, monkeypatch):
     monkeypatch.setenv("CRAYON_WORKSPACE", str(ws))
     assert str(ws) in crayon("info").stdout
     failed(crayon("info", ws, "-w", ws), 2, "name the workspace once")
+    monkeypatch.setenv("CRAYON_WORKSPACE", "elsewhere")
+    assert str(ws) in crayon("info", ws).stdout
 
 
 def test_import(ws):
@@ -277,6 +279,25 @@ def test_the_test_pictures_choose_no_epoch(ws):
     failed(crayon("correct", ws, "--name", "x", *line), 2, "the test pictures may not")
 
 
+def test_settings_of_the_other_method(ws):
+    failed(crayon("correct", ws, "--method", "pruning", "--set", "attention.epochs=3"), 2, "has no effect")
+
+
+def test_numbers_out_of_range(ws):
+    failed(crayon("suggest", ws, "--seed", 10**20), 2, "suggest.seed")
+    failed(crayon("explain", ws, "--sheet", -1), 2, "explain.sheet")
+
+
+def test_a_split_that_was_named_and_is_not_there(tmp_path, model_folder, picture_folder):
+    line = ["--csv", picture_folder / "metadata.csv", "--val-split", "holdout"]
+    failed(init(tmp_path, model_folder, *line), 3, "there is no split 'holdout'")
+
+
+def test_doctor_does_not_need_the_settings(tmp_path):
+    (tmp_path / "crayon.toml").write_text("nonsense = [")
+    assert crayon("doctor", "-w", tmp_path, "--json").exit_code == 0
+
+
 def test_loss_that_is_not_finite(ws):
     before = sorted(path.name for path in (ws / "corrections").iterdir())
     line = ["--name", "wild", *FAST[:4], "--set", "attention.lr=1e30", "--set", "attention.optimizer=sgd"]
@@ -297,9 +318,10 @@ def test_disk_that_is_full(full_disk, model_folder, picture_folder):
     assert crayon("explain", place, "--sheet", 0).exit_code == 0
     assert crayon("answer", "simulate", place).exit_code == 0
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and path.name[0] != "."}
-    failed(crayon("correct", place, *FAST), 5, "the disk is full; free some space and run it again")
-    after = {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and path.name[0] != "."}
-    assert before == after
+    failed(crayon("correct", place, "--method", "both", *FAST), 5, "the disk is full; free some space and run it again")
+    # What the next run goes on from is new; all that was there is as it was.
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(place.glob("corrections/*"))
     assert crayon("info", place).exit_code == 0
 
 

@@ -139,3 +139,19 @@ def test_neither_or_both():
     for source in (DataSource(), DataSource(folder="a", csv="b")):
         with pytest.raises(SettingsError, match="either --data, a folder with a folder per class, or --csv"):
             source.has_split(None, "train")
+
+
+def test_splits_by_any_spelling_and_none_by_guess(tmp_path, picture_folder):
+    text = (picture_folder / "metadata.csv").read_text()
+    (tmp_path / "t.csv").write_text(text.replace(",test,", ",Validation,"))
+    source = DataSource(csv="./t.csv", root=str(picture_folder), splits={"train": "Train", "val": "Validation"})
+    assert len(source.load(tmp_path, "val")) == 8
+    assert len(source.load(tmp_path, "train")) == 16
+    assert not source.has_split(tmp_path, "test")
+    twice = "\n".join(f"{line},{'partition' if not number else 'x'}" for number, line in enumerate(text.splitlines()))
+    (tmp_path / "two.csv").write_text(twice)
+    with pytest.raises(DataError, match=r"'split', 'partition' could all be meant for split_column"):
+        DataSource(csv="./two.csv").has_split(tmp_path, "train")
+    other = DataSource(csv="./t.csv", test="./t.csv", root=str(picture_folder))
+    with pytest.raises(DataError, match=r"has no split 'test'; its splits are train, val"):
+        other.load(tmp_path, "test")

@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "demo_model"),
     ("demo",),
     # the folder and the shell
-    ("locking", "questions", "recipes", "manifest"),
+    ("locking", "naming", "questions", "recipes", "manifest"),
     ("ledger", "inspection"),
     ("holdings",),
     ("workspace",),

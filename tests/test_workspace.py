@@ -32,9 +32,9 @@ from crayon_sdk.errors import (
     WorkspaceBusyError,
 )
 from crayon_sdk.files import read_tensors
-from crayon_sdk.holdings import checked_name
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import DataSource, ModelSource
+from crayon_sdk.naming import checked_name
 from crayon_sdk.workspace import Workspace
 
 
@@ -90,7 +90,8 @@ def test_every_file_is_where_it_should_be(finished):
 def test_the_books_say_how_each_file_came_to_be(finished):
     entry = finished.manifest.files["corrections/both"]
     assert entry.made_by == "Workspace.correct('both')"
-    assert set(entry.inputs) == {"model", "data", "pictures", "maps", "answers about pictures", "answers about neurons"}
+    base = {"model", "data", "pictures", "preprocessing"}
+    assert set(entry.inputs) == base | {"maps", "answers about pictures", "answers about neurons"}
     assert entry.settings["attention"] == FAST_ATTENTION
     assert entry.versions["torch"] == torch.__version__.split("+")[0]
     assert entry.seconds > 0
@@ -142,7 +143,7 @@ def test_other_settings_make_it_again(ws):
     assert found["corrections/pruning"] == "fresh"
     reason = next(each for each in ws.status() if each.path == "corrections/both")
     assert reason.reason == "it was made from other inputs: maps"
-    assert reason.run == f"crayon correct -w {ws.folder} --method both --name both"
+    assert reason.run.startswith(f"crayon correct -w {ws.folder} --name both --method both --set attention.epochs=1")
 
 
 def test_answers_that_come_later_make_corrections_stale_but_not_useless(ws, caplog):
@@ -345,7 +346,7 @@ def test_model_without_a_map(tmp_path, picture_folder):
 
 
 def test_maps_go_on_part_by_part(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("crayon_sdk.workspace._BATCHES_PER_PART", 2)
+    monkeypatch.setattr("crayon_sdk.holdings._BATCHES_PER_PART", 2)
     shutil.copytree(finished.folder, tmp_path / "ws")
     ws = Workspace(tmp_path / "ws")
     whole = Explainer.explain
@@ -396,3 +397,84 @@ def test_a_split_that_is_gone(ws, picture_folder):
     assert states(again)["evaluations/test/both.json"] == "stale"
     with pytest.raises(DataError, match="has no test pictures"):
         again.evaluate()
+
+
+def test_saving_spares_what_is_no_checkpoint(ws, tmp_path):
+    before = {path for path in ws.folder.rglob("*") if path.is_file()}
+    for target in (ws.folder, ws.folder.parent, ws.folder / "corrections" / "pruning"):
+        with pytest.raises(OutputExistsError, match="or belongs to the workspace"):
+            ws.save("both", target, overwrite=True)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("mine")
+    with pytest.raises(OutputExistsError, match="holds something else than a checkpoint"):
+        ws.save("both", tmp_path / "photos", overwrite=True)
+    assert (tmp_path / "photos" / "a.jpg").read_text() == "mine"
+    assert {path for path in ws.folder.rglob("*") if path.is_file()} - {ws.folder / ".lock"} == before - {
+        ws.folder / ".lock"
+    }
+    ws.save("pruning", tmp_path / "out")
+    ws.save("both", tmp_path / "out", overwrite=True)
+    assert weights(tmp_path / "out") == weights(ws.folder / "corrections/both")
+
+
+def test_another_view_of_the_pictures_makes_everything_stale(ws):
+    model = ws.manifest.model.model_copy(update={"preprocessing": {"size": [96, 96]}})
+    again = Workspace.create(ws.folder, model, ws.manifest.data, again=True)
+    own = Workspace(ws.folder).model.preprocessing
+    plain = load_model(model.source).preprocessing
+    assert own.size == (96, 96)
+    assert (own.mean, own.std, own.crop_pct, own.interpolation) == (
+        plain.mean,
+        plain.std,
+        plain.crop_pct,
+        plain.interpolation,
+    )
+    found = states(again)
+    assert {found[name] for name in ("maps.safetensors", "corrections/both", "evaluations/test/both.json")} == {"stale"}
+
+
+def test_a_model_that_was_loaded_before_is_not_used_for_another(ws, tmp_path):
+    assert ws.model.num_classes == 2  # loaded
+    other = save_model(tmp_path / "other", seed=1)
+    Workspace.create(ws.folder, ModelSource(source=str(other)), ws.manifest.data, again=True)
+    maps, _ = ws.explain(sheet=0)
+    assert maps.model == load_model(other).fingerprint == ws.manifest.model_fingerprint
+
+
+def test_stored_places_stay_where_they_are(tmp_path, picture_folder, model_folder, monkeypatch):
+    place = tmp_path / "ws"
+    shutil.copytree(model_folder, place / "model")
+    workspace = new_workspace(place, picture_folder, place / "model")
+    save_model(tmp_path / "model", seed=1)  # one of the same name, where one is
+    monkeypatch.chdir(tmp_path)
+    again = Workspace.create(place, workspace.manifest.model, workspace.manifest.data, again=True)
+    assert again.manifest.model.source == "./model"
+    assert again.manifest.model_fingerprint == workspace.manifest.model_fingerprint
+
+
+def test_a_missing_correction_is_passed_over_and_made_again_by_what_is_said(ws, caplog):
+    shutil.rmtree(ws.folder / "corrections/both")
+    assert list(ws.evaluate()) == ["original", "pruning"]
+    run = "--name both --method both --set attention.epochs=1 --set attention.batch_size=8 --set pruning.epochs=2"
+    assert f"to make it again: crayon correct -w {ws.folder} {run}" in caplog.text
+    ws.correct("both", attention=FAST_ATTENTION, pruning={"epochs": 2})
+    assert states(ws)["corrections/both"] == "fresh"
+
+
+def test_settings_that_are_not_used_are_no_others(ws):
+    before = weights(ws.folder / "corrections/pruning")
+    ws.correct("pruning", pruning={"epochs": 2}, attention={"epochs": 99})
+    assert weights(ws.folder / "corrections/pruning") == before
+
+
+def test_pruning_waits_until_the_guidance_can_begin(ws):
+    (ws.folder / "maps.safetensors").unlink()
+    with pytest.raises(StaleError, match=r"maps\.safetensors"):
+        ws.correct("both", name="other")
+    assert not list(ws.folder.glob("runs/*"))
+
+
+def test_answers_about_earlier_maps_are_a_warning(ws, caplog):
+    ws.explain(score="logit", sheet=0)
+    ws.correct("attention", attention=FAST_ATTENTION)
+    assert "the last answers were given about other maps" in caplog.text

@@ -65,6 +65,8 @@ def main() -> None:
     def end(number: int, frame: Any) -> None:
         nonlocal stopped_by
         stopped_by = signal.SIGTERM
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so shells start what runs in the background
+            raise KeyboardInterrupt
         # Whoever waits for Ctrl-C at the moment (the training loop, to end its step) hears of it.
         signal.raise_signal(signal.SIGINT)
 

@@ -94,8 +94,13 @@ class Shell:
 
     def __init__(self, folder: Path, config: Path | None, *, as_json: bool, quiet: bool, verbose: bool) -> None:
         self.folder, self.as_json, self.quiet, self.verbose = folder, as_json, quiet, verbose
-        default = folder / CONFIG
-        self.config = read_config(config or (default if default.is_file() else None))
+        self._config_file = config
+
+    @functools.cached_property
+    def config(self) -> dict[str, dict[str, Any]]:
+        """What the file of settings says, by section."""
+        default = self.folder / CONFIG
+        return read_config(self._config_file or (default if default.is_file() else None))
 
     def options(self, section: str, given: dict[str, Any]) -> Options:
         """Settings of a section: the file's, and on top the command line's."""
@@ -153,7 +158,8 @@ def command(
             verbose: bool,
             **given: Any,
         ) -> None:
-            if where is not None and folder is not None:
+            typed = click.get_current_context().get_parameter_source("folder") == click.core.ParameterSource.COMMANDLINE
+            if where is not None and folder is not None and typed:
                 raise click.UsageError("name the workspace once: as an argument or with -w")
             shell = Shell(where or folder or Path(), config, as_json=as_json, quiet=quiet, verbose=verbose)
             with _logging(quiet=quiet, verbose=verbose), hidden(quiet):

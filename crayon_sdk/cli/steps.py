@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def init(shell: Shell, *, again: bool, **given: Any) -> None:
     values = shell.section("init", given)
     if not values.get("model") and known is None:
         raise SettingsError("name the model: --model resnet50, --model hf-hub:me/birds or --model FOLDER")
+    values |= {
+        key: os.path.abspath(values[key])
+        for key in ("data", "csv", "val", "test", "root", "masks")
+        if given.get(key) and os.path.exists(given[key])
+    }
     renamed = {"model": "source", "data": "folder", "group_column": "group_columns"}
     values = {renamed.get(key, key): value for key, value in values.items()}
     about = [
@@ -141,11 +147,16 @@ def correct(
         _list_settings(shell)
         return
     assigned: dict[str, dict[str, Any]] = parse_assignments(assignments)
-    from crayon_sdk.holdings import default_name
+    from crayon_sdk.naming import default_name
 
     chosen = shell.options("correct", given).model_dump()
     attention, pruning = (shell.section(each, assigned.get(each, {})) for each in ("attention", "pruning"))
     method, preset = chosen.pop("method"), chosen["preset"]
+    unused = {"attention": "pruning", "pruning": "attention"}.get(method)
+    if unused in assigned:
+        raise SettingsError(
+            f"--set {unused}.... has no effect on --method {method}; leave it out, or take --method both"
+        )
     workspace = shell.workspace()
     made = workspace.correct(
         method, name=name, attention=attention, pruning=pruning, overwrite=overwrite, strict=not skip_bad, **chosen

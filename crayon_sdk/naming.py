@@ -1,0 +1,60 @@
+"""What things in a workspace are called, and how their settings are written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from crayon_sdk.errors import SettingsError
+
+__all__ = ["ORIGINAL", "as_options", "checked_name", "default_name", "different", "plain"]
+
+ORIGINAL = "original"
+
+
+def checked_name(name: str) -> str:
+    """Give a name back that can be a folder.
+
+    Raises:
+        SettingsError: It cannot, or it is the name of the model before.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in (ORIGINAL, "comparison"):
+        raise SettingsError(
+            f"expected a name of letters, digits, '.', '_' and '-' other than {ORIGINAL!r} and 'comparison', "
+            f"got {name!r}"
+        )
+    return name
+
+
+def as_options(settings: Mapping[str, Any]) -> str:
+    """The settings of a correction as one types them."""
+    parts = [f"--method {settings['method']}"]
+    parts += [
+        f"--{name.replace('_', '-')} {settings[name]}"
+        for name in ("preset", "evaluate_on", "seed", "precision")
+        if settings.get(name) not in (None, 0, "auto")
+    ]
+    for section in ("attention", "pruning"):
+        for name, value in settings.get(section, {}).items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            parts.append(f"--set {section}.{name}={text}")
+    return "".join(f" {part}" for part in parts)
+
+
+def default_name(method: str, preset: str | None) -> str:
+    """What a correction is called when nobody says it."""
+    return "-".join(filter(None, [method, preset]))
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON gives them back, so that they can be compared with what was read."""
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return found
+
+
+def different(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Say in which settings two runs differ."""
+    names = [name for name in wanted if there.get(name) != wanted[name]]
+    return ", ".join(f"{name} {there.get(name)!r} there, {wanted[name]!r} now" for name in names)
