@@ -64,7 +64,7 @@ class InitOptions(Options):
     architecture: str | None = Field(None, description="timm name, for a .safetensors file.")
     num_classes: int | None = Field(None, description="Number of classes; default what the weights have.")
     preprocessing: dict[str, Any] | None = Field(
-        None, description='Overrides the model\'s own; JSON such as {"size": [224, 224]}.'
+        None, description='What differs from the model\'s own; JSON such as {"size": [224, 224]}.'
     )
     allow_pickle: bool = Field(False, description="Read weights that exist only as a pickle; only if you trust them.")
     data: str | None = Field(None, description="Folder with a folder per class, or with train, val and test above.")
