@@ -114,7 +114,6 @@ REFUSED = {
     "deit": "deit_tiny_patch16_224",
     "efficientvim": "efficientvim_m1",
     "eva": "vit_tiny_patch16_dinov3_qkvb",
-    "gemma4_vit": "gemma4_vit_167m",
     "naflexvit": "naflexvit_base_patch16_parfac_gap",
     "pit": "pit_ti_224",
     "tnt": "tnt_s_legacy_patch16_224",
