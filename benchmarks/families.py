@@ -56,12 +56,13 @@ def main() -> None:
         for name in timm.list_models()
         if chosen.kind == "all" or registry._model_to_module[name] not in TRANSFORMERS
     ]
-    done = {row["name"] for row in found()}
+    most = chosen.max_params * 1e6
+    done = {row["name"] for row in found() if row["state"] != "too large" or row["params"] > most}
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"families-{number}-of-{parts}.jsonl").open("a") as file:
         for name in names[number - 1 :: parts]:
             if name not in done:
-                row = look(name, chosen.max_params * 1e6) | {"module": registry._model_to_module[name]}
+                row = look(name, most) | {"module": registry._model_to_module[name]}
                 file.write(json.dumps(row | {"timm": timm.__version__}) + "\n")
                 file.flush()
                 print(row, flush=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crayon_sdk.annotations import AnnotationSet
     from crayon_sdk.checkpoint import Correction, load_correction
     from crayon_sdk.comparison import Comparison, compare
+    from crayon_sdk.conversion import to_timm
     from crayon_sdk.corrector import AttentionCorrector
     from crayon_sdk.data import ImageDataset
     from crayon_sdk.errors import CrayonError
@@ -62,6 +63,7 @@ __all__ = [
     "load_model",
     "simulate_answers",
     "simulate_neuron_answers",
+    "to_timm",
 ]
 
 try:
@@ -96,6 +98,7 @@ _MODULE_OF = {
     "load_model": "loading",
     "simulate_answers": "simulation",
     "simulate_neuron_answers": "simulation",
+    "to_timm": "conversion",
 }
 _SUBMODULES = ("errors", "functional")
 

@@ -1,7 +1,8 @@
 """`Correction`: a corrected model with everything that one must know about it.
 
 On disk it is a plain timm folder (``config.json`` and ``model.safetensors``) that needs
-nothing of ours, with ``crayon.json`` and ``answers.jsonl`` beside it.
+nothing of ours, with ``crayon.json`` and ``answers.jsonl`` beside it. A model that timm
+cannot build has no ``config.json``; ``crayon.json`` says how to load it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
 from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.errors import CrayonError, FileFormatError, MismatchError, OutputError
+from crayon_sdk.errors import CrayonError, FileFormatError, MismatchError, ModelLoadError, OutputError
 from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
+from crayon_sdk.files import new_folder, read_json, read_tensors, write_json, write_tensors
 from crayon_sdk.loading import load_model
-from crayon_sdk.models import Provenance, SplitModel, borrowed
-from crayon_sdk.timm_config import is_timm, timm_config
+from crayon_sdk.models import Provenance, SplitModel, as_split_model, borrowed
+from crayon_sdk.timm_config import can_be_built, how_to_load, is_timm, timm_config
 
 __all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
 
@@ -121,10 +123,10 @@ class Correction:
         return self.record.history
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a timm checkpoint that loads without this package.
+        """Write a checkpoint that loads without this package, with plain timm where timm has the architecture.
 
-        The folder is written to the side, loaded back with plain timm, its logits
-        are compared, and only then does it take its name.
+        The folder is written to the side, loaded back (with plain timm, or torchvision), its
+        logits are compared, and only then does it take its name.
 
         Args:
             folder: The folder to make.
@@ -160,9 +162,8 @@ class Correction:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "class_names": list(self.model.class_names),
             "preprocessing": self.model.preprocessing.to_dict(),
-            "load": 'timm.create_model("local-dir:FOLDER", pretrained=True)'
-            if is_timm(self.model)
-            else "build the architecture yourself and load model.safetensors into it",
+            "model_args": dict(getattr(self.model.model, "arguments", {})),
+            "load": how_to_load(self.model),
             "record": self.record.model_dump(mode="json"),
             "parents": [parent.model_dump(mode="json") for parent in self.parents],
             "evaluations": {name: found.to_dict() for name, found in evaluations.items() if found is not None},
@@ -173,30 +174,38 @@ def _check_loads_back(folder: Path, model: SplitModel) -> None:
     """Compare the logits of what was written with those of the model, on fixed noise."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
-    if is_timm(model):
+    if can_be_built(model):
         try:
             loaded = load_model(f"local-dir:{folder}").to(torch.float32)
         except CrayonError as error:
             raise OutputError(
-                f"the checkpoint was not written: timm cannot load {model.architecture} back ({error}). It was "
-                "probably changed after timm made it; make it with timm.create_model(..., the same arguments) "
-                "and load the weights into it"
+                f"the checkpoint was not written: {model.architecture} cannot be loaded back ({error}). It was "
+                "probably changed after it was made; make it by name (timm.create_model with the same arguments) and "
+                "load the weights into it"
             ) from error
     else:
-        from safetensors.torch import load_file
-
-        loaded = model.copy()
-        loaded.model.load_state_dict(_with_masks(loaded, load_file(str(folder / "model.safetensors"))))
-        loaded = loaded.to("cpu", torch.float32)
+        loaded = _filled(model, folder).to("cpu", torch.float32)
     expected = model.copy().to("cpu", torch.float32)
     with borrowed(loaded, torch.device("cpu")), borrowed(expected, torch.device("cpu")), torch.no_grad():
         found, wanted = loaded(images), expected(images)
     if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
         raise OutputError(
-            f"the checkpoint was not written: loaded back with timm, {model.architecture} gives other logits than the "
-            "model in memory. It was probably changed after timm made it (layers replaced, model_args lost); "
-            "make it with timm.create_model(..., the same arguments) and load the weights into it"
+            f"the checkpoint was not written: loaded back, {model.architecture} gives other logits than the model in "
+            "memory. It was probably changed after it was made (layers replaced, model_args lost); make it by name "
+            "(timm.create_model with the same arguments) and load the weights into it"
         )
+
+
+def _filled(model: SplitModel, folder: Path) -> SplitModel:
+    """Give a copy of a model the weights in a folder."""
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    copy = model.copy()
+    try:
+        copy.model.load_state_dict(_with_masks(copy, tensors))
+    except (RuntimeError, KeyError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ModelLoadError(f"the weights in {str(folder)!r} do not fit {model.architecture}: {detail}") from error
+    return copy
 
 
 def _with_masks(model: SplitModel, plain: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -209,13 +218,15 @@ def _with_masks(model: SplitModel, plain: Mapping[str, torch.Tensor]) -> dict[st
     return state
 
 
-def load_correction(folder: str | os.PathLike[str]) -> Correction:
+def load_correction(folder: str | os.PathLike[str], *, model: nn.Module | None = None) -> Correction:
     """Read back what [`Correction.save`][crayon_sdk.checkpoint.Correction.save] wrote.
 
     Pruned neurons are pruned again, so that a further correction leaves them so.
 
     Args:
         folder: The folder.
+        model: For what neither timm nor torchvision can build: the model that was corrected, or one
+            built like it. It is copied and given the weights.
 
     Returns:
         The correction, with answers, settings and history.
@@ -247,26 +258,25 @@ def load_correction(folder: str | os.PathLike[str]) -> Correction:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         detail = " ".join(str(error).split())[:200]
         raise FileFormatError(f"{str(place / 'crayon.json')!r} is incomplete or altered: {detail}") from error
-    if not (place / "config.json").is_file():
-        raise FileFormatError(
-            f"no config.json in {str(place)!r}: timm does not know this architecture; build it yourself and load "
-            "model.safetensors into it"
-        )
-    # timm loads everything as float32; the model was saved as it was.
-    model = load_model(f"local-dir:{place}", class_names=class_names or None).to(dtype)
-    if model.fingerprint != fingerprint:
+    if model is None:
+        loaded = load_model(f"local-dir:{place}", class_names=class_names or None)
+    else:
+        loaded = _filled(as_split_model(model), place)
+    # A builder makes float32; the model was saved as it was.
+    loaded = loaded.eval().to(dtype)
+    if loaded.fingerprint != fingerprint:
         raise MismatchError(
             f"the weights in {str(place)!r} are not those that crayon.json describes "
-            f"(fingerprint {model.fingerprint[:12]}, expected {fingerprint[:12]}); one of the two was replaced"
+            f"(fingerprint {loaded.fingerprint[:12]}, expected {fingerprint[:12]}); one of the two was replaced"
         )
     if record.pruned_neurons:
-        if not 0 <= min(record.pruned_neurons) <= max(record.pruned_neurons) < model.num_neurons:
+        if not 0 <= min(record.pruned_neurons) <= max(record.pruned_neurons) < loaded.num_neurons:
             raise FileFormatError(
-                f"{str(place / 'crayon.json')!r} names pruned neurons that the model's {model.num_neurons} do not "
+                f"{str(place / 'crayon.json')!r} names pruned neurons that the model's {loaded.num_neurons} do not "
                 "include; it was altered"
             )
-        keep = torch.ones(model.num_neurons, dtype=torch.bool)
+        keep = torch.ones(loaded.num_neurons, dtype=torch.bool)
         keep[list(record.pruned_neurons)] = False
-        model.prune(keep)
+        loaded.prune(keep)
     answers = AnnotationSet.load(place / "answers.jsonl")
-    return Correction(model, record, parents, answers, evaluations.get("before"), evaluations.get("after"))
+    return Correction(loaded, record, parents, answers, evaluations.get("before"), evaluations.get("after"))

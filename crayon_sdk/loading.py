@@ -1,11 +1,11 @@
-"""`load_model`: one door for every place a timm model can come from."""
+"""`load_model`: one door for every place a model can come from."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from crayon_sdk.files import read_json, read_tensors
 from crayon_sdk.final_layers import find_final_layers
 from crayon_sdk.models import SplitModel
 from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.torchvision_models import PREFIX, create_torchvision
 
 __all__ = ["load_model"]
 
@@ -35,15 +36,16 @@ def load_model(
     """Load a classifier from wherever it is.
 
     Args:
-        source: A timm name (``"resnet50"``), ``"hf-hub:user/name"``,
-            ``"local-dir:folder"``, a folder that holds ``config.json`` and
-            ``model.safetensors``, a ``.safetensors`` file (with ``architecture``),
-            or a model object.
-        architecture: The timm name of the weights in a ``.safetensors`` file.
+        source: A timm name (``"resnet50"``), ``"torchvision:resnet50"`` (or
+            ``"torchvision:resnet50.IMAGENET1K_V1"``), ``"hf-hub:user/name"`` (or
+            ``"hf-hub:user/name@revision"``), ``"local-dir:folder"``, a folder that holds
+            ``config.json`` and ``model.safetensors``, a ``.safetensors`` file (with
+            ``architecture``), or a model object.
+        architecture: The timm name, or ``"torchvision:..."``, of the weights in a ``.safetensors`` file.
         num_classes: Number of classes; ``None`` takes what the weights have.
         class_names: Names of the classes; ``None`` takes what the config says.
-        pretrained: For a timm name: load its published weights. ``False`` gives random ones.
-        model_args: Further arguments of ``timm.create_model``.
+        pretrained: For a name: load its published weights. ``False`` gives random ones.
+        model_args: Further arguments of ``timm.create_model``, or of torchvision's builder.
         preprocessing: Overrides the preprocessing of the model's config.
         allow_pickle: Read weights that exist only as a pickle, which can run
             code of whoever made it. Only for files that you trust.
@@ -102,6 +104,8 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
     cpu_state = torch.get_rng_state()
     try:
         # Random initialisation would otherwise move the caller's random numbers on.
+        if name.startswith(PREFIX):
+            return create_torchvision(name, pretrained=pretrained, arguments=args)
         return timm.create_model(name, pretrained=pretrained, **args)
     except CrayonError:
         raise
@@ -161,6 +165,8 @@ def _classes_of(architecture: str, tensors: Mapping[str, torch.Tensor], args: Ma
 def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> nn.Module:
     if not folder.is_dir():
         raise ModelLoadError(f"no folder at {str(folder)!r}; expected one with config.json and {_WEIGHTS}")
+    if not (folder / "config.json").is_file() and (folder / "crayon.json").is_file():
+        return _from_correction(folder, args)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or "architecture" not in config:
         raise FileFormatError(f"{str(folder / 'config.json')!r} is not a timm config: it names no architecture")
@@ -172,6 +178,27 @@ def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> n
             f"{str(folder)!r} has no {_WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
         )
     return _create(f"local-dir:{folder}", True, args)
+
+
+def _from_correction(folder: Path, args: Mapping[str, Any]) -> nn.Module:
+    """Build what only crayon.json describes: a torchvision model that was corrected."""
+    manifest = read_json(folder / "crayon.json")
+    try:
+        name, own = str(manifest["architecture"]), dict(manifest.get("model_args", {}))
+        preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+        class_names = [str(each) for each in manifest["class_names"]]
+    except (KeyError, TypeError, AttributeError, ValueError, SettingsError) as error:
+        raise FileFormatError(f"{str(folder / 'crayon.json')!r} is incomplete or altered: {error}") from error
+    if not name.startswith(PREFIX):
+        raise ModelLoadError(
+            f"no config.json in {str(folder)!r}: neither timm nor torchvision can build {name}. Build it yourself and "
+            "pass it: crayon_sdk.load_correction(FOLDER, model=SplitModel(trunk=..., head=...))"
+        )
+    module: Any = _from_file(folder / _WEIGHTS, name, own | dict(args))
+    config = preprocessing.to_dict()
+    size = config.pop("size")
+    module.pretrained_cfg |= config | {"input_size": (3, *size), "label_names": class_names}
+    return cast(nn.Module, module)
 
 
 def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Module:

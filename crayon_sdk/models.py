@@ -2,14 +2,15 @@
 
 ``trunk -> features (N, C, h, w) -> head -> logits``: the prediction, the saliency
 map and the neurons all live behind the features, so the trunk runs once. timm
-models bring ``forward_features`` and ``forward_head``; any other module comes in
-as ``SplitModel(trunk=..., head=...)``.
+models bring ``forward_features`` and ``forward_head``, torchvision's are given them, and any other module
+comes in as ``SplitModel(trunk=..., head=...)``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +24,12 @@ from crayon_sdk.final_layers import FinalLayer, apply_final_layers, final_inputs
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.layouts import Layout, from_grid, layout_of, to_grid, tokens_are_in_order
 from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.torchvision_models import TorchvisionModel
+from crayon_sdk.wrapping import wrapped_module
 
 __all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,30 +45,6 @@ class Provenance:
     answers: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
-class _TrunkAndHead(nn.Module):
-    """Any trunk and head behind the three methods that timm models have."""
-
-    def __init__(self, trunk: nn.Module, head: nn.Module, classifier: nn.Linear) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.head = head
-        self._classifier_name = next(name for name, module in head.named_modules() if module is classifier)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.trunk(images)
-        return features
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.head(features)
-        return logits
-
-    def get_classifier(self) -> nn.Module:
-        return self.head.get_submodule(self._classifier_name) if self._classifier_name else self.head
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
-
-
 class SplitModel(nn.Module):
     """A classifier as ``trunk -> features -> head -> logits``.
 
@@ -71,13 +52,15 @@ class SplitModel(nn.Module):
     copied; making a `SplitModel` changes nothing about it.
 
     Args:
-        model: A timm model, or any module with ``forward_features``,
+        model: A timm or torchvision model, or any module with ``forward_features``,
             ``forward_head(features)`` and ``get_classifier``.
         trunk: Instead of ``model``: images (N, 3, H, W) to features (N, C, h, w) or (N, h, w, C).
         head: Instead of ``model``: features to logits (N, K), sample by sample.
         classifier: With ``head``: its last linear layer; found by itself when left out.
         preprocessing: What the model expects of pictures; from the timm config when left out.
         class_names: Names of the K classes; from the timm config when left out.
+        compile: Run the trunk through ``torch.compile``. The first batches take longer, and the maps
+            differ by rounding. The head, through which maps are differentiated twice, stays as it is.
 
     Attributes:
         model: The wrapped module.
@@ -106,10 +89,13 @@ class SplitModel(nn.Module):
         classifier: nn.Linear | None = None,
         preprocessing: Preprocessing | None = None,
         class_names: Sequence[str] | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
+        self.compile_trunk = False
+        self._compiled: Any = None
         # Any: nn.Module's attributes are typed as tensors or modules, never as timm's methods.
-        self.model: Any = _wrapped_module(model, trunk, head, classifier)
+        self.model: Any = wrapped_module(model, trunk, head, classifier)
         self.training = getattr(self.model, "training", True)
         self.preprocessing = preprocessing or _own_preprocessing(self.model)
         self.provenance = Provenance()
@@ -117,6 +103,11 @@ class SplitModel(nn.Module):
         self._final_names = self._find_end()
         self.feature_shape = self._probe()
         self.class_names = _names(class_names or _own_class_names(self.model), self.num_classes)
+        self.compile_trunk = compile
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the compiled trunk out: a copy of it would still run the old weights."""
+        return self.__dict__ | {"_compiled": None}
 
     def features(self, images: Tensor, *, autocast: torch.dtype | None = None) -> Tensor:
         """Run the trunk.
@@ -127,14 +118,35 @@ class SplitModel(nn.Module):
 
         Returns:
             (N, C, h, w).
+
+        Raises:
+            SettingsError: The trunk was to be compiled, and that does not work here.
         """
         if autocast is None:
-            found: Tensor = self.model.forward_features(images.to(self.dtype))
+            found = self._run_trunk(images.to(self.dtype))
         else:
             with torch.autocast(images.device.type, dtype=autocast):
-                found = self.model.forward_features(images)
+                found = self._run_trunk(images)
             found = found.float()
         return to_grid(found, self.layout, (int(images.shape[2]), int(images.shape[3])))
+
+    def _run_trunk(self, images: Tensor) -> Tensor:
+        if not self.compile_trunk:
+            found: Tensor = self.model.forward_features(images)
+            return found
+        from torch._dynamo.exc import TorchDynamoException  # a second of importing, for those who compile
+
+        if self._compiled is None:
+            self._compiled = torch.compile(self.model.forward_features)
+        try:
+            found = self._compiled(images)
+        except TorchDynamoException as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise SettingsError(
+                f"compile=True does not work for {self.architecture} here: {first}. torch.compile needs a C++ compiler "
+                "on the CPU and Triton on a GPU; leave compile out to run without"
+            ) from error
+        return found
 
     def head(self, features: Tensor) -> Tensor:
         """Turn features (N, C, h, w) into logits (N, K)."""
@@ -189,7 +201,7 @@ class SplitModel(nn.Module):
 
     @property
     def architecture(self) -> str:
-        """The timm name of the architecture, or the class of the wrapped module."""
+        """The name of the architecture ("resnet50" in timm, "torchvision:resnet50"), or the class of the module."""
         config = getattr(self.model, "pretrained_cfg", None) or {}
         return str(config.get("architecture") or type(self.model).__name__)
 
@@ -252,8 +264,8 @@ class SplitModel(nn.Module):
         for method in ("forward_features", "forward_head", "get_classifier"):
             if not callable(getattr(self.model, method, None)):
                 raise UnsupportedModelError(
-                    f"expected a timm model, got {type(self.model).__name__} without {method}(); "
-                    "wrap other modules as SplitModel(trunk=..., head=...)"
+                    f"expected a timm or torchvision model, got {type(self.model).__name__} without "
+                    f"{method}(); wrap other modules as SplitModel(trunk=..., head=...)"
                 )
         return find_final_layers(self.model, self.architecture)
 
@@ -359,34 +371,16 @@ def borrowed(split: SplitModel, device: torch.device) -> Iterator[SplitModel]:
             module.training = training
 
 
-def _wrapped_module(
-    model: nn.Module | None, trunk: nn.Module | None, head: nn.Module | None, classifier: nn.Linear | None
-) -> nn.Module:
-    if model is not None and trunk is None and head is None:
-        return _unwrapped(model)
-    if model is not None or trunk is None or head is None:
-        raise SettingsError("expected either a model, or both trunk= and head=")
-    linear = classifier or next((m for m in reversed(list(head.modules())) if isinstance(m, nn.Linear)), None)
-    if linear is None or all(linear is not module for module in head.modules()):
-        raise UnsupportedModelError(
-            f"expected a head that ends in a linear layer, got {type(head).__name__} without "
-            f"{'one' if linear is None else 'the given classifier'}; pass the layer as classifier="
-        )
-    return _TrunkAndHead(trunk, head, linear)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    # Compiled and data-parallel models keep the real one inside, one in the other if need be.
-    wrapped = isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
-    inner = getattr(model, "module" if wrapped else "_orig_mod", None)
-    return model if inner is None else _unwrapped(inner)
-
-
 def _own_preprocessing(model: nn.Module) -> Preprocessing:
     if not getattr(model, "pretrained_cfg", None):
         return Preprocessing(size=(224, 224))
     from timm.data import resolve_model_data_config
 
+    if isinstance(model, TorchvisionModel) and not model.name:
+        _log.warning(
+            "a torchvision model does not say what it was trained on; taking 224 pixels and ImageNet's mean and std. "
+            "Pass preprocessing= to be sure, or load it by name: load_model('torchvision:...')"
+        )
     return Preprocessing.from_config(resolve_model_data_config(model))
 
 

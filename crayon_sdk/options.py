@@ -59,7 +59,7 @@ class InitOptions(Options):
     """Model and pictures of a workspace."""
 
     model: str = Field(
-        "", description="timm name, hf-hub:USER/NAME, local-dir:FOLDER, a folder, or a .safetensors file."
+        "", description="timm name, torchvision:NAME, hf-hub:USER/NAME[@REVISION], a folder, or a .safetensors file."
     )
     architecture: str | None = Field(None, description="timm name, for a .safetensors file.")
     num_classes: int | None = Field(None, description="Number of classes; default what the weights have.")

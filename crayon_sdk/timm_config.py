@@ -1,4 +1,4 @@
-"""The ``config.json`` from which plain timm builds a model again."""
+"""How a model is built again: the ``config.json`` of plain timm, or what one must write for others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from crayon_sdk.models import SplitModel
+from crayon_sdk.torchvision_models import PREFIX, TorchvisionModel
 
-__all__ = ["is_timm", "timm_config"]
+__all__ = ["can_be_built", "how_to_load", "is_timm", "timm_config"]
 
 # Facts about the architecture and its licence that travel on; where the old weights came from does not.
 _KEPT = ("fixed_input_size", "pool_size", "first_conv", "classifier", "license", "origin_url", "paper_ids", "tag")
@@ -18,6 +19,31 @@ def is_timm(model: SplitModel) -> bool:
     import timm
 
     return bool(getattr(model.model, "pretrained_cfg", None)) and timm.is_model(model.architecture)
+
+
+def can_be_built(model: SplitModel) -> bool:
+    """Tell whether timm or torchvision can build this architecture by name."""
+    return is_timm(model) or model.architecture.startswith(PREFIX)
+
+
+def how_to_load(model: SplitModel) -> str:
+    """Write the Python that loads a saved model without this package."""
+    if is_timm(model):
+        return 'timm.create_model("local-dir:FOLDER", pretrained=True)'
+    fill = (
+        'state = model.state_dict(); state.update(safetensors.torch.load_file("FOLDER/model.safetensors")); '
+        "model.load_state_dict(state)"
+    )
+    if model.architecture.startswith(PREFIX):
+        arguments = {"weights": None, "num_classes": model.num_classes} | model.model.arguments
+        listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        return f'model = torchvision.models.get_model("{model.architecture.removeprefix(PREFIX)}", {listed}); {fill}'
+    if isinstance(model.model, TorchvisionModel):
+        return f"model = the same {type(model.model.inner).__name__} of torchvision.models; {fill}"
+    return (
+        f"model = the same {model.architecture}, built as before; {fill} "
+        "(of SplitModel(trunk=..., head=...): the names begin with trunk. and head.)"
+    )
 
 
 def timm_config(model: SplitModel) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from crayon_sdk.checkpoint import Correction, CorrectionRecord, load_correction, versions
 from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.errors import FileFormatError, MismatchError, OutputError, OutputExistsError
+from crayon_sdk.errors import FileFormatError, MismatchError, ModelLoadError, OutputError, OutputExistsError
 from crayon_sdk.evaluation import Evaluation, GroupResult
 from crayon_sdk.files import read_tensors, write_tensors
 from crayon_sdk.models import SplitModel
@@ -228,7 +228,7 @@ def test_home_made_model_is_saved_with_weights_only(tmp_path):
     assert "config.json" not in os.listdir(folder)
     tensors, _ = read_tensors(folder / "model.safetensors")
     assert torch.equal(tensors["trunk.weight"], trunk.weight)
-    with pytest.raises(FileFormatError, match=r"no config\.json in .*build it yourself and load model\.safetensors"):
+    with pytest.raises(ModelLoadError, match=r"no config\.json in .*Build it yourself and pass it"):
         load_correction(folder)
 
 

@@ -258,7 +258,9 @@ def test_an_end_that_is_not_linear_is_refused(tiny_model):
 
 @pytest.mark.parametrize("wrong", [5, nn.Conv2d(3, 4, 3)])
 def test_a_module_of_another_kind_is_refused(wrong):
-    with pytest.raises(UnsupportedModelError, match=r"expected a timm model, got .* without forward_features\(\)"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"expected a timm or torchvision model, got .* without forward_features\(\)"
+    ):
         SplitModel(wrong)
 
 

@@ -24,14 +24,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # the method on tensors
     ("functional",),
     # pictures and models
-    ("preprocessing", "devices", "layouts"),
-    ("sources", "pixels", "torch_items"),
+    ("preprocessing", "devices", "layouts", "torchvision_models"),
+    ("sources", "pixels", "torch_items", "wrapping"),
     ("samples", "tables"),
     ("data", "final_layers"),
     ("models",),
     ("loading", "maps", "timm_config"),
     # explain, answer
-    ("patches", "inference"),
+    ("patches", "inference", "conversion"),
     ("explainer", "simulation", "resume", "settings", "guidance"),
     ("counterfactuals",),
     # correct, check, ship
