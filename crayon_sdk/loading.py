@@ -32,6 +32,7 @@ def load_model(
     model_args: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
     allow_pickle: bool = False,
+    compile: bool = False,
 ) -> SplitModel:
     """Load a classifier from wherever it is.
 
@@ -49,6 +50,7 @@ def load_model(
         preprocessing: Overrides the preprocessing of the model's config.
         allow_pickle: Read weights that exist only as a pickle, which can run
             code of whoever made it. Only for files that you trust.
+        compile: Run the trunk through ``torch.compile``.
 
     Returns:
         The model in eval mode on the CPU (a model object is taken as it is).
@@ -64,7 +66,7 @@ def load_model(
         (5, 5)
     """
     if isinstance(source, nn.Module):
-        return _from_module(source, preprocessing, class_names)
+        return _from_module(source, preprocessing, class_names, compile)
     if not isinstance(source, str | os.PathLike):
         raise SettingsError(f"expected a name, a path or a model, got {type(source).__name__}")
     name = os.fspath(source)
@@ -79,20 +81,21 @@ def load_model(
         module = _from_folder(Path(name.removeprefix("local-dir:")), args, allow_pickle)
     else:
         module = _create(name, pretrained, args)
-    return SplitModel(module.eval(), preprocessing=preprocessing, class_names=class_names)
+    return SplitModel(module.eval(), preprocessing=preprocessing, class_names=class_names, compile=compile)
 
 
 def _from_module(
-    source: nn.Module, preprocessing: Preprocessing | None, class_names: Sequence[str] | None
+    source: nn.Module, preprocessing: Preprocessing | None, class_names: Sequence[str] | None, compile: bool
 ) -> SplitModel:
     if not isinstance(source, SplitModel):
-        return SplitModel(source, preprocessing=preprocessing, class_names=class_names)
-    if preprocessing is None and class_names is None:
+        return SplitModel(source, preprocessing=preprocessing, class_names=class_names, compile=compile)
+    if preprocessing is None and class_names is None and (source.compile_trunk or not compile):
         return source
     split = SplitModel(
         source.model,
         preprocessing=preprocessing or source.preprocessing,
         class_names=class_names or source.class_names,
+        compile=compile or source.compile_trunk,
     )
     split.provenance = source.provenance
     return split
@@ -210,12 +213,35 @@ def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Modu
         # timm falls back to a pickle without a word; so the safetensors file is fetched first.
         hf_hub_download(repository, _WEIGHTS, revision=revision or None)
     except LocalEntryNotFoundError as error:  # an EntryNotFoundError too, but it says nothing about the repository
-        raise ModelLoadError(f"cannot fetch {name!r}, the Hub cannot be reached: {_first_line(error)}") from error
+        raise ModelLoadError(
+            f"cannot fetch {name!r}, the Hub cannot be reached, and it is not in the cache: {_first_line(error)}"
+        ) from error
     except EntryNotFoundError as error:
         if not allow_pickle:
             raise ModelLoadError(
                 f"{name!r} has no {_WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
             ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelLoadError(f"cannot fetch {name!r}: {_first_line(error)}") from error
+        raise ModelLoadError(f"cannot fetch {name!r}: {_hub_reason(error, repository, revision)}") from error
     return _create(name, True, args)
+
+
+def _hub_reason(error: Exception, repository: str, revision: str) -> str:
+    """Say what the Hub refused, and what to do; the token itself is in none of its errors."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    token = "the token that was found" if get_token() else "no token was found, and without one"
+    log_in = "log in with `hf auth login`, or set HF_TOKEN to a token that may read it"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, GatedRepoError):
+        return f"access to {repository!r} must be asked for on its page, and {token} has none; then {log_in}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repository!r} has no revision {revision!r}; name a branch, a tag or a commit after the @"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"no repository {repository!r}, or it is private and {token} may not read it; check the name, or {log_in}"
+        )
+    if status in (401, 403):
+        return f"the Hub refused to hand out {repository!r} ({status}; {token} may not read it); {log_in}"
+    return _first_line(error)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -211,93 +206,3 @@ def test_a_weights_file_without_architecture(folder):
         load_model(folder / "none.safetensors", architecture=TINY)
     with pytest.raises(ModelLoadError, match=r"cannot load 'test_resnett'"):
         load_model(folder / "model.safetensors", architecture="test_resnett")
-
-
-# --- the Hub: the real client in a process of its own, against a real server on this machine ---
-
-ASK = """
-import sys
-from crayon_sdk.errors import CrayonError
-from crayon_sdk.loading import load_model
-for source in sys.argv[1:]:
-    try:
-        sys.stdout.write(f"{source} loaded {load_model(source).fingerprint}\\n")
-    except CrayonError as error:
-        sys.stdout.write(f"{source} {type(error).__name__}: {error}\\n")
-"""
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Downloads only: small files answer as the Hub's do."""
-
-    protocol_version = "HTTP/1.1"
-    repositories: dict[str, Path] = {}  # noqa: RUF012
-
-    def do_HEAD(self):
-        parts = self.path.split("?")[0].strip("/").split("/")
-        repository = "/".join(parts[:2])
-        folder = self.repositories.get(repository)
-        if folder is None:
-            return self.refuse("RepoNotFound")
-        path = folder / "/".join(parts[4:])
-        if parts[2:3] != ["resolve"] or not path.is_file():
-            return self.refuse("EntryNotFound")
-        content = path.read_bytes()
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", f'"{parts[1]}-{path.name}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-        return None
-
-    do_GET = do_HEAD  # noqa: N815
-
-    def refuse(self, code):
-        self.send_response(404)
-        self.send_header("X-Error-Code", code)
-        self.send_header("X-Error-Message", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_arguments):
-        pass
-
-
-def ask(sources, endpoint, home, *, offline="0"):
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    environment |= {"HF_HUB_OFFLINE": offline}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, *sources], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_the_hub(model_folder, folder, tmp_path, tiny_model):
-    torch.save(tiny_model().state_dict(), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    Hub.repositories = {"ann/good": model_folder, "ann/pickle": folder}
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-        sources = ["hf-hub:ann/good", "hf-hub:ann/pickle", "hf-hub:ann/none", "hf-hub:not/a/name"]
-        good, pickled, missing, misspelt = ask(sources, endpoint, tmp_path / "home")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert good == f"hf-hub:ann/good loaded {SplitModel(tiny_model()).fingerprint}"
-    assert "ModelLoadError: 'hf-hub:ann/pickle' has no model.safetensors" in pickled
-    assert "pass allow_pickle=True" in pickled
-    assert "ModelLoadError: cannot fetch 'hf-hub:ann/none': " in missing
-    assert "ModelLoadError: cannot fetch 'hf-hub:not/a/name': " in misspelt
-
-
-def test_the_hub_cannot_be_reached(tmp_path):
-    """Without a network nothing is known about the repository, least of all that it holds a pickle."""
-    (answer,) = ask(["hf-hub:ann/good"], "http://127.0.0.1:9", tmp_path / "home", offline="1")
-    assert "ModelLoadError: cannot fetch 'hf-hub:ann/good', the Hub cannot be reached: " in answer
-    assert "pickle" not in answer
