@@ -141,10 +141,10 @@ class SplitModel(nn.Module):
         try:
             found = self._compiled(images)
         except TorchDynamoException as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            detail = " ".join(str(error).split())[:200]
             raise SettingsError(
-                f"compile=True does not work for {self.architecture} here: {first}. torch.compile needs a C++ compiler "
-                "on the CPU and Triton on a GPU; leave compile out to run without"
+                f"compile=True does not work for {self.architecture} here: {detail}. torch.compile needs a C++ "
+                "compiler on the CPU and Triton on a GPU; leave compile out to run without"
             ) from error
         return found
 
