@@ -1,6 +1,6 @@
-"""Other people's answer files: the lists that the authors of the method published.
+"""Other people's answer files: those of other tools, and the lists that the authors of the method published.
 
-Two kinds of JSON file, told apart by what is in them:
+The published lists are two kinds of JSON file, told apart by what is in them:
 
 - images: a list of "yes", "maybe" and "no", one per training image, in the
   order of the training set. Positions become sample ids through the data set.
@@ -16,18 +16,23 @@ A neuron becomes one answer about its patch 0.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Literal
 
 from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.crowd_files import FORMATS, read_csv, read_tool_json, write_tool
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
-from crayon_sdk.files import StrPath, read_json
+from crayon_sdk.files import StrPath, read_json, write_json, write_text
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.relevance import Answer, Rule
 
-__all__ = ["from_published", "read_answers", "to_published", "to_published_neurons"]
+__all__ = ["KINDS", "from_published", "read_answers", "to_published", "to_published_neurons", "write_answers"]
+
+KINDS = ("jsonl", *FORMATS, "published", "published-neurons")
 
 _VOTES: dict[str, tuple[Answer, Answer]] = {"yes": ("yes", "yes"), "maybe": ("yes", "no"), "no": ("no", "no")}
 _WORDS = {"relevant": "yes", "mixed": "maybe", "irrelevant": "no"}
@@ -77,26 +82,84 @@ def from_published(
 def read_answers(
     path: StrPath, dataset_ids: Sequence[str], *, annotator: str = "published", strict: bool = True
 ) -> AnnotationSet:
-    """Read a file of answers of either kind: JSON Lines of ours, or a published list.
+    """Read a file of answers of any kind; which one it is follows from what is in it.
+
+    JSON Lines of ours; a published list; a table in CSV (MTurk's batch results, or any with a column of pictures and
+    one of answers); JSON of Label Studio (full export or JSON_MIN) or FiftyOne. Columns that are not ours are kept
+    as the ``extra`` of the answers.
 
     Args:
         path: The file.
         dataset_ids: All sample ids of the training set, in its own order.
-        annotator: Who answered, for a published list.
-        strict: Refuse broken lines; else leave them out and count them.
+        annotator: Who answered, where the file does not say so.
+        strict: Refuse the whole file for one bad line; else leave such lines out and count them.
 
     Raises:
-        FileFormatError: No such file, or it is neither.
+        FileFormatError: No such file, it is of no kind that is known, or a line is bad; the message has its number.
         MismatchError: A list that does not have one value per id.
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(64).lstrip()
+            start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError as error:
         raise FileFormatError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    if start.startswith(b"["):
-        return from_published(path, dataset_ids, annotator=annotator)
-    return AnnotationSet.load(path, strict=strict)
+    name = os.path.basename(path)
+    if start.startswith(b"[") or _is_one_object(path, start):
+        value = read_json(path)
+        if isinstance(value, list) and not any(isinstance(each, dict) for each in value):
+            return from_published(path, dataset_ids, annotator=annotator)
+        return read_tool_json(value, dataset_ids, name=name, annotator=annotator, strict=strict)
+    if not start or start.startswith(b"{"):
+        return AnnotationSet.load(path, strict=strict)
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{str(path)!r} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    return read_csv(text, dataset_ids, name=name, annotator=annotator, strict=strict)
+
+
+def _is_one_object(path: StrPath, start: bytes) -> bool:
+    """Tell FiftyOne's one object from our one object a line."""
+    if not start.startswith(b"{"):
+        return False
+    with open(path, "rb") as file:
+        return b'"samples"' in file.read(4096) and b'"kind"' not in start
+
+
+def write_answers(
+    answers: AnnotationSet, path: StrPath, kind: str, dataset_ids: Sequence[str] = (), *, num_neurons: int = 0
+) -> None:
+    """Write answers as a file of another tool, in one piece. `read_answers` reads all of them back.
+
+    Args:
+        answers: The answers.
+        path: The file; replaced when it exists.
+        kind: "jsonl", "csv", "mturk", "label-studio", "fiftyone", "published" (verdicts about images) or
+            "published-neurons".
+        dataset_ids: For "published": all sample ids of the training set, in its order.
+        num_neurons: For "published-neurons": of the model.
+
+    Raises:
+        SettingsError: An unknown kind.
+        MismatchError: For a published list: images or neurons without an answer.
+        OutputError: It cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_answers(from_published(["yes"], ["a.jpg"]), f"{folder}/answers.csv", "csv")
+    ...     len(read_answers(f"{folder}/answers.csv", ["a.jpg"]))
+    2
+    """
+    if kind not in KINDS:
+        raise SettingsError(f"expected a kind of file from {', '.join(KINDS)}, got {kind!r}")
+    if kind == "jsonl":
+        answers.save(path)
+    elif kind == "published":
+        write_json(path, to_published(AnnotationSet(answers.image_answers), dataset_ids))
+    elif kind == "published-neurons":
+        write_json(path, to_published_neurons(AnnotationSet(answers.neuron_answers), num_neurons))
+    else:
+        write_text(path, write_tool(answers, kind))
 
 
 def _neurons(values: Sequence[object], where: str, annotator: str) -> AnnotationSet:

@@ -19,8 +19,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
@@ -54,10 +57,20 @@ def _to_utc(time: datetime) -> datetime:
         raise ValueError("lies outside the years 1 to 9999 in UTC") from None
 
 
+def _pairs(value: object) -> object:
+    """Take an object of texts; kept as sorted pairs, so that records can be compared and counted."""
+    if isinstance(value, dict):
+        value = tuple(sorted(value.items(), key=str))
+    if isinstance(value, list | tuple):
+        return tuple(tuple(pair) if isinstance(pair, list) else pair for pair in value)
+    return value
+
+
 NonEmpty = Annotated[str, Field(min_length=1)]
 UtcTime = Annotated[AwareDatetime, BeforeValidator(_read_time), AfterValidator(_to_utc)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Index = Annotated[int, Field(ge=0)]
+Extra = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs), PlainSerializer(dict)]
 
 
 class _Record(BaseModel, frozen=True, strict=True, extra="forbid"):
@@ -71,6 +84,15 @@ class _Record(BaseModel, frozen=True, strict=True, extra="forbid"):
     seconds: Seconds | None = None
     simulated: bool = False
     source: str = ""
+    extra: Extra = ()
+
+    @model_serializer(mode="wrap")
+    def _without_empty_extra(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Lines, and with them fingerprints, of answers without any are as they were before there were any.
+        found: dict[str, Any] = handler(self)
+        if not self.extra:
+            found.pop("extra", None)
+        return found
 
     @model_validator(mode="wrap")
     @classmethod
@@ -96,6 +118,7 @@ class ImageAnswer(_Record, frozen=True):
         seconds: How long it took, at least 0.
         simulated: Whether a program answered in a person's place.
         source: Where the answer came from, such as "grid".
+        extra: What else the file of another tool said, as (name, text); written as a JSON object.
 
     Raises:
         AnswerError: A field is missing, unknown, of the wrong type or out of range.
@@ -126,6 +149,7 @@ class NeuronAnswer(_Record, frozen=True):
         seconds: How long it took, at least 0.
         simulated: Whether a program answered in a person's place.
         source: Where the answer came from, such as "grid".
+        extra: What else the file of another tool said, as (name, text); written as a JSON object.
 
     Raises:
         AnswerError: A field is missing, unknown, of the wrong type or out of range.

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("relevance", "answer_files"),
     ("records",),
     ("annotations",),
+    ("crowd_files",),
     ("formats",),
     # the method on tensors
     ("functional",),
