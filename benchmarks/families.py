@@ -72,7 +72,10 @@ def found() -> list[dict[str, Any]]:
     """Everything that was looked at before, one row per architecture."""
     rows: dict[str, dict[str, Any]] = {}
     for path in sorted(RESULTS.glob("families-*.jsonl")):
-        rows |= {row["name"]: row for row in map(json.loads, path.read_text().splitlines())}
+        for row in map(json.loads, path.read_text().splitlines()):
+            # What was too large for one call may have been looked at in another.
+            if row["name"] not in rows or row["state"] != "too large":
+                rows[row["name"]] = row
     return sorted(rows.values(), key=lambda row: (row["module"], row["name"]))
 
 

@@ -21,9 +21,7 @@ from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError
 from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer
 
-__all__ = ["FORMATS", "read_csv", "read_tool_json", "write_tool"]
-
-FORMATS = ("csv", "mturk", "label-studio", "fiftyone")
+__all__ = ["read_csv", "read_tool_json", "write_tool"]
 
 # What we call it, and what others do; compared in lower case without "Input." and "Answer.".
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -316,7 +314,7 @@ def write_tool(answers: AnnotationSet, kind: str) -> str:
 
     Args:
         answers: All of them.
-        kind: One of `FORMATS`.
+        kind: "csv", "mturk", "label-studio" or "fiftyone".
 
     Returns:
         The text of the file.

@@ -24,15 +24,14 @@ from pathlib import Path
 from typing import Literal
 
 from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.crowd_files import FORMATS, read_csv, read_tool_json, write_tool
+from crayon_sdk.crowd_files import read_csv, read_tool_json, write_tool
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
 from crayon_sdk.files import StrPath, read_json, write_json, write_text
+from crayon_sdk.names import ANSWER_FORMATS
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.relevance import Answer, Rule
 
-__all__ = ["KINDS", "from_published", "read_answers", "to_published", "to_published_neurons", "write_answers"]
-
-KINDS = ("jsonl", *FORMATS, "published", "published-neurons")
+__all__ = ["from_published", "read_answers", "to_published", "to_published_neurons", "write_answers"]
 
 _VOTES: dict[str, tuple[Answer, Answer]] = {"yes": ("yes", "yes"), "maybe": ("yes", "no"), "no": ("no", "no")}
 _WORDS = {"relevant": "yes", "mixed": "maybe", "irrelevant": "no"}
@@ -150,8 +149,8 @@ def write_answers(
     ...     len(read_answers(f"{folder}/answers.csv", ["a.jpg"]))
     2
     """
-    if kind not in KINDS:
-        raise SettingsError(f"expected a kind of file from {', '.join(KINDS)}, got {kind!r}")
+    if kind not in ANSWER_FORMATS:
+        raise SettingsError(f"expected a kind of file from {', '.join(ANSWER_FORMATS)}, got {kind!r}")
     if kind == "jsonl":
         answers.save(path)
     elif kind == "published":

@@ -11,26 +11,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import DataError, FileFormatError, MismatchError, SettingsError, StaleError
+from crayon_sdk.errors import DataError, FileFormatError, MismatchError, StaleError
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import read_json, sha256_of
-from crayon_sdk.formats import read_answers
 from crayon_sdk.guidance import guidance_answers
 from crayon_sdk.inspection import facts_of
-from crayon_sdk.ledger import FileStatus, Ledger, now
+from crayon_sdk.ledger import FileStatus, Ledger
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import Manifest, SplitFacts
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel
 from crayon_sdk.naming import ORIGINAL, as_options, checked_name, plain
 from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.questions import Question, open_questions
-from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
 
 __all__ = ["ANSWERS", "MAPS", "ORIGINAL", "PATCHES", "Holdings"]
 
@@ -156,105 +153,6 @@ class Holdings:
         where = str(self.folder)
         return f"crayon {name}" if where == "." else f"crayon {name} -w {shlex.quote(where)}"
 
-    # --- answers --------------------------------------------------------------------------
-
-    def add_answers(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> int:
-        """Take answers in: all of them or none; what is there already is passed over.
-
-        Args:
-            answers: About the maps or patches of this workspace.
-            source: Where they come from, for the record.
-            strict: Refuse answers that do not belong here; else leave them out.
-
-        Returns:
-            How many were new.
-
-        Raises:
-            MismatchError: Answers about other pictures, neurons or another model.
-        """
-        with self._working("answer"):
-            fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
-            fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
-            if fitting.neuron_answers:
-                fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
-            if fitting.dropped:
-                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
-            return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
-
-    def import_answers(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> int:
-        """Take answers from a file: our JSON Lines, or a list as the authors published them.
-
-        Args:
-            path: The file.
-            annotator: Who answered, for a published list, which does not say it.
-            strict: Refuse answers that do not belong here, and broken lines; else leave them out.
-
-        Returns:
-            How many were new.
-
-        Raises:
-            FileFormatError: The file is broken or of another kind.
-            MismatchError: Answers about other pictures, neurons or another model.
-        """
-        found = read_answers(path, self.dataset().ids, annotator=annotator, strict=strict)
-        return self.add_answers(found, source=str(path), strict=strict)
-
-    def simulate_answers(
-        self,
-        *,
-        annotators: int = 2,
-        neuron_annotators: int = 1,
-        noise: float = 0.0,
-        coverage: float = 0.5,
-        seed: int = 0,
-    ) -> AnnotationSet:
-        """Answer from the object masks of the training pictures; earlier simulated answers are replaced.
-
-        Args:
-            annotators: How many answer about pictures.
-            neuron_annotators: How many answer about patches.
-            noise: Probability in [0, 1] that one answer is turned round.
-            coverage: Least covered share of a patch for a yes.
-            seed: Of the noise.
-
-        Returns:
-            The new answers, each marked as simulated. Those of people stay as they are.
-
-        Raises:
-            DataError: The pictures have no masks.
-            StaleError: There are no maps or patches yet.
-        """
-        with self._working("answer simulate"):
-            train = self.dataset()
-            made = simulate_answers(self.maps(), train, annotators=annotators, noise=noise, seed=seed)
-            about_patches = simulate_neuron_answers(
-                self.patches(), train, annotators=neuron_annotators, noise=noise, coverage=coverage, seed=seed
-            )
-            made = made.merge(about_patches)
-            people = AnnotationSet(answer for answer in self.answers() if not answer.simulated)
-            self._keep_answers(people, made, "simulated", seed=seed, noise=noise)
-        return made
-
-    def suggest(
-        self, *, count: int = 20, kind: Literal["image", "neuron"] = "image", votes: int = 1, seed: int = 0
-    ) -> tuple[Question, ...]:
-        """What to ask next, in random order.
-
-        Args:
-            count: How many at most.
-            kind: "image" or "neuron".
-            votes: How many people are to answer each.
-            seed: Of the order.
-
-        Raises:
-            SettingsError: A setting is out of range.
-            StaleError: There is nothing to ask about yet.
-        """
-        if kind not in ("image", "neuron"):
-            raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
-        source = self.maps() if kind == "image" else self.patches()
-        return open_questions(source, self.answers(), count=count, votes=votes, seed=seed)
-
     # --- books ----------------------------------------------------------------------------
 
     @contextmanager
@@ -346,18 +244,6 @@ class Holdings:
             return str(read_json(about)["fingerprint"])
         except (FileFormatError, KeyError, TypeError):
             return ""
-
-    def _keep_answers(self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object) -> int:
-        path = self.folder / ANSWERS
-        everything = before.merge(added)
-        new = len(everything) - len(before)
-        if path.exists():
-            AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
-        everything.save(path)
-        entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
-        entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
-        self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
-        return new
 
     def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> SaliencyMaps:
         """The maps of all pictures; when it is stopped, the next run goes on with the part it was at."""

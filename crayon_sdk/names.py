@@ -1,11 +1,15 @@
-"""What was probably meant."""
+"""Names that people type, and what was probably meant."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["unknown_name"]
+__all__ = ["ANSWER_FORMATS", "TOOL_FORMATS", "unknown_name"]
+
+TOOL_FORMATS = ("csv", "mturk", "label-studio", "fiftyone")
+ANSWER_FORMATS = ("jsonl", *TOOL_FORMATS, "published", "published-neurons")
+"""Kinds of answer files that can be written; all can be read."""
 
 
 def unknown_name(name: str, known: Iterable[str], what: str) -> str:

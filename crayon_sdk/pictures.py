@@ -22,9 +22,19 @@ from crayon_sdk.functional.saliency import resize_maps
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.patches import NeuronPatches, Patch
 from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.sheets import BAD, GOOD, INK, Cell, Line, save_sheet
+from crayon_sdk.sheets import BAD, GOOD, INK, Cell, Line, save_sheet, side_by_side
 
-__all__ = ["Choice", "Style", "before_after_sheet", "choose_ids", "maps_sheet", "overlay", "patches_sheet"]
+__all__ = [
+    "Choice",
+    "Style",
+    "before_after_sheet",
+    "choose_ids",
+    "maps_sheet",
+    "overlay",
+    "panels",
+    "patch_picture",
+    "patches_sheet",
+]
 
 Style = Literal["overlaid", "red", "orange"]
 """How a map lies over its picture; "orange" on grey is told apart by colour-blind people too."""
@@ -270,6 +280,36 @@ def patches_sheet(
     ranks = ["Strongest", "Second", "Third"]
     headers = [ranks[rank] if rank < len(ranks) else f"No. {rank + 1}" for rank in range(width)]
     save_sheet(path, title=title, notes=list(notes), headers=headers, rows=rows, cell=cell)
+
+
+def panels(dataset: ImageDataset, maps: SaliencyMaps, sample: str, *, cell: int = 320) -> Image.Image:
+    """Draw the three panels of one picture side by side: Original, Highlight Overlaid, Highlight in Red.
+
+    Args:
+        dataset: Has the picture.
+        maps: Has its map.
+        sample: Its id.
+        cell: Longer side of each panel in pixels, at least 48.
+
+    Raises:
+        MismatchError: There is no map for it.
+        SettingsError: It is not known how the pictures were cropped, or ``cell`` is too small.
+    """
+    shown = [_seen(dataset, maps.preprocessing, sample, cell)]
+    shown += [_shown(dataset, maps, sample, cell, style) for style in ("overlaid", "red")]
+    return side_by_side([Cell(image, [Line(title)]) for image, title in zip(shown, _panel_titles(), strict=True)], cell)
+
+
+def patch_picture(dataset: ImageDataset, patches: NeuronPatches, patch: Patch, *, cell: int = 480) -> Image.Image:
+    """Draw a patch as a red rectangle on its picture.
+
+    Args:
+        dataset: Has the picture.
+        patches: Where the patch is from; they know how pictures were cropped.
+        patch: One of `NeuronPatches.of`.
+        cell: Longer side in pixels.
+    """
+    return _framed(_seen(dataset, patches.preprocessing, patch.id, cell), patch)
 
 
 def _choice(ids: Choice | Sequence[str]) -> Choice:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.files import replace_file
 
-__all__ = ["BAD", "GOOD", "INK", "Cell", "Line", "save_sheet"]
+__all__ = ["BAD", "GOOD", "INK", "Cell", "Line", "save_sheet", "side_by_side"]
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -72,6 +72,21 @@ def save_sheet(
     sheet = _draw(title, notes, headers, rows, cell)
     with replace_file(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
+
+
+def side_by_side(cells: Sequence[Cell], cell: int) -> Image.Image:
+    """Put pictures of at most ``cell`` pixels in one row, captions below; ``cell`` is at least 48."""
+    if not cells or cell < 48:
+        raise SettingsError(
+            f"expected at least one picture and cells of 48 pixels or more, got {len(cells)} and {cell}"
+        )
+    high = max(each.image.height for each in cells)
+    lines = max(len(each.caption) for each in cells)
+    strip = Image.new("RGB", (len(cells) * (cell + _GAP) - _GAP, high + 4 + lines * _LEADING), "white")
+    draw = ImageDraw.Draw(strip)
+    for column, each in enumerate(cells):
+        _draw_cell(strip, draw, each, (column * (cell + _GAP), 0), high + 4, cell)
+    return strip
 
 
 def _draw(

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__, pictures
+from crayon_sdk.answering import Answering
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.comparison import Comparison, compare
 from crayon_sdk.data import ImageDataset
@@ -32,7 +33,7 @@ from crayon_sdk.errors import OutputError, OutputExistsError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import describe_write_failure
-from crayon_sdk.holdings import MAPS, PATCHES, Holdings
+from crayon_sdk.holdings import MAPS, PATCHES
 from crayon_sdk.inspection import look_at_data
 from crayon_sdk.ledger import now
 from crayon_sdk.locking import locked
@@ -43,15 +44,14 @@ from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.recipes import attention_corrector, neuron_pruner
 
 __all__ = ["ORIGINAL", "Workspace"]
-
 Method = Literal["attention", "pruning", "both"]
 
 
-class Workspace(Holdings):
+class Workspace(Answering):
     """A folder that holds a model's correction from the first map to the last evaluation.
 
     Args:
-        folder: A workspace, made by [`create`][crayon_sdk.workspace.Workspace.create].
+        folder: Made by [`create`][crayon_sdk.workspace.Workspace.create].
         lock_timeout: Seconds to wait while another process works in it.
 
     Raises:
@@ -392,8 +392,8 @@ class Workspace(Holdings):
                 continue
             (self.folder / "pictures").mkdir(exist_ok=True)
             if source == MAPS:
-                groups = dict(zip(train.ids, train.group_labels, strict=True))
-                chosen = pictures.choose_ids(maps, maps, count=count, groups=groups)
+                groups = zip(train.ids, train.group_labels, strict=True)
+                chosen = pictures.choose_ids(maps, maps, count=count, groups=dict(groups))
                 pictures.maps_sheet(train, maps, chosen, self.folder / path)
             else:
                 pictures.patches_sheet(train, patches, range(min(count, patches.num_neurons)), self.folder / path)

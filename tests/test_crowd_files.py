@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.crowd_files import FORMATS, write_tool
+from crayon_sdk.crowd_files import write_tool
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.formats import KINDS, read_answers, write_answers
+from crayon_sdk.formats import read_answers, write_answers
+from crayon_sdk.names import ANSWER_FORMATS as KINDS
+from crayon_sdk.names import TOOL_FORMATS as FORMATS
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
 
 IDS = ["birds/1.jpg", "birds/2.jpg", "sea/1.jpg", "plain"]

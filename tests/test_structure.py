@@ -47,8 +47,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("demo",),
     # the folder and the shell
     ("locking", "naming", "questions", "recipes", "manifest"),
-    ("ledger", "inspection"),
+    ("ledger", "inspection", "crowd"),
     ("holdings",),
+    ("answering",),
     ("workspace",),
     ("options", "doctor"),
     ("cli",),

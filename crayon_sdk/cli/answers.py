@@ -1,4 +1,4 @@
-"""Answers: import, simulate, show."""
+"""Answers: import, export, simulate, show."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crayon_sdk.cli.common import Commands, Shell, command
+from crayon_sdk.names import ANSWER_FORMATS as KINDS
 
 if TYPE_CHECKING:
     from crayon_sdk.annotations import AnnotationSet
@@ -17,12 +18,12 @@ __all__ = ["answer"]
 
 @click.group("answer", cls=Commands)
 def answer() -> None:
-    """Take answers in, make simulated ones, or look at what there is."""
+    """Take answers in, hand questions and answers out, make simulated ones, or look at what there is."""
 
 
 @command("import", example="crayon answer import answers.jsonl", positional=False)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--annotator", default="published", show_default=True, help="Who answered, for a published list.")
+@click.option("--annotator", default="published", show_default=True, help="Who answered, where the file says nothing.")
 @click.option("--skip-bad", is_flag=True, help="Leave out broken lines and answers that do not fit.")
 def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None:
     """Take answers from FILE: JSON Lines, or a list as the authors of the method published them.
@@ -34,6 +35,38 @@ def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None
     everything = workspace.answers()
     shell.result({"new": new, "answers": len(everything)}, f"{new:,} new answers, {len(everything):,} in all")
     shell.say(f"Next: {workspace.command('answer show')}")
+
+
+@command("export", example="crayon answer export answers.csv --format csv", positional=False)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(KINDS), default="jsonl", show_default=True, help="Kind of file.")
+@click.option("--overwrite", is_flag=True, help="Replace the file when it exists.")
+def export(shell: Shell, *, file: Path, kind: str, overwrite: bool) -> None:
+    """Write all answers to FILE; "crayon answer import" reads every kind of it back."""
+    written = shell.workspace().export_answers(file, kind, overwrite=overwrite)
+    shell.result({"answers": written, "file": str(file), "format": kind}, f"{written:,} answers in {file}")
+
+
+@command(
+    "export-crowd", example="crayon answer export-crowd tasks --base-url https://example.org/birds", positional=False
+)
+@click.argument("folder_out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(["image", "neuron"]), default="image", show_default=True, help="What to ask.")
+@click.option("--count", type=int, default=None, help="How many questions at most; default all that are open.")
+@click.option("--votes", type=int, default=1, show_default=True, help="Ask what fewer people have answered.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order.")
+@click.option("--question", default=None, help='Other words, such as "Is it on the {label}?".')
+@click.option("--base-url", default="", help="Where the pictures will be served; MTurk needs one.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
+def export_crowd(shell: Shell, *, folder_out: Path, **given: Any) -> None:
+    """Write what a crowd needs to OUT: a picture per question, tasks.csv for MTurk, tasks.json for Label Studio.
+
+    The results of both come back with "crayon answer import".
+    """
+    workspace = shell.workspace()
+    written = workspace.export_crowd(folder_out, **given)
+    shell.result({"questions": written, "folder": str(folder_out)}, f"{written:,} questions in {folder_out}")
+    shell.say(f"Next: {workspace.command('answer import RESULTS')}")
 
 
 @command("simulate", section="simulate", example="crayon answer simulate --annotators 2 --noise 0.05")
@@ -87,5 +120,5 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
 
 
-for each in (import_, simulate, show):
+for each in (import_, export, export_crowd, simulate, show):
     answer.add_command(each)

@@ -1,0 +1,203 @@
+"""The answers of a workspace: taken in, handed out, made up, and what to ask next."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.crowd import export_crowd
+from crayon_sdk.errors import AnswerError, OutputExistsError, SettingsError
+from crayon_sdk.formats import read_answers, write_answers
+from crayon_sdk.holdings import ANSWERS, MAPS, PATCHES, Holdings
+from crayon_sdk.ledger import now
+from crayon_sdk.naming import plain
+from crayon_sdk.questions import Question, open_questions
+from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
+
+__all__ = ["Answering"]
+
+_ALL = 2**31
+_log = logging.getLogger(__name__)
+
+
+class Answering(Holdings):
+    """A workspace that takes answers."""
+
+    def add_answers(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> int:
+        """Take answers in: all of them or none; what is there already is passed over.
+
+        Args:
+            answers: About the maps or patches of this workspace.
+            source: Where they come from, for the record.
+            strict: Refuse answers that do not belong here; else leave them out.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            MismatchError: Answers about other pictures, neurons or another model.
+        """
+        with self._working("answer"):
+            fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
+            fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
+            if fitting.neuron_answers:
+                fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
+            if fitting.dropped:
+                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
+            return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
+
+    def import_answers(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> int:
+        """Take answers from a file: our JSON Lines, or any that `formats.read_answers` knows.
+
+        Args:
+            path: The file.
+            annotator: Who answered, where the file does not say it.
+            strict: Refuse answers that do not belong here, and broken lines; else leave them out.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            FileFormatError: The file is broken or of another kind.
+            MismatchError: Answers about other pictures, neurons or another model.
+        """
+        found = read_answers(path, self.dataset().ids, annotator=annotator, strict=strict)
+        if found.dropped:
+            _log.warning("%d lines of %s are bad and were left out", found.dropped, os.fspath(path))
+        return self.add_answers(found, source=str(path), strict=strict)
+
+    def export_answers(self, path: str | os.PathLike[str], kind: str = "jsonl", *, overwrite: bool = False) -> int:
+        """Write all answers as a file of another tool.
+
+        Args:
+            path: The file.
+            kind: One of `names.ANSWER_FORMATS`.
+            overwrite: Replace the file when it exists.
+
+        Returns:
+            How many answers there are.
+
+        Raises:
+            AnswerError: There are none.
+            MismatchError: For a published list: pictures or neurons without an answer.
+            OutputExistsError: The file exists, and ``overwrite`` is false.
+            OutputError: It cannot be written.
+            SettingsError: An unknown kind.
+        """
+        answers = self.answers()
+        if not len(answers):
+            raise AnswerError("there are no answers yet; nothing was written")
+        if Path(path).exists() and not overwrite:
+            raise OutputExistsError(f"{os.fspath(path)!r} exists; choose another name, or replace it (--overwrite)")
+        neurons = self.model.num_neurons if kind == "published-neurons" else 0
+        write_answers(answers, path, kind, self.dataset().ids, num_neurons=neurons)
+        return len(answers)
+
+    def export_crowd(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        kind: Literal["image", "neuron"] = "image",
+        count: int | None = None,
+        votes: int = 1,
+        seed: int = 0,
+        question: str | None = None,
+        base_url: str = "",
+        overwrite: bool = False,
+    ) -> int:
+        """Write pictures and task files for MTurk and Label Studio ([`crowd`][crayon_sdk.crowd.export_crowd]).
+
+        Args:
+            folder: The folder to make.
+            kind: "image" or "neuron".
+            count: How many questions at most; ``None`` asks all that are open.
+            votes: Ask what fewer people than this have answered.
+            seed: Of the order.
+            question: The words, with ``{label}``.
+            base_url: Where the pictures will be served.
+            overwrite: Replace the folder when it exists.
+
+        Returns:
+            How many questions were written.
+
+        Raises:
+            OutputExistsError: The folder exists.
+            SettingsError: A setting is out of range, or nothing is open.
+            StaleError: There is nothing to ask about yet.
+        """
+        source = self.maps() if kind == "image" else self.patches()
+        asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed)
+        how: dict[str, Any] = {"question": question, "base_url": base_url, "overwrite": overwrite}
+        export_crowd(folder, self.dataset(), source, asked, **how)
+        return len(asked)
+
+    def simulate_answers(
+        self,
+        *,
+        annotators: int = 2,
+        neuron_annotators: int = 1,
+        noise: float = 0.0,
+        coverage: float = 0.5,
+        seed: int = 0,
+    ) -> AnnotationSet:
+        """Answer from the object masks of the training pictures; earlier simulated answers are replaced.
+
+        Args:
+            annotators: How many answer about pictures.
+            neuron_annotators: How many answer about patches.
+            noise: Probability in [0, 1] that one answer is turned round.
+            coverage: Least covered share of a patch for a yes.
+            seed: Of the noise.
+
+        Returns:
+            The new answers, each marked as simulated. Those of people stay as they are.
+
+        Raises:
+            DataError: The pictures have no masks.
+            StaleError: There are no maps or patches yet.
+        """
+        with self._working("answer simulate"):
+            train = self.dataset()
+            made = simulate_answers(self.maps(), train, annotators=annotators, noise=noise, seed=seed)
+            about_patches = simulate_neuron_answers(
+                self.patches(), train, annotators=neuron_annotators, noise=noise, coverage=coverage, seed=seed
+            )
+            made = made.merge(about_patches)
+            people = AnnotationSet(answer for answer in self.answers() if not answer.simulated)
+            self._keep_answers(people, made, "simulated", seed=seed, noise=noise)
+        return made
+
+    def suggest(
+        self, *, count: int = 20, kind: Literal["image", "neuron"] = "image", votes: int = 1, seed: int = 0
+    ) -> tuple[Question, ...]:
+        """What to ask next, in random order.
+
+        Args:
+            count: How many at most.
+            kind: "image" or "neuron".
+            votes: How many people are to answer each.
+            seed: Of the order.
+
+        Raises:
+            SettingsError: A setting is out of range.
+            StaleError: There is nothing to ask about yet.
+        """
+        if kind not in ("image", "neuron"):
+            raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
+        source = self.maps() if kind == "image" else self.patches()
+        return open_questions(source, self.answers(), count=count, votes=votes, seed=seed)
+
+    def _keep_answers(self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object) -> int:
+        path = self.folder / ANSWERS
+        everything = before.merge(added)
+        new = len(everything) - len(before)
+        if path.exists():
+            AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
+        everything.save(path)
+        entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
+        entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
+        self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
+        return new
