@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from crayon_sdk import pictures
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.files import new_folder
+from crayon_sdk.files import new_folder, write_json
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.progress import track
@@ -114,8 +113,7 @@ def _drawn(
         target = int(dataset.labels[dataset.index_of(asked.id)])
         patch = source.of(int(asked.neuron or 0))[int(asked.patch or 0)]
         image = pictures.patch_picture(dataset, source, patch, cell=cell)
-    name = dataset.class_names[target] if target < len(dataset.class_names) else f"class {target}"
-    return image, name, target
+    return image, pictures.class_name(dataset, target), target
 
 
 def _write_tasks(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -125,7 +123,7 @@ def _write_tasks(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerow(columns)
         writer.writerows([row[name] for name in columns] for row in rows)
     tasks = [{"data": {name: row[name] for name in columns}} for row in rows]
-    (folder / "tasks.json").write_text(json.dumps(tasks, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "tasks.json", tasks)
     (folder / "label-studio.xml").write_text(_CONFIGURATION, encoding="utf-8")
 
 

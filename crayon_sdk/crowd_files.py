@@ -8,10 +8,11 @@ back, so that what was read, written and read again is the same.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -38,6 +39,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "simulated": ("simulated",),
     "source": ("source",),
 }
+_ALIASES = frozenset(each for names in _NAMES.values() for each in names)
 _WORDS = {
     **dict.fromkeys(("yes", "y", "true", "1", "relevant"), "yes"),
     **dict.fromkeys(("no", "n", "false", "0", "irrelevant"), "no"),
@@ -80,13 +82,13 @@ def read_csv(text: str, ids: Sequence[str], *, name: str, annotator: str, strict
             rows.append(_Row(where, {key or "": value for key, value in values.items() if isinstance(value, str)}))
     except csv.Error as error:
         raise FileFormatError(f"{name!r} is not a table of comma-separated values: {error}") from error
-    _columns(header, name)
+    _columns(tuple(header), name)
     return _answers(rows, ids, name=name, annotator=annotator, strict=strict)
 
 
-def _columns(header: Iterable[str], name: str) -> dict[str, str]:
-    """Which column is which: our name to theirs."""
-    columns = list(header)
+@functools.lru_cache(maxsize=64)
+def _columns(columns: tuple[str, ...], name: str) -> dict[str, str]:
+    """Which column is which: our name to theirs; the same for all rows of a table."""
     bare = {_bare(column): column for column in reversed(columns)}
     found = {ours: next((bare[each] for each in names if each in bare), "") for ours, names in _NAMES.items()}
     answers = [column for column in columns if column.startswith("Answer.")]
@@ -112,7 +114,7 @@ def _answers(rows: Sequence[_Row], ids: Sequence[str], *, name: str, annotator: 
         if _was_rejected(row.values):
             continue
         try:
-            made.add(_answer(row.values, _columns(row.values, name), find, annotator))
+            made.add(_answer(row.values, _columns(tuple(row.values), name), find, annotator))
         except (AnswerError, MismatchError, FileFormatError) as error:
             problems.append(f"{row.where}: {error}")
     if problems and strict:
@@ -345,9 +347,7 @@ def _cells(answer: AnyAnswer) -> dict[str, str]:
 
 def _safe(name: str, text: str) -> str:
     """The name of a foreign column, such that it is read as foreign again."""
-    aliases = {each for names in _NAMES.values() for each in names}
-    bare = _bare(name)
-    taken = bare in aliases or name.startswith(("Answer.", "_", _KEPT)) or _was_rejected({name: text})
+    taken = _bare(name) in _ALIASES or name.startswith(("Answer.", "_", _KEPT)) or _was_rejected({name: text})
     return f"{_KEPT}{name}" if taken else name
 
 

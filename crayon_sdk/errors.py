@@ -118,6 +118,16 @@ class MissingExtraError(CrayonError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
 
 
+def first_line(error: BaseException) -> str:
+    r"""Say an error of another library in one line; its class where it says nothing.
+
+    >>> first_line(ValueError("no such file\nat line 3")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def first_few(items: Iterable[object], limit: int = 5) -> str:
     """List the first ``limit`` items and count the rest.
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, SettingsError
+from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, SettingsError, first_line
 from crayon_sdk.files import read_json, read_tensors
 from crayon_sdk.final_layers import find_final_layers
 from crayon_sdk.models import SplitModel
@@ -113,14 +113,9 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
     except CrayonError:
         raise
     except Exception as error:
-        raise ModelLoadError(f"cannot load {name!r}: {_first_line(error)}{_near_names(name)}") from error
+        raise ModelLoadError(f"cannot load {name!r}: {first_line(error)}{_near_names(name)}") from error
     finally:
         torch.set_rng_state(cpu_state)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _near_names(name: str) -> str:
@@ -214,7 +209,7 @@ def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Modu
         hf_hub_download(repository, _WEIGHTS, revision=revision or None)
     except LocalEntryNotFoundError as error:  # an EntryNotFoundError too, but it says nothing about the repository
         raise ModelLoadError(
-            f"cannot fetch {name!r}, the Hub cannot be reached, and it is not in the cache: {_first_line(error)}"
+            f"cannot fetch {name!r}, the Hub cannot be reached, and it is not in the cache: {first_line(error)}"
         ) from error
     except EntryNotFoundError as error:
         if not allow_pickle:
@@ -244,4 +239,4 @@ def _hub_reason(error: Exception, repository: str, revision: str) -> str:
         )
     if status in (401, 403):
         return f"the Hub refused to hand out {repository!r} ({status}; {token} may not read it); {log_in}"
-    return _first_line(error)
+    return first_line(error)

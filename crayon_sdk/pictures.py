@@ -29,6 +29,7 @@ __all__ = [
     "Style",
     "before_after_sheet",
     "choose_ids",
+    "class_name",
     "maps_sheet",
     "overlay",
     "panels",
@@ -175,7 +176,7 @@ def maps_sheet(
     rows = []
     for sample in choice.ids:
         target = int(maps.select([sample]).targets[0])
-        about = Line(f"evidence for {_class_name(dataset, target)}")
+        about = Line(f"evidence for {class_name(dataset, target)}")
         shown = [_shown(dataset, maps, sample, cell, style) for style in ("overlaid", "red")]
         original = Cell(_seen(dataset, maps.preprocessing, sample, cell), _about(dataset, sample))
         rows.append([original, *(Cell(image, [about, *_no_evidence(maps, sample)]) for image in shown)])
@@ -356,7 +357,8 @@ def _framed(image: Image.Image, patch: Patch) -> Image.Image:
     return image
 
 
-def _class_name(dataset: ImageDataset, label: int) -> str:
+def class_name(dataset: ImageDataset, label: int) -> str:
+    """Name a class; by its number where the data set has no name for it."""
     return dataset.class_names[label] if label < len(dataset.class_names) else f"class {label}"
 
 
@@ -379,7 +381,7 @@ def _verdict(
     if predictions is not None and sample in predictions:
         right = predictions[sample] == int(dataset.labels[dataset.index_of(sample)])
         word = "right" if right else "wrong"
-        lines.append(Line(f"{_class_name(dataset, predictions[sample])} - {word}", GOOD if right else BAD))
+        lines.append(Line(f"{class_name(dataset, predictions[sample])} - {word}", GOOD if right else BAD))
     if sample in energy:
         lines.append(Line(f"{100 * energy[sample]:.0f} % on the object", INK))
     return lines + _no_evidence(maps, sample)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from crayon_sdk.errors import ModelLoadError, UnsupportedModelError
+from crayon_sdk.errors import ModelLoadError, UnsupportedModelError, first_line
 
 __all__ = ["PREFIX", "TorchvisionModel", "create_torchvision", "is_torchvision"]
 
@@ -235,8 +235,7 @@ def _fill(model: nn.Module, weights: Any, name: str) -> None:
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # a download, a pickle: neither has errors of one kind
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelLoadError(f"cannot fetch the weights {weights} of {name}: {first}") from error
+        raise ModelLoadError(f"cannot fetch the weights {weights} of {name}: {first_line(error)}") from error
     own = model.state_dict()
     last = [key for key in list(own)[-2:] if key in state and own[key].shape != state[key].shape]
     for key in list(state):
