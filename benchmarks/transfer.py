@@ -73,12 +73,12 @@ STUDENTS = {
         model_args={"pad_type": "same"},
         training={"epochs": 4, "lr": 1e-4, "average_decay": 0.0, "scheduler": "none"},
     ),
-    "resnet": Student("resnet10t", 128, training={"epochs": 14, "lr": 1e-3}, correction={"epochs": 8, "lr": 5e-4}),
+    "resnet": Student("resnet10t", 96, training={"epochs": 10, "lr": 1e-3}, correction={"epochs": 5, "lr": 5e-4}),
     "convnext": Student(
         "convnext_atto",
-        128,
-        training={"epochs": 14, "lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 2},
-        correction={"epochs": 8, "lr": 5e-4, "optimizer": "adamw", "weight_decay": 0.05},
+        96,
+        training={"epochs": 10, "lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 2},
+        correction={"epochs": 5, "lr": 5e-4, "optimizer": "adamw", "weight_decay": 0.05},
     ),
 }
 
