@@ -49,6 +49,30 @@ class Answering(Holdings):
                 _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
             return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
 
+    def take_answers(self, given: AnnotationSet, *, withdrawn: AnnotationSet, source: str) -> int:
+        """Take in what a program collected that lets people take answers back.
+
+        Args:
+            given: All answers that count; those that are there already are passed over.
+            withdrawn: Answers that were taken back: those of them that were taken in before are removed.
+            source: Where they come from, for the record.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            MismatchError: Answers about other pictures or neurons.
+        """
+        with self._working("answer"):
+            # Answers about an earlier model of this workspace stay in the store, and out of its answers.
+            fitting = given.for_model(self.manifest.model_fingerprint, strict=False)
+            fitting = fitting.for_ids(self.dataset().ids, where="the training pictures")
+            there, gone = self.answers(), frozenset(withdrawn)
+            kept = AnnotationSet(answer for answer in there if answer not in gone)
+            if len(kept) == len(there) and not frozenset(fitting) - frozenset(there):
+                return 0
+            return self._keep_answers(kept, fitting, source, removed=len(there) - len(kept))
+
     def import_answers(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> int:
         """Take answers from a file: our JSON Lines, or any that `formats.read_answers` knows.
 

@@ -16,12 +16,10 @@ from crayon_sdk.files import new_folder, write_json
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.progress import track
-from crayon_sdk.questions import Question
+from crayon_sdk.questions import Question, question_words
 
-__all__ = ["IMAGE_QUESTION", "NEURON_QUESTION", "export_crowd"]
+__all__ = ["export_crowd"]
 
-IMAGE_QUESTION = "Is the highlight mainly on the {label}?"
-NEURON_QUESTION = "Is the red rectangle mainly on the {label}?"
 _COLUMNS = ("image_url", "sample_id", "neuron", "patch", "label", "target", "question", "model")
 _CONFIGURATION = """\
 <View>
@@ -78,11 +76,7 @@ def export_crowd(
     """
     if not questions:
         raise SettingsError("expected at least one question, got none: everything was answered often enough")
-    words = question or (IMAGE_QUESTION if isinstance(source, SaliencyMaps) else NEURON_QUESTION)
-    try:
-        words.format(label="x")
-    except (KeyError, IndexError, ValueError) as error:
-        raise SettingsError(f"expected a question with {{label}} at most, got {words!r}") from error
+    words = question_words(source, question)
 
     def fill(fresh: Path) -> None:
         (fresh / "images").mkdir()

@@ -32,6 +32,7 @@ __all__ = [
     "class_name",
     "maps_sheet",
     "overlay",
+    "panel",
     "panels",
     "patch_picture",
     "patches_sheet",
@@ -296,9 +297,18 @@ def panels(dataset: ImageDataset, maps: SaliencyMaps, sample: str, *, cell: int 
         MismatchError: There is no map for it.
         SettingsError: It is not known how the pictures were cropped, or ``cell`` is too small.
     """
-    shown = [_seen(dataset, maps.preprocessing, sample, cell)]
-    shown += [_shown(dataset, maps, sample, cell, style) for style in ("overlaid", "red")]
+    styles: tuple[Style | None, ...] = (None, "overlaid", "red")
+    shown = [panel(dataset, maps, sample, style, cell=cell) for style in styles]
     return side_by_side([Cell(image, [Line(title)]) for image, title in zip(shown, _panel_titles(), strict=True)], cell)
+
+
+def panel(
+    dataset: ImageDataset, maps: SaliencyMaps, sample: str, style: Style | None, *, cell: int = 480
+) -> Image.Image:
+    """Draw one picture, its longer side ``cell`` pixels, with its map in a style; ``None`` is the picture alone."""
+    if style is None:
+        return _seen(dataset, maps.preprocessing, sample, cell)
+    return _shown(dataset, maps, sample, cell, style)
 
 
 def patch_picture(dataset: ImageDataset, patches: NeuronPatches, patch: Patch, *, cell: int = 480) -> Image.Image:

@@ -12,7 +12,11 @@ from crayon_sdk.errors import SettingsError
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.patches import NeuronPatches
 
-__all__ = ["Question", "open_questions"]
+__all__ = ["Question", "open_questions", "question_words"]
+
+_IMAGE_QUESTION = "Is the highlight mainly on the {label}?"
+_NEURON_QUESTION = "Is the red rectangle mainly on the {label}?"
+_NEURONS_QUESTION = "Are the red rectangles mainly on the {label}?"
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,30 @@ def _patches(patches: NeuronPatches, answers: AnnotationSet) -> list[Question]:
                 sample = patches.ids[int(patches.samples[index])]
                 questions[index] = Question("neuron", sample, len(people[neuron, rank]), neuron, rank)
     return list(questions.values())
+
+
+def question_words(
+    source: SaliencyMaps | NeuronPatches, question: str | None = None, *, several: bool = False
+) -> str:
+    """The words to ask in, with ``{label}`` for the class; those of the paper when none are given.
+
+    Args:
+        source: What is asked about.
+        question: Other words.
+        several: Whether several patches are shown together.
+
+    Raises:
+        SettingsError: They have another placeholder than ``{label}``.
+
+    Example:
+        >>> maps = SaliencyMaps(("a",), torch.ones(1, 1, 1), torch.tensor([0]))
+        >>> question_words(maps).format(label="bird")
+        'Is the highlight mainly on the bird?'
+    """
+    default = _NEURONS_QUESTION if several else _NEURON_QUESTION
+    words = question or (_IMAGE_QUESTION if isinstance(source, SaliencyMaps) else default)
+    try:
+        words.format(label="x")
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise SettingsError(f"expected a question with {{label}} at most, got {words!r}") from error
+    return words

@@ -1,0 +1,11 @@
+"""The annotation app: a page on which people answer yes or no, and a store that loses no answer.
+
+- [`tasks`][crayon_sdk.annotate.tasks]: what is asked, and the records an answer becomes.
+- [`desk`][crayon_sdk.annotate.desk]: who gets what next.
+- [`store`][crayon_sdk.annotate.store]: answers in SQLite; what was acknowledged is on the disk.
+- [`drawing`][crayon_sdk.annotate.drawing]: the pictures, as JPEG.
+- [`monitoring`][crayon_sdk.annotate.monitoring]: what the owner sees.
+- [`access`][crayon_sdk.annotate.access]: who may do what, and the headers of every answer.
+- [`server`][crayon_sdk.annotate.server]: HTTP (FastAPI).
+- [`serving`][crayon_sdk.annotate.serving]: all of it over a workspace, until it is stopped.
+"""

@@ -1,0 +1,120 @@
+"""Who may do what, and the headers that keep other pages out."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+__all__ = ["HEADERS", "MAX_BODY", "Access", "Role", "is_loopback", "problem_with"]
+
+MAX_BODY = 256 * 1024
+"""Bytes of a request; a page of the grid needs a tenth of it."""
+
+HEADERS: dict[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+"""Sent with every response."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a token allows.
+
+    Attributes:
+        owner: Whether the owner's page may be seen.
+        person: The only name that it may answer under; ``None`` for any.
+    """
+
+    owner: bool = False
+    person: str | None = None
+
+
+@dataclass(frozen=True)
+class Access:
+    """Tokens, and whether one is needed.
+
+    Attributes:
+        required: Whether a token is needed; without, everybody who reaches the port is the owner.
+        tokens: Role of each token.
+    """
+
+    required: bool
+    tokens: Mapping[str, Role] = field(default_factory=dict, repr=False)
+
+    def role(self, token: str | None) -> Role | None:
+        """What a token allows; ``None`` for nothing. Takes equally long for every wrong token.
+
+        Example:
+            >>> access = Access(True, {"secret": Role(owner=True)})
+            >>> access.role("secret"), access.role("guess"), Access(False).role(None)
+            (Role(owner=True, person=None), None, Role(owner=True, person=None))
+        """
+        if not self.required:
+            return Role(owner=True)
+        given, found = (token or "").encode(), None
+        for known, role in self.tokens.items():
+            if hmac.compare_digest(known.encode(), given):
+                found = role
+        return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of the same machine can reach an address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+        (True, True, False)
+    """
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def problem_with(method: str, headers: Mapping[str, str], *, known_hosts_only: bool) -> tuple[int, str] | None:
+    """What is wrong with a request before anything is read of it: status and words, or ``None``.
+
+    - Without tokens, only names of this machine are answered to: a page elsewhere that points its own name
+      here (DNS rebinding) is not.
+    - What changes something must come from our own page, and is short.
+
+    Args:
+        method: Of HTTP.
+        headers: Names in small letters.
+        known_hosts_only: Whether only names of this machine are answered to.
+    """
+    host = headers.get("host", "")
+    if known_hosts_only and not is_loopback(_part(f"//{host}", "hostname")):
+        return 400, "This address is not the one that this program listens on."
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return None
+    origin = headers.get("origin")
+    if origin is not None and _part(origin, "netloc") != host:
+        return 403, "Requests from other pages are refused."
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return 403, "Requests from other pages are refused."
+    length: Any = headers.get("content-length", "")
+    if not length.isdecimal():
+        return 411, "Say how long the request is (Content-Length)."
+    return (413, f"Send at most {MAX_BODY} bytes.") if int(length) > MAX_BODY else None
+
+
+def _part(address: str, name: str) -> str:
+    """A part of an address; empty when it is not one."""
+    try:
+        return getattr(urlsplit(address), name) or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,290 @@
+"""The app over a workspace: made, served until it is stopped, and its answers taken home."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from crayon_sdk.annotate.access import Access, Role, is_loopback
+from crayon_sdk.annotate.desk import Desk
+from crayon_sdk.annotate.drawing import Drawing
+from crayon_sdk.annotate.store import AnswerStore
+from crayon_sdk.annotate.tasks import Task, make_tasks
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.errors import CrayonError, MissingExtraError, OutputError, SettingsError
+from crayon_sdk.files import describe_write_failure
+from crayon_sdk.locking import locked
+from crayon_sdk.workspace import Workspace
+
+if TYPE_CHECKING:
+    from crayon_sdk.annotate.server import Round
+
+__all__ = ["STORE", "Links", "annotate", "export"]
+
+STORE = "annotate.sqlite"
+"""Where a workspace keeps the answers of the app."""
+
+_LOCK = ".annotate.lock"
+_ALL = 2**31
+_EXPORT_EVERY = 30.0  # seconds
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where the app is.
+
+    Attributes:
+        answer: The page to answer on: name -> link. The name "" is for anybody, who then says a name.
+        owner: The owner's page.
+        tasks: How many tasks there are.
+        open: How many of them lack votes.
+    """
+
+    answer: dict[str, str]
+    owner: str
+    tasks: int
+    open: int
+
+
+def export(workspace: Workspace) -> int:
+    """Take what the app was told into the answers of a workspace; needs no server.
+
+    Returns:
+        How many answers are new there.
+
+    Raises:
+        FileFormatError: The app's file is broken.
+        WorkspaceBusyError: The app is running; it exports by itself.
+    """
+    if not (workspace.folder / STORE).exists():
+        return 0
+    with _store(workspace) as store:
+        return _take_home(workspace, store)
+
+
+def annotate(
+    workspace: Workspace,
+    *,
+    kind: Literal["image", "neuron"] = "image",
+    votes: int = 1,
+    order: str = "random",
+    limit: int | None = None,
+    seed: int = 0,
+    group_patches: bool = False,
+    question: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8730,
+    people: Sequence[str] = (),
+    require_token: bool = False,
+    hold: float = 600.0,
+    ready: Callable[[Links], None] = lambda links: None,
+) -> int:
+    """Serve the app until it is stopped (Ctrl-C), then take its answers into the workspace.
+
+    Answers are on the disk (``annotate.sqlite``) when they are acknowledged. They are taken into
+    ``answers.jsonl`` every half minute, when the owner asks for it, at the end, and at the next start
+    after a crash.
+
+    Args:
+        workspace: Has been explained.
+        kind: Ask about "image" maps or about "neuron" patches.
+        votes: How many different people are to answer each, at least 1.
+        order: "random", "uncertain" or "coverage"; see `Workspace.suggest`.
+        limit: Ask about the first so many only.
+        seed: Of the order.
+        group_patches: Show all patches of a neuron together, and ask once.
+        question: The words, with ``{label}`` for the class.
+        host: Address to listen on. One that other machines reach needs a token, which is in the links.
+        port: 0 takes a free one.
+        people: Names; each gets a link of their own. Without, there is one link, and everybody says a name.
+        require_token: Ask for a token on this machine too, as behind a web server.
+        hold: Seconds after which what was handed out and not answered is free again.
+        ready: Called with the links when the app can be reached.
+
+    Returns:
+        How many answers are new in the workspace, those of earlier exports of this run included.
+
+    Raises:
+        MissingExtraError: FastAPI or uvicorn is not installed.
+        OutputError: The port is taken, or the store cannot be written.
+        SettingsError: A setting is out of range, or nothing is to be asked.
+        StaleError: There are no maps or patches yet.
+        WorkspaceBusyError: The app is running already.
+    """
+    _check(votes, limit, hold, port, people)
+    uvicorn, create_app = _libraries()
+    with _store(workspace) as store, _listening(host, port) as listener:
+        before = len(workspace.answers())
+        _take_home(workspace, store)
+        asked = workspace.suggest(
+            count=_ALL if limit is None else limit, kind=kind, votes=_ALL, seed=seed, method=order
+        )
+        source = workspace.maps() if kind == "image" else workspace.patches()
+        dataset = workspace.dataset()
+        tasks = make_tasks(dataset, source, asked, question=question, group_patches=group_patches)
+        if not tasks:
+            raise SettingsError("there is nothing to ask: no picture has a map with evidence")
+        desk = Desk(
+            [task.id for task in tasks], votes=votes, voters=_voters(tasks, workspace.answers()), hold=hold
+        )
+        access = _access(store, people, required=require_token or not is_loopback(host))
+        work = _round(workspace, store, tasks, desk, Drawing(dataset, source))
+        config = uvicorn.Config(
+            create_app(work, access), log_config=None, access_log=False, server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        server = uvicorn.Server(config)
+        ready(_links(listener, access, desk, people))
+        with _exporting(work):
+            # Ctrl-C ends the server, which then passes it on to whoever ran it.
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run(sockets=[listener])
+        return len(workspace.answers()) - before
+
+
+def _check(votes: int, limit: int | None, hold: float, port: int, people: Sequence[str]) -> None:
+    if votes < 1 or (limit is not None and limit < 1) or not hold > 0 or not 0 <= port < 65536:
+        raise SettingsError(
+            f"expected votes >= 1, limit >= 1, hold > 0 and a port from 0 to 65535, got {votes}, {limit}, {hold}, {port}"
+        )
+    for name in people:
+        if name != " ".join(name.split()) or not name.isprintable() or not 1 <= len(name) <= 60:
+            raise SettingsError(f"expected names of 1 to 60 printable characters, got {name!r}")
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import fastapi  # noqa: F401 - said here which extra is lacking, not in the middle of the import below
+        import uvicorn
+    except ImportError as error:
+        raise MissingExtraError(f"the annotation app needs {error.name}: pip install 'crayon-sdk[annotate]'") from error
+    from crayon_sdk.annotate.server import create_app
+
+    return uvicorn, create_app
+
+
+@contextlib.contextmanager
+def _store(workspace: Workspace) -> Iterator[AnswerStore]:
+    """The app's file, for one process at a time."""
+    with locked(workspace.folder, doing="annotate", timeout=1.0, name=_LOCK):
+        store = AnswerStore(workspace.folder / STORE)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere it would let two programs share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+        yield listener
+    except OSError as error:
+        raise OutputError(
+            f"{host}:{port} cannot be listened on ({error.strerror or error}); choose another --port or --host"
+        ) from error
+    finally:
+        listener.close()
+
+
+def _round(
+    workspace: Workspace, store: AnswerStore, tasks: Sequence[Task], desk: Desk, drawing: Drawing
+) -> Round:
+    from crayon_sdk.annotate.server import Round
+
+    def take() -> int:
+        return _take_home(workspace, store)
+
+    title = workspace.folder.resolve().name
+    model = workspace.manifest.model_fingerprint
+    return Round(tasks, desk, store, drawing, model, title, take, threading.RLock())
+
+
+def _take_home(workspace: Workspace, store: AnswerStore) -> int:
+    return workspace.take_answers(store.answers(), withdrawn=store.answers(withdrawn=True), source="annotate")
+
+
+@contextlib.contextmanager
+def _exporting(work: Round) -> Iterator[None]:
+    """Export every now and then, and at the end whatever happens."""
+    over, exported = threading.Event(), [work.store.state()]
+
+    def watch() -> None:
+        while not over.wait(_EXPORT_EVERY):
+            state = work.store.state()
+            if state != exported[0]:
+                try:
+                    work.export()
+                    exported[0] = state
+                except CrayonError as error:  # such as a workspace that is training: next time
+                    _log.info("not exported yet: %s", error)
+
+    thread = threading.Thread(target=watch, name="crayon-annotate-export", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        try:
+            work.export()
+        except CrayonError as error:
+            raise type(error)(
+                f"{error} The answers are safe in {STORE}; take them in later: crayon annotate --export-only"
+            ) from error
+
+
+def _voters(tasks: Sequence[Task], answers: AnnotationSet) -> dict[str, set[str]]:
+    """Who answered each task before: of several patches, all of them."""
+    about_image: dict[str, set[str]] = defaultdict(set)
+    about_patch: dict[tuple[int, int], set[str]] = defaultdict(set)
+    for image in answers.image_answers:
+        about_image[image.id].add(image.annotator)
+    for patch in answers.neuron_answers:
+        about_patch[patch.neuron, patch.patch].add(patch.annotator)
+    found = {}
+    for task in tasks:
+        if task.kind == "image":
+            found[task.id] = about_image[task.sample]
+        else:
+            found[task.id] = set.intersection(*(about_patch[neuron, rank] for neuron, rank, _ in task.about))
+    return found
+
+
+def _access(store: AnswerStore, people: Sequence[str], *, required: bool) -> Access:
+    if not required:
+        return Access(required=False)
+    tokens = {store.token("owner"): Role(owner=True)}
+    for name in people:
+        tokens[store.token(f"person {name}")] = Role(person=name)
+    if not people:
+        tokens[store.token("people")] = Role()
+    return Access(required=True, tokens=tokens)
+
+
+def _links(listener: socket.socket, access: Access, desk: Desk, people: Sequence[str]) -> Links:
+    host, port = listener.getsockname()[:2]
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
+    place = f"http://{shown}:{port}/"
+    by_role = {(role.owner, role.person): f"?token={quote(token)}" for token, role in access.tokens.items()}
+    names = people or ("",)
+    answer = {name: place + by_role.get((False, name or None), _as_name(name)) for name in names}
+    return Links(answer, f"{place}owner{by_role.get((True, None), '')}", len(desk), len(desk) - desk.done)
+
+
+def _as_name(name: str) -> str:
+    """Without tokens, a link of one's own only fills the name in."""
+    return f"?name={quote(name)}" if name else ""

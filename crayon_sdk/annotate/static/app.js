@@ -1,0 +1,523 @@
+"use strict";
+
+const AHEAD = 8;
+const PAGE = 24;
+const WORDS = ["yes", "no", "unsure"];
+const PANELS = {
+  original: "Original",
+  overlaid: "Highlight Overlaid",
+  orange: "Highlight in Orange",
+  red: "Highlight in Red",
+};
+
+const state = {
+  session: null,
+  person: "",
+  panels: storedPanels(),
+  view: "single", // or "grid"
+  queue: [], // tasks that are here, in order; the first is the present one
+  past: [], // {task, uid, answer}, answered on this page
+  at: null, // place in `past` while one looks back, else null
+  cells: [], // {task, answer} of the page of the grid
+  pages: [], // pages of the grid that were submitted: [{task, uid, answer}]
+  shownAt: 0,
+  times: [],
+  answered: 0,
+  left: 0,
+  filling: null,
+  lost: "",
+};
+
+const outbox = new Outbox({ onProgress: setProgress, onTrouble: showTrouble, onLost: showLost });
+
+function storedPanels() {
+  const known = (localStorage.getItem("crayon.panels") || "").split(" ").filter((panel) => panel in PANELS);
+  return known.length > 0 ? known : ["original", "overlaid", "orange"];
+}
+
+// --- what is shown ------------------------------------------------------------------------
+
+function showOnly(id) {
+  for (const main of document.querySelectorAll("main")) {
+    main.hidden = main.id !== id;
+  }
+}
+
+function panelsOf(task) {
+  if (task.kind === "neuron") {
+    return Array.from({ length: task.pictures }, (_, number) => ({ panel: "patch", number, title: "" }));
+  }
+  const chosen = Object.keys(PANELS).filter((panel) => state.panels.includes(panel));
+  return chosen.map((panel) => ({ panel, number: 0, title: PANELS[panel] }));
+}
+
+/** Pictures of a task, fetched and decoded before they are needed. */
+function figuresOf(task) {
+  const wanted = panelsOf(task).map(({ panel, number }) => `${panel}${number}`).join(" ");
+  if (task.wanted !== wanted) {
+    task.wanted = wanted;
+    task.figures = panelsOf(task).map(({ panel, number, title }) => {
+      const alt = title || `Picture ${number + 1} of ${task.pictures}, with a red rectangle`;
+      const image = make("img", { alt, src: pictureOf(task, number, panel, "large"), decoding: "sync" });
+      image.decode().catch(() => image.classList.add("broken"));
+      const figure = make("figure", { className: panel }, image);
+      if (title) {
+        figure.append(make("figcaption", { textContent: title }));
+      }
+      return figure;
+    });
+  }
+  return task.figures;
+}
+
+function show() {
+  if (state.view === "grid") {
+    showGrid();
+    return;
+  }
+  const past = state.at === null ? null : state.past[state.at];
+  const task = past ? past.task : state.queue[0];
+  if (!task) {
+    showPause();
+    return;
+  }
+  showOnly("single");
+  $("question").textContent = task.question;
+  $("stage").replaceChildren(...figuresOf(task));
+  $("stage").className = task.kind === "neuron" ? "patches" : "";
+  const said = past ? past.answer : task.said;
+  $("said").textContent = said ? `You said ${said}. Answer again to change it.` : "";
+  state.shownAt = performance.now();
+  showFacts();
+}
+
+function showPause() {
+  showOnly("pause");
+  const waits = state.left > 0;
+  $("pause-title").textContent = waits ? "Nothing for you at the moment" : "All done. Thank you!";
+  $("pause-text").textContent = waits
+    ? `Others have the remaining ${state.left} in hand. This page looks again by itself.`
+    : `You answered ${state.answered}. You can close this page.`;
+  $("pause-undo").hidden = state.answered === 0;
+  showFacts();
+}
+
+function showFacts() {
+  const all = state.answered + state.left;
+  $("bar").max = Math.max(all, 1);
+  $("bar").value = state.answered;
+  const facts = [`${state.answered} of ${all}`];
+  if (state.times.length >= 3) {
+    const sorted = [...state.times].sort((a, b) => a - b);
+    const pace = sorted[Math.floor(sorted.length / 2)];
+    facts.push(`${pace.toFixed(1)} s each`);
+    if (state.left > 0) {
+      facts.push(`about ${inWords(pace * state.left)} left`);
+    }
+  }
+  $("facts").textContent = facts.join(" · ");
+}
+
+function setProgress({ answered, left }) {
+  // What still waits is not counted there yet.
+  const waiting = outbox.tasks.length;
+  state.answered = answered + waiting;
+  state.left = Math.max(left - waiting, 0);
+  showFacts();
+}
+
+function showTrouble(text) {
+  $("notice").textContent = text || state.lost;
+  $("notice").hidden = !$("notice").textContent;
+}
+
+function showLost(text) {
+  state.lost = text;
+  showTrouble("");
+}
+
+// --- tasks --------------------------------------------------------------------------------
+
+/** See to it that enough is here; what is here already is held on by asking. */
+function fill() {
+  if (state.filling === null) {
+    state.filling = fetchTasks().finally(() => {
+      state.filling = null;
+    });
+  }
+  return state.filling;
+}
+
+async function fetchTasks() {
+  const here = state.queue.length + (state.view === "grid" ? state.cells.length : 0);
+  const wanted = (state.view === "grid" ? PAGE : 0) + AHEAD + 1 - here;
+  if (wanted <= 0) {
+    return;
+  }
+  const own = [...state.queue, ...state.cells.map((cell) => cell.task)].map((task) => task.id);
+  try {
+    const found = await request("api/tasks", {
+      person: state.person, count: Math.min(wanted, 96), held: [...own, ...outbox.tasks].slice(0, 200),
+    });
+    const known = new Set([...own, ...outbox.tasks, ...state.queue.map((task) => task.id)]);
+    state.queue.push(...found.tasks.filter((task) => !known.has(task.id)));
+    setProgress(found);
+    for (const task of state.queue.slice(0, AHEAD + 1)) {
+      figuresOf(task);
+    }
+  } catch (error) {
+    if (error instanceof Refused && error.status < 500) {
+      showTrouble(error.message);
+    } else {
+      showTrouble("The server cannot be reached; this page tries again.");
+    }
+  }
+}
+
+async function fillAndShow() {
+  const empty = state.view === "single" && state.queue.length === 0;
+  await fill();
+  if (empty || state.view === "grid") {
+    show();
+  }
+}
+
+// --- one at a time ------------------------------------------------------------------------
+
+function answer(word) {
+  const looking = state.at !== null;
+  const task = looking ? state.past[state.at].task : state.queue[0];
+  if (!task || state.view !== "single") {
+    return;
+  }
+  const seconds = Math.round(performance.now() - state.shownAt) / 1000;
+  const uid = Outbox.uid();
+  if (looking) {
+    state.past[state.at] = { task, uid, answer: word };
+    state.at = state.at + 1 < state.past.length ? state.at + 1 : null;
+  } else {
+    state.queue.shift();
+    state.past.push({ task, uid, answer: word });
+    state.answered += 1;
+    state.left = Math.max(state.left - 1, 0);
+    state.times = [...state.times, seconds].slice(-20);
+  }
+  show();
+  outbox.answer(state.person, "annotate", { uid, task: task.id, answer: word, seconds });
+  fillAndShow();
+}
+
+async function undo() {
+  state.at = null;
+  const last = state.past.pop();
+  if (last) {
+    outbox.undo(state.person, last.uid);
+    bringBack(last.task, last.answer);
+    return;
+  }
+  // After a reload the page does not know what came before; the server does.
+  await outbox.flush();
+  try {
+    const found = await request("api/undo", { person: state.person });
+    setProgress(found);
+    if (found.task) {
+      bringBack(found.task, found.task.answer);
+    }
+  } catch (error) {
+    showTrouble(error instanceof Refused ? error.message : "The server cannot be reached.");
+  }
+}
+
+function bringBack(task, said) {
+  task.said = said;
+  state.queue = [task, ...state.queue.filter((other) => other.id !== task.id)];
+  state.answered = Math.max(state.answered - 1, 0);
+  state.left += 1;
+  show();
+}
+
+function look(step) {
+  if (state.at === null && step > 0) {
+    if (state.queue.length > 1) {
+      state.queue.push(state.queue.shift()); // skipped: it comes again later
+    }
+  } else {
+    const place = (state.at === null ? state.past.length : state.at) + step;
+    if (place < 0) {
+      return;
+    }
+    state.at = place < state.past.length ? place : null;
+  }
+  show();
+}
+
+// --- the grid -----------------------------------------------------------------------------
+
+function gridPanel(task) {
+  return task.kind === "neuron" ? "patch" : state.panels.find((panel) => panel !== "original") || "overlaid";
+}
+
+function showGrid() {
+  if (state.cells.length === 0) {
+    state.cells = state.queue.splice(0, PAGE).map((task) => ({ task, answer: "yes" }));
+    if (state.cells.length === 0) {
+      showPause();
+      return;
+    }
+    drawCells();
+    state.shownAt = performance.now();
+  }
+  showOnly("grid");
+  showFacts();
+}
+
+function drawCells() {
+  const questions = new Set(state.cells.map(({ task }) => task.question));
+  const same = questions.size === 1;
+  $("grid-question").textContent = same ? [...questions][0] : "Is it so, as it says below each picture?";
+  $("cells").replaceChildren(...state.cells.map((cell, place) => cellOf(cell, place, same)));
+  $("cells").firstElementChild.focus();
+}
+
+function cellOf(cell, place, same) {
+  const { task } = cell;
+  const button = make("button", { type: "button", className: "cell" });
+  for (let number = 0; number < task.pictures; number += 1) {
+    button.append(make("img", { alt: "", src: pictureOf(task, number, gridPanel(task), "small") }));
+  }
+  if (!same) {
+    button.append(make("span", { className: "asked", textContent: task.question }));
+  }
+  button.append(make("span", { className: "mark" }));
+  button.addEventListener("click", () => setCell(cell, WORDS[(WORDS.indexOf(cell.answer) + 1) % WORDS.length]));
+  cell.button = button;
+  cell.name = `Picture ${place + 1}. ${task.question}`;
+  setCell(cell, cell.answer);
+  return button;
+}
+
+function setCell(cell, word) {
+  cell.answer = word;
+  cell.button.dataset.answer = word;
+  cell.button.querySelector(".mark").textContent = word;
+  cell.button.setAttribute("aria-label", `${cell.name} ${word}`);
+}
+
+function submitPage() {
+  if (state.view !== "grid" || state.cells.length === 0) {
+    return;
+  }
+  const passed = (performance.now() - state.shownAt) / 1000 / state.cells.length;
+  const seconds = Math.round(1000 * passed) / 1000;
+  const page = state.cells.map(({ task, answer: word }) => ({ task, uid: Outbox.uid(), answer: word }));
+  state.cells = [];
+  state.pages.push(page);
+  for (const { task, uid, answer: word } of page) {
+    outbox.answer(state.person, "grid", { uid, task: task.id, answer: word, seconds });
+  }
+  state.answered += page.length;
+  state.left = Math.max(state.left - page.length, 0);
+  state.times = [...state.times, ...page.map(() => seconds)].slice(-20);
+  if (state.queue.length > 0) {
+    show();
+  }
+  fillAndShow();
+}
+
+function undoPage() {
+  const page = state.pages.pop();
+  if (!page) {
+    return;
+  }
+  state.queue.unshift(...state.cells.map((cell) => cell.task));
+  for (const { uid } of page) {
+    outbox.undo(state.person, uid);
+  }
+  state.cells = page.map(({ task, answer: word }) => ({ task, answer: word }));
+  state.answered = Math.max(state.answered - page.length, 0);
+  state.left += page.length;
+  drawCells();
+  state.shownAt = performance.now();
+  show();
+}
+
+function moveInGrid(key) {
+  const cells = state.cells.map((cell) => cell.button);
+  const row = cells.filter((cell) => cell.offsetTop === cells[0].offsetTop).length;
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row }[key];
+  const place = cells.indexOf(document.activeElement) + step;
+  if (cells[place]) {
+    cells[place].focus();
+  }
+}
+
+function toggleView() {
+  if (state.view === "grid") {
+    state.queue.unshift(...state.cells.map((cell) => cell.task));
+    state.cells = [];
+  }
+  state.at = null;
+  state.view = state.view === "grid" ? "single" : "grid";
+  $("mode").textContent = state.view === "grid" ? "One by one" : "Grid";
+  $("mode").setAttribute("aria-pressed", String(state.view === "grid"));
+  fill().then(show);
+}
+
+// --- keys ---------------------------------------------------------------------------------
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) {
+    return;
+  }
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const action = keyAction(key);
+  if (!action) {
+    return;
+  }
+  event.preventDefault();
+  // A key that is held down is one answer, not thirty.
+  if (!event.repeat || key.startsWith("Arrow")) {
+    action();
+  }
+}
+
+function keyAction(key) {
+  const word = { y: "yes", n: "no", u: "unsure" }[key];
+  const always = { "?": () => openDialog("help"), h: () => openDialog("help"), g: toggleView }[key];
+  if (always) {
+    return always;
+  }
+  if (/^[1-4]$/.test(key) && state.session.kind === "image") {
+    return () => togglePanel(Object.keys(PANELS)[Number(key) - 1]);
+  }
+  if (state.view === "grid" && state.cells.length > 0) {
+    const cell = state.cells.find(({ button }) => button === document.activeElement);
+    if (word) {
+      return cell && (() => setCell(cell, word));
+    }
+    if (key.startsWith("Arrow")) {
+      return () => moveInGrid(key);
+    }
+    return { Enter: submitPage, z: undoPage, Backspace: undoPage }[key];
+  }
+  if (word) {
+    return () => answer(word);
+  }
+  const back = state.view === "grid" ? undoPage : undo;
+  return { z: back, Backspace: back, ArrowLeft: () => look(-1), ArrowRight: () => look(1) }[key];
+}
+
+function openDialog(id) {
+  if (!$(id).open) {
+    $(id).showModal();
+  }
+}
+
+// --- panels -------------------------------------------------------------------------------
+
+function drawPanelChoices() {
+  const choices = Object.entries(PANELS).map(([panel, title], place) => {
+    const box = make("input", { type: "checkbox", id: `panel-${panel}`, checked: state.panels.includes(panel) });
+    box.addEventListener("change", () => togglePanel(panel));
+    return make("label", { className: "choice" }, box, ` ${title} `, make("kbd", { textContent: String(place + 1) }));
+  });
+  $("panel-choices").replaceChildren(...choices);
+}
+
+function togglePanel(panel) {
+  const without = state.panels.filter((other) => other !== panel);
+  const next = state.panels.includes(panel) ? without : [...state.panels, panel];
+  if (next.length > 0) {
+    state.panels = next;
+    localStorage.setItem("crayon.panels", next.join(" "));
+  }
+  drawPanelChoices();
+  if (state.view === "grid" && state.cells.length > 0) {
+    drawCells();
+  }
+  state.queue.slice(0, AHEAD + 1).forEach(figuresOf);
+  if (state.person) {
+    show();
+  }
+}
+
+// --- start --------------------------------------------------------------------------------
+
+async function join(name) {
+  const { person, answered } = await request("api/join", { person: name });
+  const same = state.session.person === person || localStorage.getItem("crayon.person") === person;
+  if (answered > 0 && !same && $("join-note").dataset.asked !== person) {
+    $("join-note").textContent = `${person} has given ${answered} answers already. If that is you, go on; else take another name.`;
+    $("join-note").dataset.asked = person;
+    $("join-button").textContent = "Go on";
+    openDialog("join");
+    $("name").value = person;
+    return;
+  }
+  localStorage.setItem("crayon.person", person);
+  state.person = person;
+  $("join").close();
+  $("who").textContent = person;
+  outbox.flush();
+  await fill();
+  show();
+}
+
+async function tryToJoin(name) {
+  try {
+    await join(name);
+  } catch (error) {
+    openDialog("join");
+    $("join-note").textContent = error instanceof Refused && error.status !== 422
+      ? error.message : "That name cannot be used, or the server cannot be reached.";
+  }
+}
+
+function describeTask(kind) {
+  return kind === "image"
+    ? "Look at what is highlighted. If most of it lies on what the question names, answer yes; if it lies on the rest of the picture, no."
+    : "Look at what is in the red rectangle. If it is mainly part of what the question names, answer yes; else no.";
+}
+
+async function start() {
+  document.addEventListener("keydown", onKey);
+  for (const button of document.querySelectorAll("[data-answer]")) {
+    button.addEventListener("click", () => answer(button.dataset.answer));
+  }
+  const clicks = {
+    undo, submit: submitPage, mode: toggleView, "grid-undo": undoPage,
+    "pause-undo": () => (state.view === "grid" ? undoPage() : undo()),
+    "help-button": () => openDialog("help"), "panels-button": () => openDialog("panels"),
+  };
+  for (const [id, action] of Object.entries(clicks)) {
+    $(id).addEventListener("click", action);
+  }
+  $("join-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    tryToJoin($("name").value);
+  });
+  $("join").addEventListener("cancel", (event) => event.preventDefault());
+  drawPanelChoices();
+  state.session = await request("api/session");
+  $("title").textContent = state.session.title;
+  document.title = `${state.session.title} – crayon annotate`;
+  $("help-text").textContent = describeTask(state.session.kind);
+  $("panels-button").hidden = state.session.kind !== "image";
+  setInterval(() => {
+    // Holds what is here, and looks again where nothing was free.
+    if (state.person && !document.hidden && state.queue.length <= AHEAD) {
+      fillAndShow();
+    }
+  }, 5000);
+  const named = state.session.person || new URLSearchParams(location.search).get("name")
+    || localStorage.getItem("crayon.person");
+  if (named) {
+    await tryToJoin(named);
+  } else {
+    openDialog("join");
+  }
+}
+
+start().catch((error) => {
+  showTrouble(error instanceof Refused ? error.message : "The server cannot be reached; reload the page when it is back.");
+});
