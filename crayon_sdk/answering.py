@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
 from typing import Any, Literal
 
+from crayon_sdk import selection
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.crowd import export_crowd
-from crayon_sdk.errors import AnswerError, OutputExistsError, SettingsError
+from crayon_sdk.devices import resolve_device, resolve_precision
+from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.formats import read_answers, write_answers
 from crayon_sdk.holdings import ANSWERS, MAPS, PATCHES, Holdings
 from crayon_sdk.ledger import now
 from crayon_sdk.naming import plain
-from crayon_sdk.questions import Question, open_questions
+from crayon_sdk.questions import Question
 from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
 
 __all__ = ["Answering"]
@@ -128,6 +131,7 @@ class Answering(Holdings):
         count: int | None = None,
         votes: int = 1,
         seed: int = 0,
+        method: selection.Method = "random",
         question: str | None = None,
         base_url: str = "",
         overwrite: bool = False,
@@ -140,6 +144,7 @@ class Answering(Holdings):
             count: How many questions at most; ``None`` asks all that are open.
             votes: Ask what fewer people than this have answered.
             seed: Of the order.
+            method: In which order, as for `suggest`.
             question: The words, with ``{label}``.
             base_url: Where the pictures will be served.
             overwrite: Replace the folder when it exists.
@@ -153,7 +158,7 @@ class Answering(Holdings):
             StaleError: There is nothing to ask about yet.
         """
         source = self.maps() if kind == "image" else self.patches()
-        asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed)
+        asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed, method=method)
         how: dict[str, Any] = {"question": question, "base_url": base_url, "overwrite": overwrite}
         export_crowd(folder, self.dataset(), source, asked, **how)
         return len(asked)
@@ -195,24 +200,52 @@ class Answering(Holdings):
         return made
 
     def suggest(
-        self, *, count: int = 20, kind: Literal["image", "neuron"] = "image", votes: int = 1, seed: int = 0
+        self,
+        *,
+        count: int = 20,
+        kind: Literal["image", "neuron"] = "image",
+        votes: int = 1,
+        seed: int = 0,
+        method: selection.Method = "random",
     ) -> tuple[Question, ...]:
-        """What to ask next, in random order.
+        """What to ask next.
 
         Args:
             count: How many at most.
             kind: "image" or "neuron".
             votes: How many people are to answer each.
             seed: Of the order.
+            method: "random"; for pictures also "coverage", every next one being that whose neurons differ most
+                from all before, or "uncertain", that first whose class the model expected least. Both run the
+                model once over the training pictures, and keep what they saw in ``runs/``.
 
         Raises:
-            SettingsError: A setting is out of range.
+            SettingsError: A setting is out of range, or patches are to be chosen by anything but chance.
             StaleError: There is nothing to ask about yet.
         """
         if kind not in ("image", "neuron"):
             raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
         source = self.maps() if kind == "image" else self.patches()
-        return open_questions(source, self.answers(), count=count, votes=votes, seed=seed)
+        return selection.suggest(
+            source, self.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
+        )
+
+    def _outlook(self) -> selection.Outlook:
+        """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""
+        folder = self._run_folder("outlook", self._base() | {"maps": self._ledger.digest(MAPS)}, {})
+        path = folder / "outlook.safetensors"
+        if path.is_file():
+            with contextlib.suppress(FileFormatError):
+                return selection.Outlook.load(path)
+        device = resolve_device("auto", self.model.device)
+        autocast = resolve_precision("auto", device)
+        seen = selection.look(self.model, self.dataset(), self.maps(), device=device, autocast=autocast)
+        self._clear_runs("outlook")
+        try:
+            seen.save(path)
+        except OutputError as error:
+            _log.warning("the next call looks at the pictures again: %s", error)
+        return seen
 
     def _keep_answers(self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object) -> int:
         path = self.folder / ANSWERS

@@ -9,6 +9,8 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
+from crayon_sdk import selection
+from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.data import ImageDataset, effective_preprocessing
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import SettingsError
@@ -172,6 +174,61 @@ class Explainer:
             model=self.model.fingerprint,
             preprocessing=effective_preprocessing(dataset, self.model.preprocessing),
         )
+
+    def suggest(
+        self,
+        maps: SaliencyMaps,
+        n: int = 20,
+        *,
+        method: selection.Method = "random",
+        dataset: ImageDataset | None = None,
+        answers: AnnotationSet | None = None,
+        votes: int = 1,
+        seed: int = 0,
+    ) -> tuple[str, ...]:
+        """Choose the pictures to ask people about first.
+
+        Args:
+            maps: The maps to ask about; those without evidence are left out.
+            n: How many at most, at least 1.
+            method: "random"; "coverage", every next picture being the one whose neurons differ most from all
+                before; or "uncertain", the picture first whose class the model expected least.
+            dataset: Has the pictures; "coverage" and "uncertain" run the model over them once.
+            answers: What was answered: such pictures are left out, and count as covered.
+            votes: How many people are to answer a picture before it counts as answered.
+            seed: Of the random order; "coverage" starts with its first picture.
+
+        Returns:
+            Sample ids in the order of asking.
+
+        Raises:
+            MismatchError: The maps are of another model, or of pictures that the data set lacks.
+            SettingsError: A setting is out of range, or the data set is needed and was not given.
+
+        Example:
+            >>> maps = SaliencyMaps(("a", "b", "c"), torch.ones(3, 5, 5), torch.tensor([0, 1, 0]))
+            >>> from crayon_sdk import load_model
+            >>> explainer = Explainer(load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2))
+            >>> len(explainer.suggest(maps, 2))
+            2
+        """
+
+        def look() -> selection.Outlook:
+            if dataset is None:
+                raise SettingsError(f"method={method!r} looks at the pictures: expected dataset=, the one explained")
+            return selection.look(
+                self.model,
+                dataset,
+                maps,
+                device=self.device,
+                autocast=self.autocast,
+                batch_size=self.batch_size,
+                num_workers=self.num_workers,
+            )
+
+        given = AnnotationSet() if answers is None else answers
+        asked = selection.suggest(maps, given, look, count=n, votes=votes, seed=seed, method=method)
+        return tuple(question.id for question in asked)
 
     def saliency(self, images: Tensor, targets: Tensor) -> Tensor:
         """Make the maps of preprocessed images.

@@ -118,6 +118,10 @@ class SuggestOptions(Options):
     kind: Literal["image", "neuron"] = Field("image", description="Pictures or patches.")
     votes: int = Field(1, description="How many people are to answer each.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the order.")
+    method: Literal["random", "coverage", "uncertain"] = Field(
+        "random",
+        description="In which order: by chance; what differs most from all before; or what the model expected least.",
+    )
 
 
 class CorrectOptions(Options):

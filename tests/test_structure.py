@@ -33,6 +33,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loading", "maps", "timm_config"),
     # explain, answer
     ("patches", "inference", "conversion"),
+    ("questions",),
+    ("selection",),
     ("explainer", "simulation", "resume", "settings", "guidance"),
     ("counterfactuals",),
     # correct, check, ship
@@ -46,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "demo_model"),
     ("demo",),
     # the folder and the shell
-    ("locking", "naming", "questions", "recipes", "manifest"),
+    ("locking", "naming", "recipes", "manifest"),
     ("ledger", "inspection", "crowd"),
     ("holdings",),
     ("answering",),

@@ -55,6 +55,13 @@ def export(shell: Shell, *, file: Path, kind: str, overwrite: bool) -> None:
 @click.option("--count", type=int, default=None, help="How many questions at most; default all that are open.")
 @click.option("--votes", type=int, default=1, show_default=True, help="Ask what fewer people have answered.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order.")
+@click.option(
+    "--method",
+    type=click.Choice(["random", "coverage", "uncertain"]),
+    default="random",
+    show_default=True,
+    help='In which order; see "crayon suggest".',
+)
 @click.option("--question", default=None, help='Other words, such as "Is it on the {label}?".')
 @click.option("--base-url", default="", help="Where the pictures will be served; MTurk needs one.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")

@@ -99,7 +99,7 @@ def explain(shell: Shell, *, again: bool, **given: Any) -> None:
 
 @command("suggest", section="suggest", example="crayon suggest --kind image --count 10")
 def suggest(shell: Shell, **given: Any) -> None:
-    """Say which pictures or patches to ask about next, in random order."""
+    """Say which pictures or patches to ask about next, and in which order."""
     from rich.table import Table
 
     found = shell.workspace().suggest(**shell.options("suggest", given).model_dump())

@@ -1,0 +1,222 @@
+"""Which pictures are asked about first: by the formulas, without what is answered, the same for the next person."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers_workspace import crayon, new_workspace, save_model
+
+from crayon_sdk import AnnotationSet, Explainer, ImageAnswer, ImageDataset, simulate_answers
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
+from crayon_sdk.models import SplitModel
+from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.selection import Outlook
+from crayon_sdk.workspace import Workspace
+
+METHODS = ("random", "coverage", "uncertain")
+
+
+@pytest.fixture(scope="module")
+def dataset(picture_folder):
+    return ImageDataset.from_csv(picture_folder / "metadata.csv", split="train")
+
+
+@pytest.fixture(scope="module")
+def explainer(tiny_model):
+    split = SplitModel(tiny_model(), preprocessing=Preprocessing(size=(96, 96)))
+    return Explainer(split, score="margin", device="cpu", batch_size=5)
+
+
+@pytest.fixture(scope="module")
+def maps(explainer, dataset):
+    return explainer.explain(dataset)
+
+
+def answered(ids, annotator="ann"):
+    return AnnotationSet(ImageAnswer(id=sample, answer="yes", annotator=annotator) for sample in ids)
+
+
+def slow_neurons_and_losses(explainer, dataset, maps):
+    """One picture at a time, through the whole model."""
+    split = explainer.model
+    neurons, losses = {}, {}
+    for sample, target in zip(maps.ids, maps.targets.tolist(), strict=True):
+        pixels = np.array(split.preprocessing.geometry(dataset.image(sample)).convert("RGB"))
+        image = split.preprocessing.normalize(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        with torch.no_grad():
+            values = split.penultimate(split.features(image))[0].tolist()
+            logits = split(image)[0].tolist()
+        length = math.sqrt(sum(value**2 for value in values))
+        neurons[sample] = [value / length for value in values]
+        losses[sample] = math.log(sum(math.exp(value - logits[target]) for value in logits))
+    return neurons, losses
+
+
+def slow_coverage(neurons, order, done):
+    """Farthest first from what is done; a picture that nothing comes before is the first of the order."""
+    taken, left, found = list(done), list(order), []
+    while left:
+        gaps = [min((math.dist(neurons[sample], neurons[one]) for one in taken), default=math.inf) for sample in left]
+        found.append(left.pop(gaps.index(max(gaps))))
+        taken.append(found[-1])
+    return found
+
+
+@pytest.mark.parametrize("done", [0, 3])
+def test_orders_equal_slow_versions(explainer, dataset, maps, done):
+    neurons, losses = slow_neurons_and_losses(explainer, dataset, maps)
+    usable = [sample for sample, evidence in zip(maps.ids, maps.evidence.tolist(), strict=True) if evidence]
+    answers = answered(usable[:done])
+    by_chance = explainer.suggest(maps, 100, answers=answers, seed=2)
+    assert set(by_chance) == set(usable[done:])
+    uncertain = explainer.suggest(maps, 100, method="uncertain", dataset=dataset, answers=answers, seed=2)
+    assert list(uncertain) == sorted(by_chance, key=lambda sample: -losses[sample])
+    coverage = explainer.suggest(maps, 100, method="coverage", dataset=dataset, answers=answers, seed=2)
+    assert list(coverage) == slow_coverage(neurons, by_chance, usable[:done])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_short_list_is_the_beginning_of_a_long_one(explainer, dataset, maps, method):
+    def ask(n, seed=0, answers=None, votes=1):
+        return explainer.suggest(maps, n, method=method, dataset=dataset, seed=seed, answers=answers, votes=votes)
+
+    whole = ask(100)
+    assert whole == ask(100)
+    assert len(set(whole)) == len(whole) == int(maps.evidence.sum())
+    assert ask(4) == whole[:4]
+    assert ask(100, seed=1)[0] != whole[0] or method == "uncertain"
+    # What is answered is left out, and the rest goes on in the same order.
+    assert ask(100, answers=answered(whole[:4])) == whole[4:]
+    # A second person, when two are wanted, has the same pictures as the first.
+    assert ask(100, answers=answered(whole[:4]), votes=2) == whole
+    twice = answered(whole[:4]).merge(answered(whole[:4], "ben"))
+    assert ask(100, answers=twice, votes=2) == whole[4:]
+
+
+def test_pictures_of_a_data_set_in_another_order(explainer, dataset, maps):
+    turned = dataset.subset(dataset.ids[::-1])
+    for method in METHODS:
+        first, second = (explainer.suggest(maps, 9, method=method, dataset=each) for each in (dataset, turned))
+        assert first == second
+
+
+def test_the_predicted_class_gives_the_least_confidence(tiny_model, dataset):
+    explainer = Explainer(SplitModel(tiny_model(), preprocessing=Preprocessing(size=(96, 96))), target="predicted")
+    maps = explainer.explain(dataset)
+    _, losses = slow_neurons_and_losses(explainer, dataset, maps)
+    assert max(losses.values()) <= math.log(2)
+    first = explainer.suggest(maps, 1, method="uncertain", dataset=dataset)[0]
+    usable = [sample for sample, evidence in zip(maps.ids, maps.evidence.tolist(), strict=True) if evidence]
+    assert first == max(usable, key=losses.get)
+
+
+def test_the_model_comes_back_as_it_was(explainer, dataset, maps, snapshot):
+    before = snapshot(explainer.model)
+    explainer.suggest(maps, 3, method="coverage", dataset=dataset)
+    assert snapshot(explainer.model) == before
+
+
+def test_what_is_refused(explainer, dataset, maps, tiny_model):
+    with pytest.raises(SettingsError, match=r"method to be one of random, coverage, uncertain, got 'best'"):
+        explainer.suggest(maps, 3, method="best")
+    with pytest.raises(SettingsError, match=r"method='coverage' looks at the pictures: expected dataset="):
+        explainer.suggest(maps, 3, method="coverage")
+    for method in METHODS:
+        with pytest.raises(SettingsError, match="count >= 1"):
+            explainer.suggest(maps, 0, method=method, dataset=dataset)
+    with pytest.raises(MismatchError, match=r"lacks 15 of 16 pictures .*give the one that was explained"):
+        explainer.suggest(maps, 3, method="coverage", dataset=dataset.subset(dataset.ids[:1]))
+    other = Explainer(SplitModel(tiny_model(seed=1), preprocessing=Preprocessing(size=(96, 96))))
+    with pytest.raises(MismatchError, match="the maps are of another model"):
+        other.suggest(maps, 3, method="uncertain", dataset=dataset)
+    assert other.suggest(maps, 3) == explainer.suggest(maps, 3)
+
+
+# --- in a workspace ---
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, picture_folder):
+    """A workspace with maps and patches and no answers; nobody may change it."""
+    root = tmp_path_factory.mktemp("selection")
+    new_workspace(root / "ws", picture_folder, save_model(root / "m")).explain(sheet=0)
+    return root
+
+
+@pytest.fixture
+def ws(place, tmp_path):
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    return Workspace(tmp_path / "ws")
+
+
+def outlooks(ws):
+    return sorted((ws.folder / "runs").glob("outlook-*/outlook.safetensors"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_workspace_asks_in_the_same_order(ws, method):
+    expected = Explainer(ws.model).suggest(ws.maps(), 7, method=method, dataset=ws.dataset(), seed=3)
+    assert tuple(each.id for each in ws.suggest(count=7, method=method, seed=3)) == expected
+    ws.add_answers(answered(expected[:2]), source="test")
+    assert expected[2:] == tuple(each.id for each in ws.suggest(count=5, method=method, seed=3))
+    assert [each.votes for each in ws.suggest(count=3, votes=2, method=method, seed=3)] == [1, 1, 0]
+
+
+def test_pictures_are_looked_at_once(ws, caplog):
+    first = ws.suggest(count=100, method="coverage")
+    (file,) = outlooks(ws)
+    seen = Outlook.load(file)
+    uncertain = ws.suggest(count=100, method="uncertain")
+    Outlook(seen.neurons, -seen.surprise).save(file)  # only what is read back can turn the order round
+    assert Workspace(ws.folder).suggest(count=100, method="uncertain") == uncertain[::-1]
+    file.write_bytes(b"cut off")
+    assert ws.suggest(count=100, method="coverage") == first
+    assert torch.equal(Outlook.load(file).neurons, seen.neurons)
+    # Maps of other classes: the surprise is another one, and what was kept about the old maps goes.
+    ws.explain(target="predicted", sheet=0, again=True)
+    ws.suggest(method="uncertain")
+    (new,) = outlooks(ws)
+    assert new != file
+    with pytest.raises(FileFormatError, match="manifest of"):
+        _ = (ws.maps().save(new), Outlook.load(new))
+    shutil.rmtree(ws.folder / "runs")
+    (ws.folder / "runs").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        assert len(ws.suggest(count=100, method="coverage")) == int(ws.maps().evidence.sum())
+    assert "the next call looks at the pictures again" in caplog.text
+
+
+def test_chance_looks_at_nothing(ws):
+    ws.suggest()
+    assert not outlooks(ws)
+    ws.add_answers(simulate_answers(ws.maps(), ws.dataset()), source="test")
+    assert ws.suggest(method="coverage") == ()
+    assert not outlooks(ws)
+
+
+def test_patches_are_asked_about_at_random(ws):
+    for method in ("coverage", "uncertain"):
+        with pytest.raises(SettingsError, match=f"method='{method}' chooses pictures; patches of neurons"):
+            ws.suggest(kind="neuron", method=method)
+    with pytest.raises(SettingsError, match="method to be one of"):
+        ws.suggest(method="best")
+
+
+def test_from_the_shell(ws, tmp_path):
+    expected = [each.id for each in ws.suggest(count=4, method="coverage", seed=1)]
+    result = crayon("suggest", ws.folder, "--method", "coverage", "--count", 4, "--seed", 1, "--json")
+    assert [each["id"] for each in json.loads(result.stdout)["questions"]] == expected
+    assert "'best' is not one of" in crayon("suggest", ws.folder, "--method", "best").output
+    refused = crayon("suggest", ws.folder, "--method", "coverage", "--kind", "neuron")
+    assert (refused.exit_code, "chooses pictures" in refused.output) == (2, True)
+    out = tmp_path / "tasks"
+    more = ["--method", "coverage", "--seed", 1]
+    assert crayon("answer", "export-crowd", out, "-w", ws.folder, "--count", 2, *more).exit_code == 0
+    tasks = json.loads((out / "tasks.json").read_text())
+    assert [task["data"]["sample_id"] for task in tasks] == expected[:2]
