@@ -15,7 +15,6 @@ from crayon_sdk.files import describe_write_failure, read_json, write_json
 __all__ = ["locked"]
 
 
-
 @contextlib.contextmanager
 def locked(folder: Path, *, doing: str, timeout: float = 10.0, name: str = ".lock") -> Iterator[None]:
     """Hold the lock of a folder; the operating system takes it back from a process that dies.

@@ -124,6 +124,23 @@ class SuggestOptions(Options):
     )
 
 
+class AnnotateOptions(Options):
+    """The annotation app."""
+
+    kind: Literal["image", "neuron"] = Field("image", description="Ask about maps of pictures, or patches of neurons.")
+    votes: int = Field(1, description="How many different people are to answer each.")
+    order: Literal["random", "coverage", "uncertain"] = Field("random", description="What is asked first.")
+    limit: int | None = Field(None, description="Ask about the first so many only.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the order.")
+    group_patches: bool = Field(False, description="Show all patches of a neuron together, and ask once.")
+    question: str | None = Field(None, description='Other words, such as "Is it on the {label}?".')
+    host: str = Field("127.0.0.1", description="Address to listen on; any but this machine's own needs the token.")
+    port: int = Field(8730, description="Port to listen on; 0 takes a free one.")
+    people: Names = Field((), description="Name of a person, who gets a link; may be given several times.")
+    require_token: bool = Field(False, description="Ask for the token on this machine too.")
+    hold: float = Field(600.0, description="Seconds after which what was not answered is handed out again.")
+
+
 class CorrectOptions(Options):
     """How to correct; details in the sections attention and pruning."""
 
@@ -187,6 +204,7 @@ SECTIONS: dict[str, type[Options]] = {
     "explain": ExplainOptions,
     "simulate": SimulateOptions,
     "suggest": SuggestOptions,
+    "annotate": AnnotateOptions,
     "correct": CorrectOptions,
     "attention": AttentionOptions,
     "pruning": PruningOptions,

@@ -96,9 +96,7 @@ def _patches(patches: NeuronPatches, answers: AnnotationSet) -> list[Question]:
     return list(questions.values())
 
 
-def question_words(
-    source: SaliencyMaps | NeuronPatches, question: str | None = None, *, several: bool = False
-) -> str:
+def question_words(source: SaliencyMaps | NeuronPatches, question: str | None = None, *, several: bool = False) -> str:
     """The words to ask in, with ``{label}`` for the class; those of the paper when none are given.
 
     Args:

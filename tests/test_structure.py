@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("holdings",),
     ("answering",),
     ("workspace",),
-    ("options", "doctor"),
+    ("options", "doctor", "annotate"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -87,7 +87,8 @@ class Desk:
         for task in held:
             if self._is_free(task, person):
                 self._holders.setdefault(task, {})[person] = until
-        kept, given = set(held), []
+        kept = set(held)
+        given: list[str] = []
         for task in self._open:
             if len(given) >= count:
                 break
@@ -100,12 +101,20 @@ class Desk:
         """Keep a task for a person, such as one whose answer was just taken back."""
         self._holders.setdefault(task, {})[person] = self._clock() + self._hold
 
+    def release(self, task: str, person: str) -> None:
+        """Let a task go that a person has in hand."""
+        holders = self._holders.get(task)
+        if holders is not None:
+            holders.pop(person, None)
+            if not holders:
+                del self._holders[task]
+
     def answered(self, task: str, person: str) -> None:
         """Count an answer; one that is counted, or about something that is not asked, changes nothing."""
         voters = self._voters.get(task)
         if voters is None or person in voters:
             return
-        self._release(task, person)
+        self.release(task, person)
         voters.add(person)
         self._own[person] += 1
         if task in self._open:
@@ -136,10 +145,3 @@ class Desk:
         for other in [other for other, until in holders.items() if until <= now]:
             del holders[other]
         return len(voters | holders.keys() - {person}) < self.votes
-
-    def _release(self, task: str, person: str) -> None:
-        holders = self._holders.get(task)
-        if holders is not None:
-            holders.pop(person, None)
-            if not holders:
-                del self._holders[task]

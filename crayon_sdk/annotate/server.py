@@ -6,7 +6,6 @@ of a file: what can be asked for is listed, and everything else is not there.
 
 # No "from __future__ import annotations" here: FastAPI reads the hints of functions made inside functions.
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -96,6 +95,13 @@ class Wanted(_Body):
     person: Name
     count: int = Field(ge=0, le=96)
     held: list[TaskId] = Field(default=[], max_length=200)
+
+
+class Release(_Body):
+    """What somebody gives back unanswered."""
+
+    person: Name
+    tasks: list[TaskId] = Field(max_length=200)
 
 
 class Click(_Body):
@@ -197,9 +203,7 @@ def _add_pages(app: FastAPI, work: Round, access: Access) -> None:
 
 def _file(name: str, kind: str) -> Callable[[], Response]:
     def send() -> Response:
-        return Response(
-            (_STATIC / name).read_bytes(), media_type=kind, headers={"Cache-Control": "no-cache"}
-        )
+        return Response((_STATIC / name).read_bytes(), media_type=kind, headers={"Cache-Control": "no-cache"})
 
     return send
 
@@ -238,6 +242,15 @@ def _add_answering(app: FastAPI, work: Round, may_answer: Callable[..., Role]) -
         with work.lock:
             given = work.desk.hand_out(person, body.count, body.held)
             return {"tasks": [_shown(by_id[task]) for task in given], **_progress(work, person)}
+
+    @app.post("/api/release")
+    def release(body: Release, role: Visitor) -> dict[str, Any]:
+        """Give tasks back that were not answered, as when the page is closed."""
+        person = _allowed(role, body.person)
+        with work.lock:
+            for task in body.tasks:
+                work.desk.release(task, person)
+            return _progress(work, person)
 
     @app.post("/api/answers")
     def answers(body: Answers, role: Visitor) -> dict[str, Any]:
@@ -290,7 +303,6 @@ def _add_picture(app: FastAPI, work: Round, by_id: dict[str, Task], may_answer: 
 
 
 def _add_owner(app: FastAPI, work: Round, must_own: Callable[..., Role]) -> None:
-    exporting = threading.Lock()
     by_id = {task.id: task for task in work.tasks}
 
     @app.get("/api/owner", dependencies=[Depends(must_own)])
@@ -316,8 +328,7 @@ def _add_owner(app: FastAPI, work: Round, must_own: Callable[..., Role]) -> None
     @app.post("/api/owner/export", dependencies=[Depends(must_own)])
     def export() -> dict[str, int]:
         """Write the answers to answers.jsonl of the workspace."""
-        with exporting:
-            return {"new": work.export()}
+        return {"new": work.export()}
 
 
 def _allowed(role: Role, person: str) -> str:

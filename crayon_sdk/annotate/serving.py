@@ -20,8 +20,8 @@ from crayon_sdk.annotate.store import AnswerStore
 from crayon_sdk.annotate.tasks import Task, make_tasks
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError, MissingExtraError, OutputError, SettingsError
-from crayon_sdk.files import describe_write_failure
 from crayon_sdk.locking import locked
+from crayon_sdk.selection import Method
 from crayon_sdk.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def annotate(
     *,
     kind: Literal["image", "neuron"] = "image",
     votes: int = 1,
-    order: str = "random",
+    order: Method = "random",
     limit: int | None = None,
     seed: int = 0,
     group_patches: bool = False,
@@ -125,36 +125,40 @@ def annotate(
     with _store(workspace) as store, _listening(host, port) as listener:
         before = len(workspace.answers())
         _take_home(workspace, store)
-        asked = workspace.suggest(
-            count=_ALL if limit is None else limit, kind=kind, votes=_ALL, seed=seed, method=order
-        )
+        count = _ALL if limit is None else limit
+        asked = workspace.suggest(count=count, kind=kind, votes=_ALL, seed=seed, method=order)
         source = workspace.maps() if kind == "image" else workspace.patches()
         dataset = workspace.dataset()
         tasks = make_tasks(dataset, source, asked, question=question, group_patches=group_patches)
         if not tasks:
             raise SettingsError("there is nothing to ask: no picture has a map with evidence")
-        desk = Desk(
-            [task.id for task in tasks], votes=votes, voters=_voters(tasks, workspace.answers()), hold=hold
-        )
+        voters = _voters(tasks, workspace.answers())
+        desk = Desk([task.id for task in tasks], votes=votes, voters=voters, hold=hold)
         access = _access(store, people, required=require_token or not is_loopback(host))
-        work = _round(workspace, store, tasks, desk, Drawing(dataset, source))
-        config = uvicorn.Config(
-            create_app(work, access), log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=5,
-        )
-        server = uvicorn.Server(config)
+        drawing = Drawing(dataset, source)
+        # Loads what drawing needs, and says before anybody waits that a picture cannot be read.
+        drawing.jpeg(tasks[0], 0, "original" if kind == "image" else "patch", "large")
+        work = _round(workspace, store, tasks, desk, drawing)
+        how = {
+            "lifespan": "off",
+            "log_config": None,
+            "access_log": False,
+            "server_header": False,
+            "timeout_graceful_shutdown": 5,
+        }
+        server = uvicorn.Server(uvicorn.Config(create_app(work, access), **how))
         ready(_links(listener, access, desk, people))
-        with _exporting(work):
-            # Ctrl-C ends the server, which then passes it on to whoever ran it.
-            with contextlib.suppress(KeyboardInterrupt):
-                server.run(sockets=[listener])
+        # Ctrl-C ends the server, which then passes it on to whoever ran it.
+        with _exporting(work), contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
         return len(workspace.answers()) - before
 
 
 def _check(votes: int, limit: int | None, hold: float, port: int, people: Sequence[str]) -> None:
     if votes < 1 or (limit is not None and limit < 1) or not hold > 0 or not 0 <= port < 65536:
         raise SettingsError(
-            f"expected votes >= 1, limit >= 1, hold > 0 and a port from 0 to 65535, got {votes}, {limit}, {hold}, {port}"
+            "expected votes >= 1, limit >= 1, hold > 0 and a port from 0 to 65535, "
+            f"got {votes}, {limit}, {hold} and {port}"
         )
     for name in people:
         if name != " ".join(name.split()) or not name.isprintable() or not 1 <= len(name) <= 60:
@@ -191,6 +195,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         if os.name == "posix":  # elsewhere it would let two programs share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host.strip("[]"), port))
+        listener.listen(128)  # whoever comes before the server is ready waits a moment
         yield listener
     except OSError as error:
         raise OutputError(
@@ -200,13 +205,14 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.close()
 
 
-def _round(
-    workspace: Workspace, store: AnswerStore, tasks: Sequence[Task], desk: Desk, drawing: Drawing
-) -> Round:
+def _round(workspace: Workspace, store: AnswerStore, tasks: Sequence[Task], desk: Desk, drawing: Drawing) -> Round:
     from crayon_sdk.annotate.server import Round
 
+    taking = threading.Lock()
+
     def take() -> int:
-        return _take_home(workspace, store)
+        with taking:
+            return _take_home(workspace, store)
 
     title = workspace.folder.resolve().name
     model = workspace.manifest.model_fingerprint

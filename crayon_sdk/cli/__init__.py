@@ -44,7 +44,7 @@ def app() -> None:
         crayon init birds --model hf-hub:me/birds-resnet50 --data birds-pictures
         cd birds
         crayon explain
-        crayon answer import answers.jsonl
+        crayon annotate
         crayon correct --method both
         crayon evaluate
         crayon compare original both
@@ -54,7 +54,7 @@ def app() -> None:
     """  # noqa: D301 - click reads the backspace
 
 
-for command in (*steps.COMMANDS[:2], answers.answer, *steps.COMMANDS[2:], *tools.COMMANDS):
+for command in (*steps.COMMANDS[:2], answers.annotate, answers.answer, *steps.COMMANDS[2:], *tools.COMMANDS):
     app.add_command(command)
 
 

@@ -1,7 +1,8 @@
-"""Answers: import, export, simulate, show."""
+"""Answers: asked for, imported, exported, simulated, shown."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,37 @@ from crayon_sdk.names import ANSWER_FORMATS as KINDS
 if TYPE_CHECKING:
     from crayon_sdk.annotations import AnnotationSet
 
-__all__ = ["answer"]
+__all__ = ["annotate", "answer"]
+
+
+@command("annotate", section="annotate", example="crayon annotate birds --votes 2 --people ann --people ben")
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
+@click.option("--export-only", is_flag=True, help="Take in what an earlier run was told, and stop.")
+def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) -> None:
+    """Ask people: a page with a picture, a question, and the keys Y and N.
+
+    Runs until Ctrl-C. Every answer is on the disk before the page goes on, and in answers.jsonl
+    at the end at the latest. Only this machine can reach the page unless --host says otherwise;
+    then the links hold a secret without which nobody gets in.
+    """
+    from crayon_sdk.annotate import serving
+
+    workspace = shell.workspace()
+    if export_only:
+        taken = serving.export(workspace)
+        shell.result({"new": taken}, f"{taken:,} new answers taken in")
+        return
+
+    def ready(links: serving.Links) -> None:
+        shown = [f"Answer{f' as {name}' if name else ''}: {link}" for name, link in links.answer.items()]
+        asked = f"{links.open:,} of {links.tasks:,} to be answered; Ctrl-C stops"
+        shell.result(asdict(links), *shown, f"Watch: {links.owner}", asked)
+        if open_page:
+            click.launch(next(iter(links.answer.values())))
+
+    new = serving.annotate(workspace, ready=ready, **shell.options("annotate", given).model_dump())
+    shell.say(f"{new:,} new answers in {workspace.folder / 'answers.jsonl'}")
+    shell.say(f"Next: {workspace.command('answer show')}")
 
 
 @click.group("answer", cls=Commands)

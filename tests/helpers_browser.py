@@ -1,0 +1,124 @@
+"""A real browser without a window, and the annotation app in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+
+def open_browser(profile: Path, size: tuple[int, int] = (1280, 800)):
+    """Chromium with an empty profile; skips where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no chromium and chromedriver here; install Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+class App:
+    """``crayon annotate`` in a process, reached over HTTP."""
+
+    def __init__(self, folder: Path, *options: object, log: Path | None = None) -> None:
+        self.folder = folder
+        self.log = log or folder / "annotate.log"
+        self.options = [str(option) for option in options]
+        self.start()
+
+    def start(self) -> None:
+        port = [] if "--port" in self.options else ["--port", "0"]
+        command = [sys.executable, "-m", "crayon_sdk", "annotate", "--json", "-w", str(self.folder), *port]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as said, self.log.with_suffix(".err").open("ab") as errors:
+            at = said.tell()
+            self.process = subprocess.Popen([*command, *self.options], stdout=said, stderr=errors, env=environment)
+        started = time.monotonic()
+        while True:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"crayon annotate ended: {self.said()}")
+            text = self.log.read_bytes()[at:].decode()
+            with contextlib.suppress(ValueError):
+                self.links = json.loads(text)
+                break
+            if time.monotonic() - started > 120:
+                raise RuntimeError(f"crayon annotate did not start: {text} {self.said()}")
+            time.sleep(0.05)
+        self.url = next(iter(self.links["answer"].values()))
+        self.owner_url = self.links["owner"]
+
+    def said(self) -> str:
+        return self.log.with_suffix(".err").read_text()
+
+    def call(self, path: str, body: object = None, token: str | None = None, **headers: str):
+        """Status and JSON of a request."""
+        root = self.url.split("?")[0].removesuffix("/")
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{root}{path}", data=data, headers={"Content-Type": "application/json", **headers})
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urlopen(request, timeout=60) as response:
+                return response.status, _body(response)
+        except URLError as error:
+            if not hasattr(error, "code"):
+                raise
+            return error.code, _body(error)
+
+    def stop(self, number: int = signal.SIGINT, seconds: float = 60.0) -> int:
+        """End it as Ctrl-C does, or otherwise; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+    def end(self) -> None:
+        """See to it that it is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def apps():
+    """Starts apps, ``start(folder, *options, log=...)``, and ends those that are left."""
+    started: list[App] = []
+
+    def start(*arguments, **more) -> App:
+        started.append(App(*arguments, **more))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for app in started:
+            app.end()
+
+
+def _body(response):
+    raw = response.read()
+    return json.loads(raw) if response.headers.get_content_type() == "application/json" else raw

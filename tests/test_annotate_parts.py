@@ -1,0 +1,220 @@
+"""Tasks and their records, what the owner sees, and who may do what."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from conftest import make_pictures
+
+from crayon_sdk.annotate.access import MAX_BODY, Access, Role, is_loopback, problem_with
+from crayon_sdk.annotate.monitoring import disagreements, people
+from crayon_sdk.annotate.store import Row
+from crayon_sdk.annotate.tasks import make_tasks, records_of
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import SettingsError
+from crayon_sdk.functional.neurons import TopPatches
+from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.questions import Question, open_questions
+
+torch = pytest.importorskip("torch")
+NOW = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def dataset(picture_folder):
+    return ImageDataset.from_csv(picture_folder / "metadata.csv", split="train")
+
+
+@pytest.fixture(scope="module")
+def maps(dataset):
+    count = len(dataset)
+    return SaliencyMaps(dataset.ids, torch.ones(count, 2, 2), torch.as_tensor(dataset.labels), model="f" * 64)
+
+
+@pytest.fixture(scope="module")
+def patches(dataset):
+    """Three neurons with two patches each; the strongest of 0 and the second of 2 are the same."""
+    top = TopPatches(
+        torch.tensor([[3.0, 2.0], [3.0, 2.0], [3.0, 2.0]]),
+        torch.tensor([[0, 1], [2, 15], [3, 0]]),
+        torch.tensor([[3, 0], [1, 1], [2, 3]]),
+    )
+    return NeuronPatches.from_top(top, dataset.ids, (2, 2), model="f" * 64)
+
+
+def given(task, answer="yes"):
+    about = {"person": "ann", "model": "f" * 64, "time": NOW, "seconds": 0.5, "source": "annotate"}
+    return records_of(task, answer=answer, **about)
+
+
+def test_one_task_per_question_in_the_same_order(dataset, maps):
+    asked = open_questions(maps, crayon_answers(), count=99)
+    tasks = make_tasks(dataset, maps, asked)
+    assert [task.sample for task in tasks] == [question.id for question in asked]
+    assert {task.question for task in tasks} == {f"Is the highlight mainly on the {name}?" for name in ("cat", "dog")}
+    assert len({task.id for task in tasks}) == len(tasks)
+    assert make_tasks(dataset, maps, asked) == tasks
+
+
+def crayon_answers():
+    from crayon_sdk.annotations import AnnotationSet
+
+    return AnnotationSet()
+
+
+def test_ids_say_nothing_and_belong_to_the_model(dataset, maps):
+    asked = [Question("image", dataset.ids[0], 0)]
+    (task,) = make_tasks(dataset, maps, asked)
+    assert dataset.ids[0] not in task.id
+    other = SaliencyMaps(maps.ids, maps.values, maps.targets, model="e" * 64)
+    assert make_tasks(dataset, other, asked)[0].id != task.id
+
+
+def test_a_picture_becomes_one_record(dataset, maps):
+    (task,) = make_tasks(dataset, maps, [Question("image", dataset.ids[0], 0)], question="Is it on the {label}?")
+    (record,) = given(task, "no")
+    assert (record.id, record.answer, record.annotator, record.target) == (dataset.ids[0], "no", "ann", 0)
+    assert (record.question, record.model, record.seconds) == ("Is it on the cat?", "f" * 64, 0.5)
+
+
+def test_a_shared_patch_is_answered_for_every_neuron_that_has_it(dataset, patches):
+    (task,) = make_tasks(dataset, patches, [Question("neuron", dataset.ids[0], 0, 0, 0)])
+    assert [(record.neuron, record.patch) for record in given(task)] == [(0, 0), (2, 1)]
+    assert task.pictures == 1
+    assert task.question == "Is the red rectangle mainly on the cat?"
+
+
+def test_all_patches_of_a_neuron_together(dataset, patches):
+    asked = open_questions(patches, crayon_answers(), count=99)
+    tasks = make_tasks(dataset, patches, asked, group_patches=True)
+    assert sorted(task.about[0][0] for task in tasks) == [0, 1, 2]
+    mixed = next(task for task in tasks if task.about[0][0] == 1)  # a cat's picture and a dog's
+    assert (mixed.pictures, mixed.target) == (2, None)
+    assert mixed.question == "Are the red rectangles mainly on the cat or dog?"
+    records = given(mixed, "no")
+    assert [(record.neuron, record.patch, record.answer) for record in records] == [(1, 0, "no"), (1, 1, "no")]
+    assert all(dict(record.extra) == {"shown together": "2"} for record in records)
+
+
+def test_words_with_another_placeholder(dataset, maps):
+    with pytest.raises(SettingsError, match="label"):
+        make_tasks(dataset, maps, [], question="Is it on the {class_name}?")
+
+
+def test_class_names_are_text(tmp_path):
+    root = make_pictures(tmp_path)
+    table = (root / "metadata.csv").read_text().replace(",cat,", ",<script>alert(1)</script>,")
+    (root / "metadata.csv").write_text(table)
+    dataset = ImageDataset.from_csv(root / "metadata.csv", split="train")
+    maps = SaliencyMaps(dataset.ids, torch.ones(len(dataset), 2, 2), torch.as_tensor(dataset.labels))
+    questions = {task.question for task in make_tasks(dataset, maps, open_questions(maps, crayon_answers()))}
+    assert "Is the highlight mainly on the <script>alert(1)</script>?" in questions
+
+
+# --- what the owner sees --------------------------------------------------------------------
+
+
+def row(number, answer="yes", *, person="ann", seconds=1.0, source="annotate", after=0.0, task=None):
+    time = (NOW + timedelta(seconds=after)).isoformat()
+    return Row(f"u{person}{number}", task or f"t{number}", person, answer, seconds, source, time)
+
+
+def test_facts_about_people():
+    answers = ["yes", "no", "no", "unsure", "no"]
+    rows = [row(n, word, seconds=n + 1.0, after=30.0 * n) for n, word in enumerate(answers)]
+    found = people([*rows, row(0, person="ben", seconds=None)])
+    ann, ben = found
+    assert (ann.person, ann.answers, ann.yes, ann.unsure) == ("ann", 5, 0.25, 0.2)
+    assert (ann.median_seconds, ann.per_minute, ann.longest_run, ann.flags) == (3.0, 2.0, 2, ())
+    assert (ben.answers, ben.median_seconds, ben.per_minute) == (1, None, None)
+
+
+def test_haste_and_long_runs_are_flagged_but_not_in_the_grid():
+    quick = [row(n, "yes" if n % 2 else "no", seconds=0.15) for n in range(3)]
+    assert people(quick)[0].flags == ("3 answers under 0.2 s",)
+    run = [row(n, "no", after=n) for n in range(25)]
+    assert people(run)[0].flags == ("25 times no in a row",)
+    assert people(run[:24])[0].flags == ()
+    assert people([row(n, seconds=0.01, source="grid") for n in range(50)])[0].flags == ()
+
+
+def test_the_pace_is_of_the_last_ten_minutes():
+    early = [row(n, after=n) for n in range(100)]
+    late = [row(200 + n, after=3600 + 60 * n) for n in range(4)]
+    assert people([*early, *late])[0].per_minute == pytest.approx(1.0)
+
+
+def test_disagreements_the_latest_first():
+    rows = [row(1, task="a"), row(2, task="b"), row(3, "no", person="ben", task="b"), row(4, "no", person="cec")]
+    rows += [row(5, "no", person="ben", task="a"), row(6, "unsure", person="cec", task="b")]
+    assert disagreements(rows) == {
+        "b": {"ann": "yes", "ben": "no", "cec": "unsure"},
+        "a": {"ann": "yes", "ben": "no"},
+    }
+    assert list(disagreements(rows)) == ["b", "a"]
+
+
+# --- who may do what ------------------------------------------------------------------------
+
+
+def test_tokens():
+    access = Access(True, {"s3cret": Role(owner=True), "ännchen": Role(person="ann")})
+    assert access.role("s3cret").owner
+    assert access.role("ännchen").person == "ann"
+    for wrong in (None, "", "s3cre", "s3crets", "S3CRET", "é"):
+        assert access.role(wrong) is None
+    assert "s3cret" not in repr(access)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("192.168.1.7", False),
+        ("localhost.evil.org", False),
+        ("", False),
+    ],
+)
+def test_loopback(host, loopback):
+    assert is_loopback(host) is loopback
+
+
+HERE = {"host": "127.0.0.1:8730"}
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {}, None),
+        ("GET", {"host": "localhost"}, None),
+        ("GET", {"host": "[::1]:99"}, None),
+        ("GET", {"host": "evil.org"}, 400),
+        ("GET", {"host": "evil.org:8730"}, 400),
+        ("GET", {"host": "[::1"}, 400),
+        ("GET", {"host": ""}, 400),
+        ("POST", {"content-length": "5"}, None),
+        ("POST", {"content-length": "5", "origin": "http://127.0.0.1:8730"}, None),
+        ("POST", {"content-length": "5", "origin": "http://127.0.0.1:99"}, 403),
+        ("POST", {"content-length": "5", "origin": "null"}, 403),
+        ("POST", {"content-length": "5", "origin": "http://["}, 403),
+        ("POST", {"content-length": "5", "sec-fetch-site": "cross-site"}, 403),
+        ("POST", {}, 411),
+        ("POST", {"content-length": "-1"}, 411),
+        ("POST", {"content-length": str(MAX_BODY + 1)}, 413),
+        ("DELETE", {"origin": "http://evil.org", "content-length": "0"}, 403),
+    ],
+)
+def test_requests_that_are_not_read(method, headers, status):
+    found = problem_with(method, {**HERE, **headers}, known_hosts_only=True)
+    assert (found and found[0]) == status
+
+
+def test_with_tokens_any_name_will_do():
+    assert problem_with("GET", {"host": "birds.example.org"}, known_hosts_only=False) is None

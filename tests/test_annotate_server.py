@@ -1,0 +1,323 @@
+"""The app over real HTTP, as a process: answers, people, restarts, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra annotate")
+
+from helpers_browser import apps
+from helpers_workspace import crayon, new_workspace, save_model
+from PIL import Image
+
+from crayon_sdk.annotate.access import HEADERS
+from crayon_sdk.annotate.serving import STORE, annotate, export
+from crayon_sdk.annotate.store import AnswerStore
+from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.errors import OutputError, SettingsError, WorkspaceBusyError
+from crayon_sdk.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, picture_folder):
+    """A workspace with maps and patches; nobody may change it."""
+    root = tmp_path_factory.mktemp("annotate")
+    workspace = new_workspace(root / "ws", picture_folder, save_model(root / "m"))
+    workspace.explain(sheet=0)
+    return root
+
+
+def copy_of(place, folder):
+    shutil.copytree(place, folder, dirs_exist_ok=True)
+    return folder / "ws"
+
+
+@pytest.fixture(scope="module")
+def app(place, tmp_path_factory):
+    """One that asks everything twice, without tokens."""
+    with apps() as start:
+        yield start(copy_of(place, tmp_path_factory.mktemp("app")), "--votes", 2)
+
+
+@pytest.fixture
+def start():
+    with apps() as starting:
+        yield starting
+
+
+def tasks_for(app, person, count=96, **more):
+    status, found = app.call("/api/tasks", {"person": person, "count": count, **more})
+    assert status == 200
+    return found
+
+
+def answer(app, person, *clicks, **more):
+    body = [{"uid": uid, "task": task, "answer": word, "seconds": 0.7} for uid, task, word in clicks]
+    return app.call("/api/answers", {"person": person, "answers": body, **more})
+
+
+def test_from_question_to_file(place, tmp_path, start):
+    """The whole way of one person, a crash in the middle included."""
+    app = start(copy_of(place, tmp_path), "--limit", 5)
+    assert app.call("/api/session")[1] | {"title": ""} == {
+        "title": "",
+        "kind": "image",
+        "votes": 1,
+        "tasks": 5,
+        "person": None,
+        "owner": True,
+    }
+    asked = tasks_for(app, "ann")["tasks"]
+    assert len(asked) == 5
+    ids = [task["id"] for task in asked]
+    status, kept = answer(app, "ann", ("uid-00000", ids[0], "yes"), ("uid-00001", ids[1], "no"))
+    assert (status, kept["kept"], kept["answered"], kept["left"]) == (200, ["uid-00000", "uid-00001"], 2, 3)
+    app.process.kill()
+    app.process.wait()
+    app.start()
+    assert answer(app, "ann", ("uid-00001", ids[1], "no"))[1]["answered"] == 2  # the page sends again what it can
+    status, undone = app.call("/api/undo", {"person": "ann"})
+    assert (undone["undone"], undone["task"]["id"], undone["task"]["answer"]) == ("uid-00001", ids[1], "no")
+    assert answer(app, "ann", ("uid-00002", ids[1], "unsure"), ("uid-00003", ids[2], "yes"))[0] == 200
+    assert app.call("/api/owner/export", {})[1] == {"new": 2}
+    app.call("/api/undo", {"person": "ann", "uid": "uid-00003"})  # after it was exported
+    assert tasks_for(app, "ben")["left"] == 3
+    assert app.stop() == 0
+    found = AnnotationSet.load(tmp_path / "ws" / "answers.jsonl")
+    assert [(each.annotator, each.answer, each.source) for each in found] == [
+        ("ann", "yes", "annotate"),
+        ("ann", "unsure", "annotate"),
+    ]
+    workspace = Workspace(tmp_path / "ws")
+    assert {each.model for each in found} == {workspace.manifest.model_fingerprint}
+    assert all(each.time and each.seconds == 0.7 and "highlight" in each.question for each in found)
+    assert crayon("annotate", "--export-only", "--json", "-w", tmp_path / "ws").stdout.strip() == '{\n  "new": 0\n}'
+
+
+def test_two_people_answer_the_same_pictures(app):
+    first, second = tasks_for(app, "eva", 2)["tasks"], tasks_for(app, "fay", 2)["tasks"]
+    assert [task["id"] for task in first] == [task["id"] for task in second]
+    third = tasks_for(app, "gil", 2)["tasks"]
+    assert not {task["id"] for task in first} & {task["id"] for task in third}  # two have them in hand
+    task = first[0]["id"]
+    assert answer(app, "eva", ("eva-00001", task, "yes"))[0] == 200
+    assert answer(app, "fay", ("fay-00001", task, "no"))[0] == 200
+    assert task not in {each["id"] for each in tasks_for(app, "eva", 2)["tasks"]}
+    summary = app.call("/api/owner")[1]
+    assert (summary["done"], summary["disagreements"], summary["votes"]) == (1, 1, 2)
+    assert summary["shown"][0]["said"] == {"eva": "yes", "fay": "no"}
+    assert summary["agreement"]["percent"] == 0.0
+    for person in ("eva", "fay"):
+        app.call("/api/undo", {"person": person})
+
+
+def test_pictures_are_jpeg_and_names_stay_secret(app):
+    found = tasks_for(app, "pia", 1)
+    (task,) = found["tasks"]
+    assert set(task) == {"id", "kind", "question", "pictures"}
+    assert ".jpg" not in json.dumps(found)
+    sizes = {}
+    for panel in ("original", "overlaid", "red", "orange"):
+        for size in ("large", "small"):
+            status, raw = app.call(f"/api/pictures/{task['id']}/0/{panel}?size={size}")
+            assert (status, raw[:3]) == (200, b"\xff\xd8\xff")
+            path = app.folder / "picture.jpg"
+            path.write_bytes(raw)
+            with Image.open(path) as picture:
+                sizes[size] = picture.size
+    assert sizes == {"large": (480, 480), "small": (240, 240)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../workspace.json",
+        "/static/app.js",
+        "/app.js/../../store.py",
+        "/%2e%2e/workspace.json",
+        "/api/pictures/../../../etc/passwd",
+        "/api/pictures/aaaaaaaaaaaaaaaaaaaa/0/original",
+        "/api/pictures/..%2f..%2fetc%2fpasswd/0/original",
+        "/api/pictures/aaaaaaaaaaaaaaaaaaaa/0/..%2foriginal",
+        "/docs",
+        "/redoc",
+    ],
+)
+def test_what_is_not_there(app, path):
+    status, raw = app.call(path)
+    assert status in (404, 422)
+    assert b"fingerprint" not in (raw if isinstance(raw, bytes) else json.dumps(raw).encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/join", {"person": ""}),
+        ("/api/join", {"person": "  \n "}),
+        ("/api/join", {"person": "a\u0000b"}),
+        ("/api/join", {"person": "x" * 61}),
+        ("/api/join", {"person": ["ann"]}),
+        ("/api/join", []),
+        ("/api/tasks", {"person": "ann", "count": -1}),
+        ("/api/tasks", {"person": "ann", "count": 10**9}),
+        ("/api/tasks", {"person": "ann", "count": 1, "held": ["../x"]}),
+        ("/api/answers", {"person": "ann", "answers": []}),
+        ("/api/answers", {"person": "ann", "answers": [{"uid": "uid-00000", "task": "t", "answer": "yes"}]}),
+        ("/api/answers", {"person": "ann", "answers": [{"uid": "'; DROP", "task": "a" * 20, "answer": "yes"}]}),
+        ("/api/answers", {"person": "ann", "answers": [{"uid": "uid-00000", "task": "a" * 20, "answer": "maybe"}]}),
+        ("/api/undo", {"person": "ann", "uid": "x" * 1000}),
+    ],
+)
+def test_what_is_refused_changes_nothing(app, path, body):
+    before = app.call("/api/owner")[1]["answers"]
+    assert app.call(path, body)[0] == 422
+    assert app.call("/api/owner")[1]["answers"] == before
+
+
+def test_answers_about_what_is_not_asked_are_said_and_the_others_kept(app):
+    task = tasks_for(app, "una", 1)["tasks"][0]["id"]
+    status, found = answer(app, "una", ("una-00001", "a" * 20, "yes"), ("una-00002", task, "yes"))
+    assert (status, found["unknown"], found["kept"]) == (200, ["una-00001"], ["una-00002"])
+    app.call("/api/undo", {"person": "una"})
+
+
+def test_headers_and_other_pages(app):
+    from urllib.request import urlopen
+
+    for path in ("", "owner", "app.css", "api/session", "app.js", "queue.js", "common.js", "owner.js", "icon.svg"):
+        with urlopen(app.url + path) as response:
+            assert {name: response.headers[name] for name in HEADERS} == HEADERS
+            assert response.headers["Cache-Control"] in ("no-store", "no-cache")
+            text = response.read().decode()
+            # No other address than its own, no script and no style in the page itself.
+            assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+            assert "<style" not in text
+            assert "style=" not in text
+    assert app.call("/api/join", {"person": "ann"}, Origin="http://evil.example")[0] == 403
+    assert app.call("/api/session", Host="evil.example")[0] == 400
+    assert app.call("/api/join", {"person": "x" * 300_000})[0] == 413
+
+
+def test_the_owner_exports_while_the_workspace_is_in_use(app):
+    from crayon_sdk.locking import locked
+
+    task = tasks_for(app, "kim", 1)["tasks"][0]["id"]
+    answer(app, "kim", ("kim-00001", task, "yes"))
+    with locked(app.folder, doing="something long"):
+        status, found = app.call("/api/owner/export", {})
+    assert (status, "in use" in found["detail"]) == (409, True)
+    assert app.call("/api/owner/export", {})[0] == 200
+    app.call("/api/undo", {"person": "kim"})
+
+
+def test_one_app_at_a_time(app):
+    with pytest.raises(WorkspaceBusyError, match="annotate"):
+        export(Workspace(app.folder))
+
+
+def test_with_tokens(place, tmp_path, start):
+    app = start(copy_of(place, tmp_path), "--require-token", "--people", "ann", "--people", "b<i>n", "--verbose")
+    tokens = {name: link.partition("?token=")[2] for name, link in app.links["answer"].items()}
+    owner = app.owner_url.partition("?token=")[2]
+    assert len({*tokens.values(), owner}) == 3
+    for path in ("/api/session", "/api/owner", "/api/pictures/" + "a" * 20 + "/0/original", "/?token=wrong"):
+        assert app.call(path)[0] == 401
+        assert app.call(path, token="wrong")[0] == 401
+    assert app.call("/api/session", token=tokens["ann"])[1]["person"] == "ann"
+    assert app.call("/api/join", {"person": "ben"}, token=tokens["ann"])[0] == 403
+    assert app.call("/api/join", {"person": "b<i>n"}, token=tokens["b<i>n"])[0] == 200
+    assert app.call("/api/owner", token=tokens["ann"])[0] == 403
+    assert app.call("/api/owner", token=owner)[0] == 200
+    _link_becomes_cookie(app, tokens["ann"])
+    app.process.send_signal(signal.SIGTERM)
+    assert app.process.wait(60) == 0
+    again = start(tmp_path / "ws", "--require-token", "--people", "ann", log=tmp_path / "again.log")
+    assert again.links["answer"]["ann"].partition("?token=")[2] == tokens["ann"]  # links outlive a restart
+    assert again.call("/api/session", token=tokens["b<i>n"])[0] == 401  # not asked any more
+    again.stop()
+    for secret in (*tokens.values(), owner):
+        assert secret not in app.said() + again.said()
+        assert secret not in (tmp_path / "ws" / "workspace.json").read_text()
+
+
+def _link_becomes_cookie(app, token):
+    from http.client import HTTPConnection
+
+    host = app.url.split("/")[2]
+    connection = HTTPConnection(host)
+    connection.request("GET", f"/?token={token}")
+    response = connection.getresponse()
+    response.read()
+    cookie = response.headers["Set-Cookie"]
+    assert (response.status, response.headers["Location"]) == (303, "/")
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    connection.request("GET", "/api/session", headers={"Cookie": cookie.partition(";")[0]})
+    assert json.loads(connection.getresponse().read())["person"] == "ann"
+    connection.close()
+
+
+def test_neurons_together(place, tmp_path, start):
+    app = start(copy_of(place, tmp_path), "--kind", "neuron", "--group-patches", "--limit", "3")
+    asked = tasks_for(app, "ann")["tasks"]
+    assert {task["kind"] for task in asked} == {"neuron"}
+    task = asked[0]
+    for number in range(task["pictures"]):
+        assert app.call(f"/api/pictures/{task['id']}/{number}/patch")[0] == 200
+    assert app.call(f"/api/pictures/{task['id']}/{task['pictures']}/patch")[0] == 404
+    assert app.call(f"/api/pictures/{task['id']}/0/original")[0] == 404
+    answer(app, "ann", ("uid-00000", task["id"], "no"))
+    app.stop()
+    found = AnnotationSet.load(tmp_path / "ws" / "answers.jsonl").neuron_answers
+    assert len(found) == task["pictures"]
+    assert {each.neuron for each in found} == {found[0].neuron}
+    # What was answered is not asked once more, whoever starts the app again.
+    again = start(tmp_path / "ws", "--kind", "neuron", "--group-patches", "--limit", "3", log=tmp_path / "again.log")
+    assert task["id"] not in {each["id"] for each in tasks_for(again, "ben")["tasks"]}
+    again.stop()
+
+
+def test_settings_out_of_range(place):
+    workspace = Workspace(place / "ws")
+    for wrong in ({"votes": 0}, {"limit": 0}, {"hold": 0.0}, {"port": 70000}, {"people": ["a\nb"]}, {"people": [""]}):
+        with pytest.raises(SettingsError, match="expected"):
+            annotate(workspace, **wrong)
+    assert not (place / "ws" / STORE).exists()
+
+
+def test_a_port_that_is_taken(place, tmp_path):
+    workspace = Workspace(copy_of(place, tmp_path))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OutputError, match="choose another --port"):
+            annotate(workspace, port=taken.getsockname()[1])
+
+
+def test_without_the_extra(place, tmp_path):
+    folder = copy_of(place, tmp_path)
+    script = "import sys; sys.modules['uvicorn'] = None; from crayon_sdk.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "annotate", "-w", folder], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "pip install 'crayon-sdk[annotate]'" in done.stderr) == (2, True)
+
+
+def test_answers_about_an_earlier_model_stay_in_the_store(place, tmp_path):
+    folder = copy_of(place, tmp_path)
+    store = AnswerStore(folder / STORE)
+    from test_annotate_store import click
+
+    store.add([click("u1", "t1")])  # about a picture called t1, which this workspace does not have
+    store.close()
+    from crayon_sdk.errors import MismatchError
+
+    with pytest.raises(MismatchError, match="t1"):
+        export(Workspace(folder))

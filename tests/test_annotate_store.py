@@ -1,0 +1,172 @@
+"""The store: what was acknowledged is there, once, whatever happens."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from datetime import datetime, timezone
+
+import pytest
+
+from crayon_sdk.annotate.store import AnswerStore, Given
+from crayon_sdk.errors import FileFormatError, OutputError
+from crayon_sdk.records import ImageAnswer, NeuronAnswer
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+
+
+def click(uid, task="t1", person="ann", answer="yes", records=None):
+    made = ImageAnswer(id=task, answer=answer, annotator=person, time=NOW, extra={"uid": uid})
+    return Given(uid, task, person, answer, 0.5, "annotate", NOW.isoformat(), records or (made,))
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = AnswerStore(tmp_path / "annotate.sqlite")
+    yield made
+    made.close()
+
+
+def test_what_is_added_is_there_after_opening_again(store):
+    assert store.add([click("u1"), click("u2", "t2", answer="no")]) == ["u1", "u2"]
+    store.close()
+    again = AnswerStore(store.path)
+    assert [(row.uid, row.task, row.answer) for row in again.rows()] == [("u1", "t1", "yes"), ("u2", "t2", "no")]
+    assert [answer.id for answer in again.answers()] == ["t1", "t2"]
+    again.close()
+
+
+def test_full_synchronisation_and_a_write_ahead_log(store):
+    assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_nobody_else_may_read_the_tokens(store):
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+
+
+def test_sending_again_changes_nothing(store):
+    store.add([click("u1")])
+    assert store.add([click("u1"), click("u1", answer="no")]) == []
+    assert [row.answer for row in store.rows()] == ["yes"]
+
+
+def test_answering_again_takes_the_earlier_answer_back(store):
+    store.add([click("u1"), click("u2", person="ben")])
+    store.add([click("u3", answer="no")])
+    assert [(row.person, row.answer) for row in store.rows()] == [("ben", "yes"), ("ann", "no")]
+    assert [answer.answer for answer in store.answers(withdrawn=True)] == ["yes"]
+    assert store.count("ann") == 1
+
+
+def test_undo_takes_the_latest_own_answer_or_the_named_one(store):
+    store.add([click("u1"), click("u2", "t2"), click("u3", "t1", "ben")])
+    assert store.withdraw("ben", "u1") is None  # not ben's
+    assert store.withdraw("ann").task == "t2"
+    assert store.withdraw("ann", "u1").task == "t1"
+    assert store.withdraw("ann") is None
+    assert [row.uid for row in store.rows()] == ["u3"]
+    assert store.add([click("u1")]) == []  # arrives once more, late: it stays taken back
+    assert not store.counts("u1")
+    assert store.counts("u3")
+
+
+def test_one_click_may_stand_for_several_records(store):
+    both = tuple(NeuronAnswer(neuron=n, patch=0, answer="no", annotator="ann", time=NOW) for n in (3, 7))
+    store.add([click("u1", records=both)])
+    assert [answer.neuron for answer in store.answers()] == [3, 7]
+    assert store.count("ann") == 1
+
+
+def test_all_of_a_batch_or_nothing(store):
+    broken = Given("u2", "t2", "ann", "yes", "not a number", "annotate", None, ())
+    with pytest.raises(OutputError, match="cannot be written"):
+        store.add([click("u1"), broken])
+    assert store.rows() == []
+
+
+def test_state_changes_with_every_change_only(store):
+    seen = [store.state()]
+    for change in (
+        lambda: store.add([click("u1")]),
+        lambda: store.add([click("u2", answer="no")]),
+        lambda: store.withdraw("ann"),
+    ):
+        change()
+        assert store.state() not in seen
+        seen.append(store.state())
+    store.add([click("u1")])
+    assert store.withdraw("ann") is None
+    assert store.state() == seen[-1]
+
+
+def test_tokens_are_long_and_stay(store):
+    first = store.token("owner")
+    assert len(first) >= 32
+    assert store.token("people") != first
+    store.close()
+    again = AnswerStore(store.path)
+    assert again.token("owner") == first
+    again.close()
+
+
+def test_many_threads(store):
+    def work(person):
+        for number in range(25):
+            store.add([click(f"{person}-{number}", f"t{number}", person)])
+
+    threads = [threading.Thread(target=work, args=(f"p{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.rows()) == len({row.uid for row in store.rows()}) == 200
+
+
+def test_files_that_are_something_else(tmp_path):
+    text = tmp_path / "text.sqlite"
+    text.write_text("no database at all, but long enough to be looked at" * 50)
+    before = text.read_bytes()
+    with pytest.raises(FileFormatError, match="move it away"):
+        AnswerStore(text)
+    assert text.read_bytes() == before
+    newer = tmp_path / "newer.sqlite"
+    with sqlite3.connect(newer) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(FileFormatError, match="version 99"):
+        AnswerStore(newer)
+    with pytest.raises(OutputError, match="cannot be opened"):
+        AnswerStore(tmp_path / "nowhere" / "annotate.sqlite")
+    with pytest.raises(OutputError, match="cannot be opened"):
+        AnswerStore(tmp_path)
+
+
+WRITER = """
+import sys
+from datetime import datetime, timezone
+from crayon_sdk.annotate.store import AnswerStore, Given
+store = AnswerStore(sys.argv[1])
+for number in range(100_000):
+    store.add([Given(f"uid{number}", f"t{number}", "ann", "yes", None, "annotate", "", ())])
+    print(number, flush=True)
+"""
+
+
+def test_killed_in_the_middle(tmp_path):
+    path = tmp_path / "annotate.sqlite"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True)
+    for line in writer.stdout:
+        if int(line) >= 40:
+            break
+    writer.kill()
+    acknowledged = [int(line), *map(int, writer.stdout.read().split())]
+    writer.wait()
+    writer.stdout.close()
+    store = AnswerStore(path)
+    kept = {row.uid for row in store.rows()}
+    store.close()
+    assert {f"uid{number}" for number in range(acknowledged[-1] + 1)} <= kept
