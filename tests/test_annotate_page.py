@@ -338,3 +338,62 @@ def test_a_server_that_goes_away_costs_no_answer(drivers, place, tmp_path, start
     page.sent()
     assert app.stop() == 0
     assert [each.annotator for each in AnnotationSet.load(folder / "answers.jsonl").neuron_answers][:1] == ["sam"]
+
+
+@pytest.mark.slow
+def test_pictures_for_the_documentation(drivers, tmp_path, start):
+    """Drawn pictures, a network that learned to tell them apart, and the pages as the documentation shows them."""
+    from crayon_sdk.data import ImageDataset
+    from crayon_sdk.demo_model import DemoSettings, train_original
+    from crayon_sdk.demo_pictures import write_pictures
+    from crayon_sdk.files import write_json, write_tensors
+    from crayon_sdk.timm_config import timm_config
+
+    settings = DemoSettings()
+    pictures = tmp_path / "pictures"
+    write_pictures(pictures, seed=0, train=settings.train, test=settings.test, size=settings.size)
+    train = ImageDataset.from_csv(pictures / "metadata.csv", split="train")
+    model, _, _ = train_original(train, settings, seed=0)
+    (tmp_path / "m").mkdir()
+    write_tensors(tmp_path / "m" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
+    write_json(tmp_path / "m" / "config.json", timm_config(model))
+    new_workspace(tmp_path / "birds-and-fish", pictures, tmp_path / "m").explain(sheet=0)
+
+    app = start(tmp_path / "birds-and-fish", "--votes", 2)
+    page = Page(drivers[0], app, "Ann", size=(1280, 860))
+    page.shown()
+    for number in range(12):
+        page.press("yynynuyyynyy"[number])
+        time.sleep(0.8)
+        page.shown()
+    page.look("annotate-one")
+    page.press("?")
+    page.look("annotate-help")
+    page.press(Keys.ESCAPE, "g")
+    loaded = "return [...document.querySelectorAll('.cell img')].filter(i => i.naturalWidth > 0).length >= 24"
+    page.wait(lambda: drivers[0].execute_script(loaded))
+    for place in (2, 5, 13):
+        drivers[0].find_elements(By.CLASS_NAME, "cell")[place].click()
+    page.look("annotate-grid")
+    page.sent()
+    other = Page(drivers[1], app, "Ben", size=(390, 844))
+    other.shown()
+    for key in "yyynnuyy":
+        other.press(key)
+        time.sleep(0.7)
+        other.shown()
+    other.look("annotate-phone")
+    other.sent()
+    drivers[1].set_window_size(1280, 860)
+    drivers[1].get(app.owner_url)
+    other.wait(lambda: drivers[1].find_elements(By.CSS_SELECTOR, "#split img"))
+    other.wait(lambda: drivers[1].execute_script("return [...document.images].every(i => i.naturalWidth > 0)"))
+    other.look("annotate-owner")
+    page.press("g")
+    app.stop()
+
+    neurons = start(tmp_path / "birds-and-fish", "--kind", "neuron", "--group-patches", log=tmp_path / "neurons.log")
+    page = Page(drivers[0], neurons, "Cleo", size=(1280, 860))
+    page.shown()
+    page.look("annotate-neuron")
+    assert page.errors() == other.errors() == []
