@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 
+from crayon_sdk.annotate.serving import annotate
 from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.errors import FileFormatError, SettingsError
 from crayon_sdk.options import SECTIONS, described, merged, parse_assignments, read_config
@@ -46,6 +47,13 @@ def test_sections_are_the_keywords_of_the_workspace(section, method):
     parameters = inspect.signature(getattr(Workspace, method)).parameters
     for name, field in SECTIONS[section].model_fields.items():
         assert name in parameters
+        assert parameters[name].default == field.default
+
+
+def test_the_section_annotate_is_the_keywords_of_the_app():
+    parameters = inspect.signature(annotate).parameters
+    assert set(SECTIONS["annotate"].model_fields) == set(parameters) - {"workspace", "ready"}
+    for name, field in SECTIONS["annotate"].model_fields.items():
         assert parameters[name].default == field.default
 
 
@@ -95,7 +103,7 @@ def test_file_is_read_and_the_command_line_wins(tmp_path):
             r"crayon.toml: there is no setting in \[attention\] called 'epcohs'; did you mean 'epochs'\?",
         ),
         ("[atention]\n", r"there is no section called 'atention'; did you mean 'attention'\?"),
-        ("[zzz]\n", "there is no section called 'zzz'; known: attention, compare"),
+        ("[zzz]\n", "there is no section called 'zzz'; known: annotate, attention, compare"),
         ("explain = 3", r"expected a section \[explain\]"),
         ('[explain]\nbatch_size = "8"', r"explain.batch_size = '8': input should be a valid integer"),
         ('[explain]\nscore = "odds"', r"explain.score = 'odds': input should be 'margin' or 'logit'"),

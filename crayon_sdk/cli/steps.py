@@ -94,7 +94,7 @@ def explain(shell: Shell, *, again: bool, **given: Any) -> None:
         f"{len(maps):,} maps of {maps.size[0]} x {maps.size[1]} cells, {maps.num_empty:,} of them without evidence; "
         f"{patches.num_distinct:,} patches of {patches.num_neurons:,} neurons",
     )
-    shell.say(f"Next: {workspace.command('answer import')} FILE (or crayon answer simulate, with object masks)")
+    shell.say(f"Next: {workspace.command('annotate')} (or crayon answer import FILE, crayon answer simulate)")
 
 
 @command("suggest", section="suggest", example="crayon suggest --kind image --count 10")
