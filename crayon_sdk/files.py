@@ -112,7 +112,7 @@ def read_json(path: StrPath) -> Any:
         FileFormatError: It is missing, unreadable, or not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin files with a mark
     except FileNotFoundError as error:
         raise FileFormatError(f"no file at {str(path)!r}") from error
     except (OSError, ValueError) as error:

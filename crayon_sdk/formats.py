@@ -16,6 +16,7 @@ A neuron becomes one answer about its patch 0.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -118,11 +119,17 @@ def read_answers(
 
 
 def _is_one_object(path: StrPath, start: bytes) -> bool:
-    """Tell FiftyOne's one object from our one object a line."""
+    """Tell FiftyOne's one object from our one object a line: ours are whole when their line ends."""
     if not start.startswith(b"{"):
         return False
     with open(path, "rb") as file:
-        return b'"samples"' in file.read(4096) and b'"kind"' not in start
+        first = next((line for line in file if line.strip()), b"")
+    try:
+        value = json.loads(first)
+    except ValueError:
+        # A broken line of ours is for the reader of lines to report, which knows its number.
+        return b'"samples"' in Path(path).read_bytes() and b'"kind"' not in first
+    return "samples" in value
 
 
 def write_answers(

@@ -126,6 +126,21 @@ def test_fiftyone(tmp_path):
     assert dict(found.image_answers[0].extra)["fiftyone_field"] == "relevant"
 
 
+@pytest.mark.parametrize("indent", [None, 1], ids=["one line", "many lines"])
+def test_fiftyone_behind_a_long_header(tmp_path, indent):
+    label = {"_cls": "Classification", "label": "yes", "annotator": "ann"}
+    samples = {"info": {"notes": "x" * 10_000}, "samples": [{"filepath": "plain", "answer": label}]}
+    path = tmp_path / "samples.json"
+    path.write_text(json.dumps(samples, indent=indent), encoding="utf-8-sig")
+    assert [answer.id for answer in read_answers(path, IDS)] == ["plain"]
+
+
+def test_a_file_of_ours_that_speaks_of_samples(tmp_path):
+    ours = AnnotationSet([ImageAnswer(id="plain", answer="no", annotator='"samples"', question='"samples"')])
+    ours.save(tmp_path / "answers.jsonl")
+    assert read_answers(tmp_path / "answers.jsonl", IDS) == ours
+
+
 def test_plain_tables(tmp_path):
     text = "\ufeffimage,answer,neuron,patch,rater,note\nplain,Y,,,ann,\nbirds/2.jpg,0,7,1,bob,blurred\n,no,8,,bob,\n"
     one, two, three = read_answers(write(tmp_path / "t.csv", text), IDS)
