@@ -5,8 +5,8 @@ python benchmarks/answers_needed.py [--seeds 0 1 2] [--shares 2 5 10 25 50 100] 
 The answers are simulated from object masks, two annotators per picture, and given in the order in which
 `Explainer.suggest` asks. All training pictures count in the cross entropy, answered or not. So that the grid can be
 run on two cores, a run is smaller than in `birds.py`: pictures of 128 pixels (maps of 4 x 4), two epochs, and only the
-last blocks of the network are trained (--side, --epochs, --lr, --first-block change that). Finished runs are kept; a
-later call goes on. The runs come share by share and method by method, one seed after the other, so that a call that is
+last blocks of the network are trained. All of it, as there: --side 160 --epochs 6 --lr 1e-4 --first-block 0, with
+--output and --figure elsewhere. Finished runs are kept; a later call goes on. The runs come share by share and method by method, one seed after the other, so that a call that is
 stopped leaves whole lines. Needs the folder ``shared`` beside the project.
 """
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128, help="of the pictures, in pixels")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--lr", type=float, default=3e-4)
-    parser.add_argument("--first-block", type=int, default=5, help="blocks before this one stay as they are")
+    parser.add_argument("--first-block", type=int, default=5, help="blocks before this one stay as they are; 0: none")
     parser.add_argument("--output", type=Path, default=RESULTS / "answers-needed")
     parser.add_argument("--figure", type=Path, default=FIGURE)
     chosen = parser.parse_args()
@@ -97,7 +97,8 @@ class Birds:
         preprocessing = replace(crayon.load_model(folder).preprocessing, size=side)
         self.model = crayon.load_model(folder, preprocessing=preprocessing).to(memory_format=torch.channels_last)
         # The blocks before take most of the time of a step and are the least to blame.
-        self.model.model.blocks[protocol["first_block"]].register_forward_pre_hook(_stop_gradient)
+        if protocol["first_block"]:
+            self.model.model.blocks[protocol["first_block"]].register_forward_pre_hook(_stop_gradient)
         self.train, self.test = (crayon.ImageDataset.from_csv(table, split=split) for split in ("train", "test"))
         self.explainer = crayon.Explainer(self.model, score="margin")
         kept = output / f"maps-{protocol['side']}.safetensors"
@@ -141,9 +142,8 @@ class Birds:
             self.model,
             epochs=self.protocol["epochs"],
             lr=self.protocol["lr"],
-            batch_norm="frozen",
-            average_decay=0.95,
             seed=seed,
+            **({"batch_norm": "frozen", "average_decay": 0.95} if self.protocol["first_block"] else {}),
             **({} if told else {"alpha": 0.0, "beta": 0.0, "background_swap": 0.0}),
         )
         return corrector.fit(self.train, self.maps, answers if told else self.answers)
