@@ -6,8 +6,10 @@ The answers are simulated from object masks, two annotators per picture, and giv
 `Explainer.suggest` asks. All training pictures count in the cross entropy, answered or not. So that the grid can be
 run on two cores, a run is smaller than in `birds.py`: pictures of 128 pixels (maps of 4 x 4), two epochs, and only the
 last blocks of the network are trained. All of it, as there: --side 160 --epochs 6 --lr 1e-4 --first-block 0, with
---output and --figure elsewhere. Finished runs are kept; a later call goes on. The runs come share by share and method by method, one seed after the other, so that a call that is
-stopped leaves whole lines. Needs the folder ``shared`` beside the project.
+--output and --figure elsewhere.
+
+Finished runs are kept; a later call goes on. The seeds come one after the other, and within each the shares, so that a
+call that is stopped leaves whole lines. Needs the folder ``shared`` beside the project.
 """
 
 from __future__ import annotations
