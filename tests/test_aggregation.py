@@ -191,7 +191,7 @@ def test_neurons_by_the_majority_of_their_patches():
     assert AnnotationSet(unsure).neuron_relevance(rule) == {5: "relevant"}
 
 
-def test_rules_of_votes_are_as_before():
+def test_rules_of_votes_are_as_before_without_crowd_kit():
     votes = {"a": [SimpleNamespace(answer=a) for a in ("yes", "yes", "no")]}
     for rule in ("unanimous", "majority", "share"):
         assert image_verdicts(votes, rule) == {"a": relevance_of(["yes", "yes", "no"], rule)}
@@ -200,7 +200,7 @@ def test_rules_of_votes_are_as_before():
     assert neuron_verdicts(patches, "share", yes_share=1.0, maybe_share=0.8) == {3: "irrelevant"}
 
 
-def test_what_is_refused():
+def test_what_is_refused_without_crowd_kit():
     _, answers = crowd(MIXED)
     with pytest.raises(SettingsError, match=r"method to be one of dawid-skene, mace, got 'majority'"):
         consensus(answers, "majority")
