@@ -18,6 +18,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from crayon_sdk.aggregation import image_verdicts, neuron_verdicts
 from crayon_sdk.answer_files import append_lines, read_lines
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError, first_few
 from crayon_sdk.files import StrPath, sha256_of, write_text
@@ -32,8 +33,6 @@ from crayon_sdk.relevance import (
     check_kind,
     check_rule,
     group_votes,
-    neuron_relevance_of,
-    relevance_of,
 )
 
 __all__ = ["Agreement", "AnnotationSet", "ImageAnswer", "NeuronAnswer"]
@@ -260,7 +259,8 @@ class AnnotationSet:
         """Judge every image that was answered, by a rule of [`crayon_sdk.relevance`][crayon_sdk.relevance].
 
         Args:
-            rule: "unanimous", "majority" or "share".
+            rule: "unanimous", "majority", "share", or one that weighs people by how reliable they seem:
+                "dawid-skene" or "mace" ([`crayon_sdk.aggregation`][crayon_sdk.aggregation]).
             yes_share: For "share": relevant above this share of yes.
             maybe_share: For "share": irrelevant below this share of yes.
             min_votes: Images with fewer answers are left out.
@@ -274,11 +274,8 @@ class AnnotationSet:
         """
         check_rule(rule, yes_share=yes_share, maybe_share=maybe_share, min_votes=min_votes)
         votes = group_votes(((answer.id, answer) for answer in self.image_answers), latest_only=latest_only)
-        return {
-            id_: relevance_of([vote.answer for vote in own], rule, yes_share=yes_share, maybe_share=maybe_share)
-            for id_, own in votes.items()
-            if len(own) >= min_votes
-        }
+        verdicts = image_verdicts(votes, rule, yes_share=yes_share, maybe_share=maybe_share)
+        return {id_: verdict for id_, verdict in verdicts.items() if len(votes[id_]) >= min_votes}
 
     def neuron_relevance(
         self,
@@ -292,7 +289,8 @@ class AnnotationSet:
         """Judge every neuron that was answered; in doubt it is relevant and stays.
 
         Args:
-            rule: "majority" of the patches, "unanimous" (irrelevant only if all are no) or "share".
+            rule: "majority" of the patches, "unanimous" (irrelevant only if all are no), "share", or
+                "dawid-skene" or "mace" ([`crayon_sdk.aggregation`][crayon_sdk.aggregation]).
             yes_share: Only checked: at least `maybe_share`.
             maybe_share: For "share": irrelevant below this share of yes.
             min_votes: Neurons with fewer answers (over all patches) are left out.
@@ -305,15 +303,10 @@ class AnnotationSet:
             SettingsError: An unknown rule, or a setting out of its range.
         """
         check_rule(rule, yes_share=yes_share, maybe_share=maybe_share, min_votes=min_votes)
-        neurons: dict[int, list[list[str]]] = {}
         votes = group_votes((((a.neuron, a.patch), a) for a in self.neuron_answers), latest_only=latest_only)
-        for (neuron, _), own in votes.items():
-            neurons.setdefault(neuron, []).append([vote.answer for vote in own])
-        return {
-            neuron: neuron_relevance_of(patches, rule, yes_share=yes_share, maybe_share=maybe_share)
-            for neuron, patches in neurons.items()
-            if sum(map(len, patches)) >= min_votes
-        }
+        number = Counter(neuron for (neuron, _), own in votes.items() for _ in own)
+        verdicts = neuron_verdicts(votes, rule, yes_share=yes_share, maybe_share=maybe_share)
+        return {neuron: verdict for neuron, verdict in verdicts.items() if number[neuron] >= min_votes}
 
     def agreement(self, kind: Kind = "image") -> Agreement:
         """Measure how far the annotators agree, on images or on patches of neurons.

@@ -74,7 +74,8 @@ class AttentionCorrector:
         logit_adjustment: How much of the log share of each class is added to the logits inside
             the cross entropy: 0 is the plain one, 1 is fair to rare classes.
         batch_norm: "train" or "frozen" batch statistics.
-        answer_rule: From votes to relevance: "unanimous", "majority" or "share".
+        answer_rule: From votes to relevance: "unanimous", "majority", "share", or, weighing people by how
+            reliable they seem, "dawid-skene" or "mace" (extra ``crowd``).
         keep: "last", or "best": the epoch with the best ``evaluate_on`` (worst group
             with group columns, else worst class).
         device: "auto" or a torch device.

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
 from crayon_sdk.files import read_tensors, sha256_of, write_tensors
 from crayon_sdk.functional.saliency import normalize_maps, resize_maps
+from crayon_sdk.gallery import Gallery, Order, gallery
+from crayon_sdk.overlays import Style
 from crayon_sdk.preprocessing import Preprocessing
 
 __all__ = ["SaliencyMaps", "read_manifest", "readable"]
@@ -142,6 +145,61 @@ class SaliencyMaps:
             (7, 7)
         """
         return replace(self, values=normalize_maps(resize_maps(self.values, (h, w))))
+
+    def gallery(
+        self,
+        dataset: ImageDataset,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        limit: int | None = 24,
+        order: Order = "given",
+        seed: int = 0,
+        style: Style = "orange",
+        title: str = "What the model looks at",
+        cell: int = 192,
+    ) -> Gallery:
+        """Show pictures beside their maps: in a notebook, on one HTML page, or on a PNG sheet.
+
+        Args:
+            dataset: Has the pictures.
+            path: A file to write: ``.html``, which holds its pictures and needs nothing else, or ``.png``.
+            ids: Which samples; default all.
+            limit: How many at most; ``None`` shows all.
+            order: "given", "random", or "widest": maps that highlight the most come first.
+            seed: Of "random".
+            style: Of the third panel: "orange" on grey, which colour-blind people tell apart too, or "red".
+            title: First line.
+            cell: Longer side of a panel in pixels, at least 48.
+
+        Returns:
+            The gallery; the last line of a notebook cell shows it.
+
+        Raises:
+            MismatchError: There is no map, or no picture, for a sample.
+            OutputError: The file cannot be written.
+            SettingsError: A setting is out of range, or it is not known how the pictures were cropped.
+
+        Example:
+            >>> from crayon_sdk import ImageDataset, Preprocessing
+            >>> dataset = ImageDataset.from_torch([(torch.rand(3, 64, 64), 0)], ids=["a"])
+            >>> view = Preprocessing(size=(64, 64))
+            >>> maps = SaliencyMaps(("a",), torch.rand(1, 5, 5), torch.tensor([0]), preprocessing=view)
+            >>> maps.gallery(dataset)
+            Gallery(1 of 1 pictures, in the order given)
+        """
+        return gallery(
+            self,
+            dataset,
+            path,
+            ids=ids,
+            limit=limit,
+            order=order,
+            seed=seed,
+            style=style,
+            title=title,
+            cell=cell,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file: values, targets and evidence, with the rest as metadata.

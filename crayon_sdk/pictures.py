@@ -10,18 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import MismatchError, SettingsError
 from crayon_sdk.evaluation import energy_inside
-from crayon_sdk.functional.saliency import resize_maps
 from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.overlays import TITLES, Style, class_name, overlay
+from crayon_sdk.overlays import seen as _seen
+from crayon_sdk.overlays import shown as _shown
 from crayon_sdk.patches import NeuronPatches, Patch
-from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.sheets import BAD, GOOD, INK, Cell, Line, save_sheet, side_by_side
 
 __all__ = [
@@ -38,57 +37,7 @@ __all__ = [
     "patches_sheet",
 ]
 
-Style = Literal["overlaid", "red", "orange"]
-"""How a map lies over its picture; "orange" on grey is told apart by colour-blind people too."""
-
 ChoiceRule = Literal["random", "largest change"]
-TITLES: dict[Style, str] = {
-    "overlaid": "Highlight Overlaid",
-    "red": "Highlight in Red",
-    "orange": "Highlight in Orange",
-}
-_PAPER = np.array([244.0, 244.0, 244.0])  # what the picture fades to where nobody looks
-_INKS: dict[Style, tuple[float, float, float]] = {"red": (230.0, 0.0, 20.0), "orange": (240.0, 140.0, 0.0)}
-_STRENGTH = 0.75  # of the ink where the map is one
-
-
-def overlay(image: Image.Image, saliency: Tensor, *, style: Style = "overlaid") -> Image.Image:
-    """Lay a map over the picture that the model saw.
-
-    Args:
-        image: The picture after resizing and cropping, any mode.
-        saliency: (h, w) in [0, 1]; enlarged bilinearly to the picture.
-        style: "overlaid" shows the picture through the map (the more attention, the more
-            opaque); "red" paints attention red; "orange" does so on a grey picture.
-
-    Returns:
-        An RGB picture of the same size.
-
-    Raises:
-        SettingsError: An unknown style, or a map that is not (h, w) in [0, 1].
-
-    Example:
-        >>> shown = overlay(Image.new("RGB", (20, 10), "blue"), torch.tensor([[1.0, 0.0]]), style="red")
-        >>> shown.size, shown.getpixel((0, 5)), shown.getpixel((19, 5))
-        ((20, 10), (172, 0, 79), (0, 0, 255))
-    """
-    if style not in get_args(Style):
-        raise SettingsError(f"expected style to be one of {', '.join(get_args(Style))}, got {style!r}")
-    fits = saliency.ndim == 2 and bool(((saliency >= 0) & (saliency <= 1)).all())
-    if not fits:
-        raise SettingsError(
-            f"expected a map (h, w) with values in [0, 1], got {tuple(saliency.shape)} "
-            f"from {float(saliency.min()):g} to {float(saliency.max()):g}; normalise it (normalize_maps)"
-        )
-    size = (image.height, image.width)
-    strength = resize_maps(saliency[None].detach().float().cpu(), size)[0].numpy()[..., None].astype(np.float64)
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float64)
-    if style == "overlaid":
-        mixed = pixels * strength + _PAPER * (1 - strength)
-    else:
-        ground = pixels if style == "red" else pixels.mean(axis=2, keepdims=True)
-        mixed = ground + (np.array(_INKS[style]) - ground) * (strength * _STRENGTH)
-    return Image.fromarray(mixed.round().astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -333,29 +282,6 @@ def _panel_titles() -> list[str]:
     return ["Original", TITLES["overlaid"], TITLES["red"]]
 
 
-def _seen(dataset: ImageDataset, known: Preprocessing | None, sample: str, cell: int) -> Image.Image:
-    """The picture as the model saw it, enlarged or shrunk to a cell."""
-    image = dataset.image(sample)
-    geometry = known or dataset.preprocessing
-    if not dataset.preprocessed:
-        if geometry is None:
-            raise SettingsError(
-                "it is not known how the pictures were cropped, so maps cannot be laid over them; give the data set "
-                "the preprocessing: dataset.with_preprocessing(model.preprocessing)"
-            )
-        image = geometry.geometry(image)
-    scale = cell / max(image.size)
-    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-
-
-def _shown(dataset: ImageDataset, maps: SaliencyMaps, sample: str, cell: int, style: Style) -> Image.Image:
-    chosen = maps.select([sample])
-    # A map without evidence is all ones: shown as such it would claim the opposite of what it means.
-    values = chosen.values[0] if bool(chosen.evidence[0]) else torch.zeros_like(chosen.values[0])
-    return overlay(_seen(dataset, maps.preprocessing, sample, cell), values, style=style)
-
-
 def _framed(image: Image.Image, patch: Patch) -> Image.Image:
     left, top, right, bottom = patch.box
     width, height = image.size
@@ -365,11 +291,6 @@ def _framed(image: Image.Image, patch: Patch) -> Image.Image:
     draw.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), outline="white", width=2)
     draw.rectangle(box, outline=(230, 0, 20), width=3)
     return image
-
-
-def class_name(dataset: ImageDataset, label: int) -> str:
-    """Name a class; by its number where the data set has no name for it."""
-    return dataset.class_names[label] if label < len(dataset.class_names) else f"class {label}"
 
 
 def _about(dataset: ImageDataset, sample: str) -> list[Line]:

@@ -48,7 +48,8 @@ class NeuronPruner:
         step_epochs: With "step": epochs between two falls.
         step_factor: With "step": factor of each fall.
         answer_rule: From votes to relevance: "majority" (of the patches, ties stay),
-            "unanimous" (cut only if every answer is no) or "share".
+            "unanimous" (cut only if every answer is no), "share", or, weighing people by how reliable they
+            seem, "dawid-skene" or "mace" (extra ``crowd``).
         least_share: With "share": a neuron stays when at least this share of its patches
             got a yes. With many patches per neuron a high share cuts more, and better.
         logit_adjustment: How much of the log share of each class is added to the logits inside

@@ -12,6 +12,9 @@ verdict over all answers about it, by a named rule:
 Under `majority` and `share` "unsure" abstains: it is neither yes nor no. When
 nobody decided, the verdict is mixed. A neuron is never mixed: what would be,
 is relevant, so that doubt never removes a neuron.
+
+Two more rules, `dawid-skene` and `mace`, judge all votes together and weigh people
+by how reliable they seem: [`crayon_sdk.aggregation`][crayon_sdk.aggregation].
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from typing import Literal, Protocol, TypeVar
 from crayon_sdk.errors import AnswerError, SettingsError
 
 __all__ = [
+    "CROWD_RULES",
+    "RULES",
     "Agreement",
     "agreement_of",
     "check_kind",
@@ -39,12 +44,13 @@ __all__ = [
 
 Answer = Literal["yes", "no", "unsure"]
 Kind = Literal["image", "neuron"]
-Rule = Literal["unanimous", "majority", "share"]
+Rule = Literal["unanimous", "majority", "share", "dawid-skene", "mace"]
 Relevance = Literal["relevant", "irrelevant", "mixed"]
 NeuronRelevance = Literal["relevant", "irrelevant"]
 
 ANSWERS = ("yes", "no", "unsure")
-RULES = ("unanimous", "majority", "share")
+CROWD_RULES = ("dawid-skene", "mace")
+RULES = ("unanimous", "majority", "share", *CROWD_RULES)
 
 
 class Vote(Protocol):
@@ -91,6 +97,8 @@ def relevance_of(
     'mixed'
     """
     check_rule(rule, yes_share=yes_share, maybe_share=maybe_share)
+    if rule in CROWD_RULES:
+        raise SettingsError(f"rule={rule!r} judges all pictures together: use AnnotationSet.image_relevance")
     yes, no, unsure = _count(votes)
     if rule == "unanimous":
         if unsure or (yes and no):

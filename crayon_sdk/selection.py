@@ -85,7 +85,7 @@ def look(
         num_workers: Processes that decode.
 
     Raises:
-        MismatchError: The maps are of another model or of other pictures.
+        MismatchError: The maps are of another model, of other pictures, or for other classes.
     """
     if maps.model and maps.model != model.fingerprint:
         raise MismatchError(
@@ -98,6 +98,11 @@ def look(
         raise MismatchError(
             f"the data set lacks {len(missing)} of {len(maps)} pictures that there are maps of "
             f"({first_few(missing)}); give the one that was explained"
+        )
+    if len(maps) and int(maps.targets.max()) >= model.num_classes:
+        raise MismatchError(
+            f"the maps are for classes up to {int(maps.targets.max())}, and the model has {model.num_classes}; "
+            "choose with the model that was explained, or at random"
         )
     order = [known[sample] for sample in maps.ids]
     neurons, doubts = [], []

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.relevance import Rule
+from crayon_sdk.relevance import RULES, Rule
 
 __all__ = ["ATTENTION_DEFAULTS", "PRUNING_DEFAULTS", "AttentionSettings", "PruningSettings", "TrainingSettings"]
 
@@ -111,7 +111,7 @@ class AttentionSettings(TrainingSettings):
         background_swap: Probability that a relevant picture stands on another background in a step.
         batch_norm: "train" updates batch statistics as in the paper; "frozen" keeps
             those of the original model and normalises with them.
-        answer_rule: From votes to relevance: "unanimous", "majority" or "share".
+        answer_rule: From votes to relevance: "unanimous", "majority", "share", "dawid-skene" or "mace".
         keep: "last", or "best" on the data that is evaluated on.
 
     Raises:
@@ -137,7 +137,7 @@ class AttentionSettings(TrainingSettings):
         check_choice("score", self.score, ("maps", "logit", "margin"))
         check_choice("zero_maps", self.zero_maps, ("skip", "keep"))
         check_choice("batch_norm", self.batch_norm, ("train", "frozen"))
-        check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))
+        check_choice("answer_rule", self.answer_rule, RULES)
         check_choice("keep", self.keep, ("last", "best"))
 
 
@@ -147,7 +147,7 @@ class PruningSettings(TrainingSettings):
 
     Attributes:
         answer_rule: From votes to relevance of a neuron: "majority" (ties relevant),
-            "unanimous" or "share".
+            "unanimous", "share", "dawid-skene" or "mace".
         least_share: With "share": a neuron stays when at least this share of its patches got a yes.
 
     Raises:
@@ -160,7 +160,7 @@ class PruningSettings(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("least_share", self.least_share, 0, 1)
-        check_choice("answer_rule", self.answer_rule, ("unanimous", "majority", "share"))
+        check_choice("answer_rule", self.answer_rule, RULES)
 
 
 ATTENTION_DEFAULTS = AttentionSettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -136,6 +137,9 @@ def test_what_is_refused(explainer, dataset, maps, tiny_model):
     with pytest.raises(MismatchError, match="the maps are of another model"):
         other.suggest(maps, 3, method="uncertain", dataset=dataset)
     assert other.suggest(maps, 3) == explainer.suggest(maps, 3)
+    more_classes = dataclasses.replace(maps, model="", targets=maps.targets + 1)
+    with pytest.raises(MismatchError, match="maps are for classes up to 2, and the model has 2"):
+        explainer.suggest(more_classes, 3, method="uncertain", dataset=dataset)
 
 
 # --- in a workspace ---

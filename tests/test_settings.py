@@ -80,7 +80,10 @@ def test_attention_settings_are_refused_by_name(name, value):
 
 
 def test_pruning_rule_is_refused_by_name():
-    with pytest.raises(SettingsError, match="expected answer_rule to be one of unanimous, majority, share, got 'most'"):
+    with pytest.raises(
+        SettingsError,
+        match="expected answer_rule to be one of unanimous, majority, share, dawid-skene, mace, got 'most'",
+    ):
         PruningSettings(**GOOD, answer_rule="most")
 
 

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("files", "progress"),
     # answers: no torch up to here
     ("relevance", "answer_files"),
-    ("records",),
+    ("records", "aggregation"),
     ("annotations",),
     ("crowd_files",),
     ("formats",),
@@ -29,6 +29,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sources", "pixels", "torch_items", "wrapping"),
     ("samples", "tables"),
     ("data", "final_layers"),
+    # pictures under maps
+    ("overlays", "sheets"),
+    ("gallery",),
     ("models",),
     ("loading", "maps", "timm_config"),
     # explain, answer
@@ -43,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fitting",),
     ("corrector", "pruner"),
     # show
-    ("sheets", "demo_pictures"),
+    ("demo_pictures",),
     ("pictures",),
     ("report", "demo_model"),
     ("demo",),

@@ -10,6 +10,7 @@ import click
 
 from crayon_sdk.cli.common import Commands, Shell, command
 from crayon_sdk.names import ANSWER_FORMATS as KINDS
+from crayon_sdk.relevance import CROWD_RULES, RULES, Rule
 
 if TYPE_CHECKING:
     from crayon_sdk.annotations import AnnotationSet
@@ -120,24 +121,51 @@ def simulate(shell: Shell, **given: Any) -> None:
     shell.say(f"Next: {workspace.command('correct')}")
 
 
-@command("show", example="crayon answer show birds")
-def show(shell: Shell) -> None:
-    """Count the answers, the verdicts they lead to, and how far people agree."""
+@command("show", example="crayon answer show birds --rule dawid-skene")
+@click.option("--rule", type=click.Choice(RULES), default=None, help="From votes to verdicts; default the correctors'.")
+def show(shell: Shell, *, rule: Rule | None) -> None:
+    """Count the answers, the verdicts they lead to, and how far people agree.
+
+    With "--rule dawid-skene" or "mace" also how reliable everybody seems, by who agrees with whom.
+    """
     from rich.table import Table
 
     found = shell.workspace().answers()
-    facts = _facts(found)
+    facts: dict[str, Any] = _facts(found, rule)
+    people = _people(found, rule) if rule in CROWD_RULES else None
     table = Table("", "pictures", "neurons", title=f"{len(found):,} answers")
     for row in ("answers", "simulated", "annotators", "relevant", "irrelevant", "mixed", "agreement %", "kappa"):
         table.add_row(row, *(_cell(facts[kind][row]) for kind in ("image", "neuron")))
-    shell.result(facts, table)
+    if people is None:
+        shell.result(facts, table)
+        return
+    each = Table("person", "answers about pictures", "yes %", "right % (estimated)", title=f"by {rule}")
+    for name, about in people.items():
+        each.add_row(name, *(_cell(value) for value in about.values()))
+    shell.result(facts | {"people": people}, table, each)
 
 
-def _facts(answers: AnnotationSet) -> dict[str, dict[str, Any]]:
+def _people(answers: AnnotationSet, rule: Rule | None) -> dict[str, dict[str, Any]]:
+    """Everybody who answered about pictures, the least reliable first."""
+    from crayon_sdk.aggregation import consensus
+
+    skill = consensus(answers, rule or "dawid-skene").skill
+    found = {}
+    for name in sorted(skill, key=lambda name: skill[name]):
+        own = [answer.answer for answer in answers.image_answers if answer.annotator == name]
+        found[name] = {
+            "answers": len(own),
+            "yes %": 100 * own.count("yes") / len(own),
+            "right % (estimated)": 100 * skill[name],
+        }
+    return found
+
+
+def _facts(answers: AnnotationSet, rule: Rule | None = None) -> dict[str, dict[str, Any]]:
     facts: dict[str, dict[str, Any]] = {}
     verdicts: dict[str, list[str]] = {
-        "image": list(answers.image_relevance().values()) if answers.image_answers else [],
-        "neuron": list(answers.neuron_relevance().values()) if answers.neuron_answers else [],
+        "image": list(answers.image_relevance(rule or "unanimous").values()) if answers.image_answers else [],
+        "neuron": list(answers.neuron_relevance(rule or "majority").values()) if answers.neuron_answers else [],
     }
     for kind, chosen in (("image", answers.image_answers), ("neuron", answers.neuron_answers)):
         agreement = answers.agreement(kind) if chosen else None  # type: ignore[arg-type]

@@ -128,7 +128,7 @@ class Shell:
             return
         from rich.console import Console
 
-        console = Console(highlight=False, soft_wrap=False)
+        console = Console(highlight=False, soft_wrap=False, markup=False)  # a name may hold brackets
         for each in shown:
             # A line stays a line: its end is for whoever reads it.
             console.print(each, markup=False, soft_wrap=True) if isinstance(each, str) else console.print(each)

@@ -1,0 +1,125 @@
+"""Maps over pictures: what a model looks at, as it is shown to people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from crayon_sdk.data import ImageDataset
+from crayon_sdk.errors import SettingsError
+from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.preprocessing import Preprocessing
+
+__all__ = ["TITLES", "Maps", "Style", "class_name", "overlay", "seen", "shown"]
+
+Style = Literal["overlaid", "red", "orange"]
+"""How a map lies over its picture; "orange" on grey is told apart by colour-blind people too."""
+
+TITLES: dict[Style, str] = {
+    "overlaid": "Highlight Overlaid",
+    "red": "Highlight in Red",
+    "orange": "Highlight in Orange",
+}
+_PAPER = np.array([244.0, 244.0, 244.0])  # what the picture fades to where nobody looks
+_INKS: dict[Style, tuple[float, float, float]] = {"red": (230.0, 0.0, 20.0), "orange": (240.0, 140.0, 0.0)}
+_STRENGTH = 0.75  # of the ink where the map is one
+
+
+class Maps(Protocol):
+    """What a `SaliencyMaps` has, for rooms below it."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Sample ids."""
+
+    @property
+    def values(self) -> Tensor:
+        """(N, h, w) in [0, 1]."""
+
+    @property
+    def targets(self) -> Tensor:
+        """(N,) classes."""
+
+    @property
+    def evidence(self) -> Tensor:
+        """(N,) bool."""
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How pictures were cropped."""
+
+    def select(self, ids: Sequence[str]) -> Maps:
+        """The maps of these samples, in this order."""
+
+
+def overlay(image: Image.Image, saliency: Tensor, *, style: Style = "overlaid") -> Image.Image:
+    """Lay a map over the picture that the model saw.
+
+    Args:
+        image: The picture after resizing and cropping, any mode.
+        saliency: (h, w) in [0, 1]; enlarged bilinearly to the picture.
+        style: "overlaid" shows the picture through the map (the more attention, the more
+            opaque); "red" paints attention red; "orange" does so on a grey picture.
+
+    Returns:
+        An RGB picture of the same size.
+
+    Raises:
+        SettingsError: An unknown style, or a map that is not (h, w) in [0, 1].
+
+    Example:
+        >>> shown = overlay(Image.new("RGB", (20, 10), "blue"), torch.tensor([[1.0, 0.0]]), style="red")
+        >>> shown.size, shown.getpixel((0, 5)), shown.getpixel((19, 5))
+        ((20, 10), (172, 0, 79), (0, 0, 255))
+    """
+    if style not in get_args(Style):
+        raise SettingsError(f"expected style to be one of {', '.join(get_args(Style))}, got {style!r}")
+    fits = saliency.ndim == 2 and bool(((saliency >= 0) & (saliency <= 1)).all())
+    if not fits:
+        raise SettingsError(
+            f"expected a map (h, w) with values in [0, 1], got {tuple(saliency.shape)} "
+            f"from {float(saliency.min()):g} to {float(saliency.max()):g}; normalise it (normalize_maps)"
+        )
+    size = (image.height, image.width)
+    strength = resize_maps(saliency[None].detach().float().cpu(), size)[0].numpy()[..., None].astype(np.float64)
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float64)
+    if style == "overlaid":
+        mixed = pixels * strength + _PAPER * (1 - strength)
+    else:
+        ground = pixels if style == "red" else pixels.mean(axis=2, keepdims=True)
+        mixed = ground + (np.array(_INKS[style]) - ground) * (strength * _STRENGTH)
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def seen(dataset: ImageDataset, known: Preprocessing | None, sample: str, cell: int) -> Image.Image:
+    """The picture as the model saw it, enlarged or shrunk to a cell."""
+    image = dataset.image(sample)
+    geometry = known or dataset.preprocessing
+    if not dataset.preprocessed:
+        if geometry is None:
+            raise SettingsError(
+                "it is not known how the pictures were cropped, so maps cannot be laid over them; give the data set "
+                "the preprocessing: dataset.with_preprocessing(model.preprocessing)"
+            )
+        image = geometry.geometry(image)
+    scale = cell / max(image.size)
+    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def shown(dataset: ImageDataset, maps: Maps, sample: str, cell: int, style: Style) -> Image.Image:
+    """The picture as the model saw it, under its map."""
+    chosen = maps.select([sample])
+    # A map without evidence is all ones: shown as such it would claim the opposite of what it means.
+    values = chosen.values[0] if bool(chosen.evidence[0]) else torch.zeros_like(chosen.values[0])
+    return overlay(seen(dataset, maps.preprocessing, sample, cell), values, style=style)
+
+
+def class_name(dataset: ImageDataset, label: int) -> str:
+    """Name a class; by its number where the data set has no name for it."""
+    return dataset.class_names[label] if label < len(dataset.class_names) else f"class {label}"
