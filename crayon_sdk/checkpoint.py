@@ -1,7 +1,7 @@
 """`Correction`: a corrected model with everything that one must know about it.
 
 On disk it is a plain timm folder (``config.json`` and ``model.safetensors``) that needs
-nothing of ours, with ``crayon.json`` and ``answers.jsonl`` beside it. A model that timm
+nothing of ours, with ``crayon.json``, ``answers.jsonl`` and a model card beside it. A model that timm
 cannot build has no ``config.json``; ``crayon.json`` says how to load it.
 """
 
@@ -20,11 +20,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.card import Card, write_card
 from crayon_sdk.errors import CrayonError, FileFormatError, MismatchError, ModelLoadError, OutputError
 from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.files import new_folder, read_json, read_tensors, write_json, write_tensors
 from crayon_sdk.loading import load_model
 from crayon_sdk.models import Provenance, SplitModel, as_split_model, borrowed
+from crayon_sdk.presenting import Presenting
 from crayon_sdk.timm_config import can_be_built, how_to_load, is_timm, timm_config
 
 __all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
@@ -93,7 +95,7 @@ def _version(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Correction:
+class Correction(Presenting):
     """The result of a corrector.
 
     Attributes:
@@ -122,7 +124,7 @@ class Correction:
         """One entry per epoch of this correction."""
         return self.record.history
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False, card: Card | None = None) -> Path:
         """Write a checkpoint that loads without this package, with plain timm where timm has the architecture.
 
         The folder is written to the side, loaded back (with plain timm, or torchvision), its
@@ -131,6 +133,7 @@ class Correction:
         Args:
             folder: The folder to make.
             overwrite: Replace it when it exists, in one step.
+            card: What the model card (``README.md``) says that the correction does not know itself.
 
         Returns:
             The folder.
@@ -147,6 +150,7 @@ class Correction:
                 write_json(fresh / "config.json", timm_config(self.model))
             self.answers.save(fresh / "answers.jsonl")
             write_json(fresh / "crayon.json", self._manifest())
+            write_card(fresh, self.facts(evaluated_on=card.evaluated_on if card else ""), card)
             _check_loads_back(fresh, self.model)
 
         new_folder(folder, fill, overwrite=overwrite)

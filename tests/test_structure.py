@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 # above its own line in this list only; rooms that share a line do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "names"),
-    ("files", "progress"),
+    ("files", "progress", "style"),
     # answers: no torch up to here
     ("relevance", "answer_files"),
     ("records",),
@@ -36,14 +36,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("explainer", "simulation", "resume", "settings", "guidance"),
     ("counterfactuals",),
     # correct, check, ship
-    ("training", "presets", "evaluation"),
-    ("checkpoint", "comparison"),
+    ("training", "presets", "evaluation", "sheets", "changes", "onnx_export"),
+    ("pictures", "comparison"),
+    ("facts",),
+    ("plots", "exhibits", "card"),
+    ("report",),
+    ("presenting",),
+    ("checkpoint",),
     ("fitting",),
     ("corrector", "pruner"),
     # show
-    ("sheets", "demo_pictures"),
-    ("pictures",),
-    ("report", "demo_model"),
+    ("demo_pictures",),
+    ("demo_model",),
     ("demo",),
     # the folder and the shell
     ("locking", "naming", "questions", "recipes", "manifest"),

@@ -5,8 +5,9 @@
 - [`neurons`][crayon_sdk.functional.neurons]: strongest patches, pruning, baking.
 - [`highlights`][crayon_sdk.functional.highlights]: the object under a relevant map, other backgrounds.
 - [`metrics`][crayon_sdk.functional.metrics]: group accuracies and map energy.
+- [`weights`][crayon_sdk.functional.weights]: how far weights have moved.
 """
 
-from crayon_sdk.functional import highlights, losses, metrics, neurons, saliency
+from crayon_sdk.functional import highlights, losses, metrics, neurons, saliency, weights
 
-__all__ = ["highlights", "losses", "metrics", "neurons", "saliency"]
+__all__ = ["highlights", "losses", "metrics", "neurons", "saliency", "weights"]
