@@ -69,14 +69,14 @@ class _Markup(str):
 
 
 def escaped(text: object) -> str:
-    """Write text so that Markdown shows it as it is, on one line.
+    r"""Write text so that Markdown shows it as it is, on one line.
 
     Args:
         text: Anything; numbers too.
 
     Example:
         >>> print(escaped("a|b <script>"))
-        a\\|b \\<script\\>
+        a\|b \<script\>
     """
     return text if isinstance(text, _Markup) else _SPECIAL.sub(r"\\\1", one_line(text, limit=1000))
 
@@ -101,16 +101,13 @@ def model_card(facts: Facts, card: Card | None = None, *, images: Sequence[str] 
     for name in images:
         if not re.fullmatch(r"[\w-]+\.png", name, re.ASCII):
             raise SettingsError(f"expected pictures beside the card with plain names that end in .png, got {name!r}")
-    text = resources.files("crayon_sdk").joinpath("templates", CARD_TEMPLATE).read_text(encoding="utf-8")
-    # Whatever the template shows goes through `escaped`, so that no name can be forgotten.
-    environment = jinja2.Environment(  # noqa: S701 - HTML's escaping is not Markdown's
-        finalize=escaped, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
-    )
+    text = resources.files("crayon_sdk").joinpath("templates", "card.md").read_text(encoding="utf-8")
+    # Whatever the template shows goes through `escaped`, so that no name can be forgotten. HTML's escaping is not
+    # Markdown's: it would show in code and leave the rest.
+    rules: dict[str, Any] = {"finalize": escaped, "undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}
+    environment = jinja2.Environment(**rules, autoescape=False)  # noqa: S701
     body = environment.from_string(text).render(**_context(facts, card, images))
     return f"---\n{_head(facts, card)}\n---\n\n{body}"
-
-
-CARD_TEMPLATE = "card.md"
 
 
 def write_card(folder: Path, facts: Facts, card: Card | None = None) -> None:
@@ -282,11 +279,9 @@ def _limits(facts: Facts) -> list[str]:
     if facts.after is None:
         limits.append("Nobody measured this model; measure it before you use it.")
     else:
-        limits.append(
-            "The accuracies are those of the pictures in the table; measure on your own before you rely on it."
-        )
+        limits.append("The accuracies hold for the pictures in the table; measure on your own before you rely on it.")
     limits += [
-        "It was corrected for what people were asked about; attributes without a group in the table were not looked at.",
+        "It was corrected for what people were asked about; attributes without a group above were not looked at.",
         "A map shows roughly where the evidence lies, not why; a good map does not prove that the reason is right.",
         "Intervals hold the noise of the pictures, not that of another training.",
     ]

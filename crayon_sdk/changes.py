@@ -62,8 +62,8 @@ class WeightChanges:
         if not self.changed:
             return f"none of {len(self.tensors):,} tensors changed"
         return (
-            f"{len(self.changed):,} of {len(self.tensors):,} tensors changed, all weights together by "
-            f"{_share(self.relative)} of their norm"
+            f"{len(self.changed):,} of {len(self.tensors):,} tensors changed, together by {_share(self.relative)} of "
+            "their norm"
         )
 
     def to_dict(self) -> dict[str, Any]:

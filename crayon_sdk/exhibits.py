@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from crayon_sdk.names import one_line
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.pictures import Choice, before_after_sheet, choose_ids, patches_sheet
 
-__all__ = ["Exhibit", "MapPair", "map_pair", "map_sentences", "map_sheets", "neuron_sheet"]
+__all__ = ["Exhibit", "MapPair", "card_sheet", "map_pair", "map_sentences", "map_sheets", "neuron_sheet"]
 
 CELL = 208
 
@@ -108,7 +109,7 @@ def map_pair(
     dataset: ImageDataset,
     after: Evaluation,
     *,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     count: int,
     candidates: int,
     seed: int,
@@ -132,8 +133,25 @@ def map_pair(
     shown = _drawn(wrong, count, seed)
     needed = set(chosen) | set(shown)
     subset = dataset.subset([sample for sample in dataset.ids if sample in needed])
-    before_maps, after_maps = (Explainer(model, **settings).explain(subset) for model in (original, corrected))
+    before_maps, after_maps = _explained((original, corrected), subset, settings)
     return MapPair(before_maps, after_maps, tuple(chosen), tuple(shown), len(wrong), len(dataset), seed)
+
+
+def _explained(
+    models: tuple[SplitModel, SplitModel], dataset: ImageDataset, settings: Mapping[str, Any]
+) -> tuple[SaliencyMaps, SaliencyMaps]:
+    """Explain without the advice to those who correct: that empty maps guide nothing is nothing to a reader."""
+    log = logging.getLogger("crayon_sdk.explainer")
+    log.addFilter(_not_a_warning)
+    try:
+        before, after = (Explainer(model, **settings).explain(dataset) for model in models)
+    finally:
+        log.removeFilter(_not_a_warning)
+    return before, after
+
+
+def _not_a_warning(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.WARNING
 
 
 def _drawn(ids: Sequence[str], count: int, seed: int) -> list[str]:
@@ -168,7 +186,8 @@ def map_sheets(
             lacking.append(f"{title}: no picture has a map with evidence both before and after.")
             continue
         words = f"Pictures: {choice.rule}."
-        png = _sheet(dataset, pair, choice, before, after, title)
+        heading = f"Before and after the correction: {title.lower()}"
+        png = _sheet(dataset, (pair.before, pair.after), choice, (before, after), heading)
         alt = f"{title}: picture, map before and map after the correction of {len(choice.ids)} pictures: " + ", ".join(
             _told(sample, before, after) for sample in choice.ids
         )
@@ -182,23 +201,62 @@ def _told(sample: str, before: Evaluation, after: Evaluation) -> str:
 
 
 def _sheet(
-    dataset: ImageDataset, pair: MapPair, choice: Choice, before: Evaluation, after: Evaluation, title: str
+    dataset: ImageDataset,
+    maps: tuple[SaliencyMaps, SaliencyMaps],
+    choice: Choice,
+    evaluations: tuple[Evaluation | None, Evaluation | None],
+    title: str,
 ) -> bytes:
+    predictions = [None if each is None else each.predictions for each in evaluations]
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "sheet.png"
         before_after_sheet(
             dataset,
-            pair.before,
-            pair.after,
+            *maps,
             choice,
             path,
             style="orange",
-            predicted_before=before.predictions,
-            predicted_after=after.predictions,
-            title=f"Before and after the correction: {title.lower()}",
+            predicted_before=predictions[0],
+            predicted_after=predictions[1],
+            title=title,
             cell=CELL,
         )
         return path.read_bytes()
+
+
+def card_sheet(
+    original: SplitModel,
+    corrected: SplitModel,
+    dataset: ImageDataset,
+    *,
+    settings: Mapping[str, Any],
+    before: Evaluation | None = None,
+    after: Evaluation | None = None,
+    count: int = 4,
+    seed: int = 0,
+) -> bytes:
+    """Draw a sheet for the card: pictures that may be shown, drawn at random, as PNG.
+
+    Args:
+        original: Before the correction.
+        corrected: After it.
+        dataset: Nothing but pictures that may be shown.
+        settings: Of the `Explainer`.
+        before: For the verdicts below the pictures.
+        after: For the verdicts below the pictures.
+        count: How many, at least 1; as many of each group as there is room for.
+        seed: Of the draw.
+    """
+    labels = dataset.group_labels
+    names = sorted(set(labels)) if len(set(labels)) <= count else [""]
+    each = max(count // len(names), 1)
+    chosen: list[str] = []
+    for name in names:
+        chosen += _drawn([i for i, own in zip(dataset.ids, labels, strict=True) if name in ("", own)], each, seed)
+    subset = dataset.subset(chosen)
+    maps = _explained((original, corrected), subset, settings)
+    words = f"{len(chosen)} of the {len(dataset):,} pictures that may be shown, drawn at random (seed {seed})"
+    return _sheet(dataset, maps, Choice(tuple(chosen), words), (before, after), "Before and after the correction")
 
 
 def map_sentences(pair: MapPair, dataset: ImageDataset) -> str:

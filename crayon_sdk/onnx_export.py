@@ -136,12 +136,20 @@ def _write(plain: nn.Module, model: SplitModel, path: Path) -> None:
                 f"{model.architecture} cannot be written as ONNX: {first_line(error)}. Its layers may do what ONNX has "
                 "no word for, or depend on the number of pictures"
             ) from error
+    _forget_the_machine(proto.graph)
     for name, value in onnx_metadata(model).items():
         proto.metadata_props.add(key=name, value=value)
     try:
         path.write_bytes(proto.SerializeToString())
     except (ValueError, onnx.checker.ValidationError) as error:  # protobuf's limit of 2 GB
         raise OutputError(f"{model.architecture} is too large for one ONNX file: {first_line(error)}") from error
+
+
+def _forget_the_machine(graph: Any) -> None:
+    """Drop what the exporter notes at every node, among it the paths of the code on this machine."""
+    for each in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        each.ClearField("metadata_props")
+        each.ClearField("doc_string")
 
 
 def _check(path: Path, plain: nn.Module, model: SplitModel) -> None:

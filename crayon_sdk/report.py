@@ -6,7 +6,7 @@ It holds its pictures itself, loads nothing, and runs no script. What is lacking
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Any
 from crayon_sdk import __version__
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import MismatchError, OutputExistsError, SettingsError
-from crayon_sdk.evaluation import Evaluation, evaluate
+from crayon_sdk.evaluation import Evaluation, GroupResult, evaluate
 from crayon_sdk.exhibits import Exhibit, map_pair, map_sentences, map_sheets, neuron_sheet
-from crayon_sdk.facts import METHODS, Facts, answer_facts, group_rows, summary
+from crayon_sdk.facts import METHODS, Facts, GroupRow, answer_facts, group_rows, summary
 from crayon_sdk.files import replace_file, write_text
 from crayon_sdk.models import SplitModel, as_split_model
 from crayon_sdk.names import one_line
@@ -25,8 +25,9 @@ from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.plots import MOST_GROUPS, group_plot, training_plot
 from crayon_sdk.style import needs_matplotlib
 
-__all__ = ["Material", "Report", "make_report"]
+__all__ = ["Material", "Report", "check_page", "explaining", "make_report"]
 
+Keep = Callable[[Exhibit], Exhibit]
 _NUMBERS = {"worst_group": "worst", "mean_group": "mean", "accuracy": "all pictures together"}
 _NAMES = ("groups", "training", "maps-largest-change", "maps-random", "maps-still-wrong", "neurons")
 
@@ -195,55 +196,63 @@ def _page(facts: Facts, material: Material) -> dict[str, Any]:
     }
 
 
-def _accuracy(facts: Facts, keep: Any) -> dict[str, Any]:
+def _accuracy(facts: Facts, keep: Keep) -> dict[str, Any]:
     rows = group_rows(facts.before, facts.after)
-    lacking, plot, numbers, bootstrap = [], None, [], ""
-    if not rows:
-        lacking.append(
-            "There is no evaluation: pass dataset= (and original=) to report(), or evaluate_on= when correcting."
-        )
-    else:
-        for name, found in (("before", facts.before), ("after", facts.after)):
-            if found is None:
-                lacking.append(f"The model {name} the correction was not evaluated.")
-        if not (facts.after or facts.before).grouped:  # type: ignore[union-attr]
-            lacking.append("The pictures have no group columns, so the groups are the classes.")
-        most = f" The {MOST_GROUPS} of {len(rows):,} that are right least often." if len(rows) > MOST_GROUPS else ""
-        words = "Accuracy of each group before and after, with 95 % Wilson intervals and n, the number of pictures."
-        plot = keep(
-            Exhibit("groups", group_plot(rows), caption=words + most, alt=f"{words} The table has the numbers.")
-        )
-    comparison = facts.comparison
-    if comparison is not None:
-        bootstrap = (
-            f"95 % intervals of the differences from {comparison.resamples:,} paired resamples of the pictures "
-            f"(seed {comparison.seed}); the noise of training is not in them."
-        )
-        kind = "group" if comparison.evaluations["after"].grouped else "class"
-        for each in comparison.differences:
-            ends = [comparison.evaluations[name].summary()[each.number] for name in ("before", "after")]
-            word = _NUMBERS[each.number] + ("" if each.number == "accuracy" else f" {kind}")
-            span = f"{100 * each.value:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
-            verdict = "yes" if each.exceeds_noise else "no"
-            cells = {"before": f"{100 * ends[0]:.1f}", "after": f"{100 * ends[1]:.1f}"}
-            numbers.append({"name": word, **cells, "difference": span, "exceeds": verdict})
     table = [{"name": row.name, "cells": [_total(row), *_cells(row.before), *_cells(row.after)]} for row in rows]
     return {
-        "lacking": lacking,
-        "plot": plot,
+        "lacking": _unmeasured(facts),
+        "plot": keep(_group_exhibit(rows)) if rows else None,
         "rows": table,
-        "numbers": numbers,
-        "bootstrap": bootstrap,
         "place": facts.place,
+        **_differences(facts),
     }
 
 
-def _total(row: Any) -> str:
+def _unmeasured(facts: Facts) -> list[str]:
+    measured = facts.after or facts.before
+    if measured is None:
+        return ["There is no evaluation: pass dataset= (and original=) to report(), or evaluate_on= when correcting."]
+    found = [
+        f"The model {name} the correction was not evaluated."
+        for name, each in (("before", facts.before), ("after", facts.after))
+        if each is None
+    ]
+    if not measured.grouped:
+        found.append("The pictures have no group columns, so the groups are the classes.")
+    return found
+
+
+def _group_exhibit(rows: Sequence[GroupRow]) -> Exhibit:
+    words = "Accuracy of each group before and after, with 95 % Wilson intervals and n, the number of pictures."
+    more = (
+        f" Shown are the {MOST_GROUPS} of {len(rows):,} that are right least often." if len(rows) > MOST_GROUPS else ""
+    )
+    return Exhibit("groups", group_plot(rows), caption=words + more, alt=f"{words} The table has the numbers.")
+
+
+def _differences(facts: Facts) -> dict[str, Any]:
+    found = facts.comparison
+    if found is None:
+        return {"numbers": [], "bootstrap": ""}
+    numbers = []
+    for each in found.differences:
+        ends = {name: f"{100 * found.evaluations[name].summary()[each.number]:.1f}" for name in ("before", "after")}
+        span = f"{100 * each.value:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
+        verdict = "yes" if each.exceeds_noise else "no"
+        numbers.append({"name": _NUMBERS[each.number], **ends, "difference": span, "exceeds": verdict})
+    words = (
+        f"95 % intervals of the differences from {found.resamples:,} paired resamples of the pictures "
+        f"(seed {found.seed}); the noise of training is not in them."
+    )
+    return {"numbers": numbers, "bootstrap": words}
+
+
+def _total(row: GroupRow) -> str:
     totals = dict.fromkeys(found.total for found in (row.before, row.after) if found is not None)
     return " / ".join(f"{total:,}" for total in totals)
 
 
-def _cells(found: Any) -> list[str]:
+def _cells(found: GroupResult | None) -> list[str]:
     if found is None or not found.total:
         return ["-", "-"]
     low, high = found.interval
@@ -251,13 +260,13 @@ def _cells(found: Any) -> list[str]:
 
 
 def _maps(
-    facts: Facts, model: SplitModel, original: SplitModel | None, material: Material, keep: Any
+    facts: Facts, model: SplitModel, original: SplitModel | None, material: Material, keep: Keep
 ) -> dict[str, Any]:
     dataset = material.dataset
     if dataset is None or original is None or facts.before is None or facts.after is None:
         lacks = " and ".join(name for name, found in (("dataset=", dataset), ("original=", original)) if found is None)
         return {"lacking": [f"There are no maps: report() was not given {lacks}."], "note": "", "sheets": []}
-    settings = _explaining(facts) | {"device": material.device}
+    settings = explaining(facts) | {"device": material.device}
     pair = map_pair(
         original,
         model,
@@ -276,14 +285,14 @@ def _maps(
     return {"lacking": lacking, "note": note, "sheets": [keep(sheet) for sheet in sheets]}
 
 
-def _explaining(facts: Facts) -> dict[str, Any]:
+def explaining(facts: Facts) -> dict[str, Any]:
     """Explain as the maps of the last guided correction were made."""
     guided = [record["settings"] for record in facts.records if record["method"] == "attention"]
     score = guided[-1].get("score") if guided else None
     return {"score": score if score in ("logit", "margin") and facts.num_classes > 1 else "margin"}
 
 
-def _neurons(facts: Facts, material: Material, keep: Any) -> dict[str, Any]:
+def _neurons(facts: Facts, material: Material, keep: Keep) -> dict[str, Any]:
     found: dict[str, Any] = {"lacking": [], "cut": "", "sentence": "", "sheet": None}
     if not facts.pruned:
         return found | {"lacking": ["No neuron was cut."]}
@@ -317,7 +326,7 @@ def _answers(facts: Facts) -> dict[str, Any]:
     return {"lacking": lacking, "heads": heads, "rows": rows}
 
 
-def _training(facts: Facts, keep: Any) -> dict[str, Any]:
+def _training(facts: Facts, keep: Keep) -> dict[str, Any]:
     if not any(record["history"] for record in facts.records):
         return {"lacking": ["Nothing was trained: no correction has an epoch."], "plot": None}
     words = "Loss after every epoch, and accuracy where it was measured (evaluate_on=)"

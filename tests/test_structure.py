@@ -54,6 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ledger", "inspection", "crowd"),
     ("holdings",),
     ("answering",),
+    ("reporting",),
     ("workspace",),
     ("options", "doctor"),
     ("cli",),
