@@ -17,7 +17,11 @@ from crayon_sdk.checkpoint import versions
 
 __all__ = ["diagnose"]
 
-_EXTRAS = {"annotate": ("fastapi", "uvicorn"), "report": ("matplotlib",)}
+_EXTRAS = {
+    "annotate": ("fastapi", "uvicorn"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "report": ("matplotlib",),
+}
 
 
 def diagnose() -> dict[str, dict[str, str]]:

@@ -198,7 +198,7 @@ def _page(facts: Facts, material: Material) -> dict[str, Any]:
 
 def _accuracy(facts: Facts, keep: Keep) -> dict[str, Any]:
     rows = group_rows(facts.before, facts.after)
-    table = [{"name": row.name, "cells": [_total(row), *_cells(row.before), *_cells(row.after)]} for row in rows]
+    table = [{"name": row.name, "total": _total(row), "cells": [_cell(row.before), _cell(row.after)]} for row in rows]
     return {
         "lacking": _unmeasured(facts),
         "plot": keep(_group_exhibit(rows)) if rows else None,
@@ -252,11 +252,11 @@ def _total(row: GroupRow) -> str:
     return " / ".join(f"{total:,}" for total in totals)
 
 
-def _cells(found: GroupResult | None) -> list[str]:
+def _cell(found: GroupResult | None) -> dict[str, str]:
     if found is None or not found.total:
-        return ["-", "-"]
+        return {"accuracy": "-", "interval": ""}
     low, high = found.interval
-    return [f"{100 * found.accuracy:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"]
+    return {"accuracy": f"{100 * found.accuracy:.1f}", "interval": f"[{100 * low:.1f}, {100 * high:.1f}]"}
 
 
 def _maps(

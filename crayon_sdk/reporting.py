@@ -228,7 +228,8 @@ def typed_commands(manifest: Manifest, command: Any, name: str) -> list[str]:
     made = manifest.files.get(f"corrections/{name}")
     if made is not None:
         found.append(f"{command('correct')} --name {name}{as_options(made.settings)}")
-    return found
+    measured = [path for path in manifest.files if path.startswith("evaluations/") and path.endswith(f"/{name}.json")]
+    return found + [f"{command('evaluate')} --split {path.split('/')[1]} {name}" for path in measured]
 
 
 def _options(values: dict[str, Any]) -> str:

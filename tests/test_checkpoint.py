@@ -22,7 +22,7 @@ from crayon_sdk.models import SplitModel
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.pruner import NeuronPruner
 
-FILES = ["answers.jsonl", "config.json", "crayon.json", "model.safetensors"]
+FILES = ["README.md", "answers.jsonl", "config.json", "crayon.json", "model.safetensors"]
 
 
 def plain_correction(model: SplitModel) -> Correction:
@@ -137,7 +137,7 @@ def test_plain_timm_gives_the_same_logits_in_a_fresh_process(tmp_path):
 def test_nothing_in_the_folder_is_a_pickle(correction, tmp_path):
     for path in correction.save(tmp_path / "saved").iterdir():
         first = path.read_bytes()[:2]
-        assert path.suffix in (".json", ".jsonl", ".safetensors")
+        assert path.suffix in (".json", ".jsonl", ".safetensors", ".md")
         assert not first.startswith((b"\x80", b"PK"))
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
