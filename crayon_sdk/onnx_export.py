@@ -90,14 +90,15 @@ def _needs_onnx() -> None:
 
 
 class _Logits(nn.Module):
-    """The forward of a split model, and nothing else."""
+    """The forward of a split model without turning its features into a grid and back, which fixes their number."""
 
     def __init__(self, split: SplitModel) -> None:
         super().__init__()
-        self.split = split
+        self.model = split.model
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.split(images)  # type: ignore[no-any-return]
+        logits: Tensor = self.model.forward_head(self.model.forward_features(images))
+        return logits
 
 
 def _plain_module(model: SplitModel) -> nn.Module:

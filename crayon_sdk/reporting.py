@@ -72,13 +72,14 @@ class Reporting(Answering):
             found = self.correction(name)
             split = split or next((each for each in ("test", "val") if each in self.manifest.splits), None)
             fresh = self._ledger.status(PATCHES, self._base(), "").state == "fresh"
-            page = self._with_evaluations(found, name, split).report(
+            found, measured_on = self._with_evaluations(found, name, split)
+            page = found.report(
                 self.folder / own if path is None else path,
                 dataset=None if split is None else self.dataset(split),
                 original=self.model,
                 train=self.dataset() if found.record.pruned_neurons and fresh else None,
                 patches=self.patches() if found.record.pruned_neurons and fresh else None,
-                evaluated_on="" if split is None else f"{split} pictures",
+                evaluated_on=measured_on if split is None else f"{split} pictures",
                 commands=[
                     *typed_commands(self.manifest, self.command, name),
                     f"{self.command('report')} --name {name}",
@@ -127,8 +128,8 @@ class Reporting(Answering):
             raise OutputExistsError(
                 f"{str(folder)!r} holds something else than a checkpoint, or belongs to the workspace"
             )
-        found = self._with_evaluations(self.correction(name), name, "test" if "test" in self.manifest.splits else None)
-        card = card or Card(base_model=self._base_model(), evaluated_on="test pictures")
+        found, measured_on = self._with_evaluations(self.correction(name), name, "test")
+        card = card or Card(base_model=self._base_model(), evaluated_on=measured_on)
         if not card_images:
             return found.save(folder, overwrite=overwrite, card=card)
         with tempfile.TemporaryDirectory() as place:
@@ -152,18 +153,22 @@ class Reporting(Answering):
         tensors, _ = read_tensors(self.folder / path / "model.safetensors")
         return weight_changes(self.model.plain_state_dict(), tensors)
 
-    def _with_evaluations(self, found: Correction, name: str, split: str | None) -> Correction:
-        """A correction with what is known of it and of the original on a split."""
-        if split is None:
-            return found
-        known: dict[str, Any] = {}
+    def _with_evaluations(self, found: Correction, name: str, split: str | None) -> tuple[Correction, str]:
+        """A correction with what is known of it and of the original on a split, and on what that was, in words.
+
+        Where nothing is known there, what was measured while it was corrected stays; the two are never mixed.
+        """
+        known: dict[str, Any] = {"before": None, "after": None}
         for field, model in (("before", ORIGINAL), ("after", name)):
             path = f"evaluations/{split}/{model}.json"
             if path in self.manifest.files and split in self.manifest.splits:
                 inputs = self._evaluation_inputs(model, split)
                 if self._ledger.status(path, inputs, "").state == "fresh":
                     known[field] = Evaluation.load(self.folder / path)
-        return replace(found, **known)
+        if any(known.values()):
+            return replace(found, **known), f"{split} pictures"
+        measured = self.manifest.files[f"corrections/{name}"].settings.get("evaluate_on")
+        return found, f"{measured} pictures" if measured else ""
 
     def _card_sheet(self, found: Correction, patterns: Sequence[str]) -> bytes:
         test = self.dataset("test")
