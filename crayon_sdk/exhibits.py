@@ -247,12 +247,14 @@ def card_sheet(
         count: How many, at least 1; as many of each group as there is room for.
         seed: Of the draw.
     """
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     labels = dataset.group_labels
-    names = sorted(set(labels)) if len(set(labels)) <= count else [""]
-    each = max(count // len(names), 1)
-    chosen: list[str] = []
-    for name in names:
-        chosen += _drawn([i for i, own in zip(dataset.ids, labels, strict=True) if name in ("", own)], each, seed)
+    groups = sorted(set(labels))
+    if len(groups) > count:
+        rows = order[:count]
+    else:
+        rows = [row for group in groups for row in [r for r in order if labels[r] == group][: count // len(groups)]]
+    chosen = [dataset.ids[row] for row in rows]
     subset = dataset.subset(chosen)
     maps = _explained((original, corrected), subset, settings)
     words = f"{len(chosen)} of the {len(dataset):,} pictures that may be shown, drawn at random (seed {seed})"

@@ -105,7 +105,7 @@ def training_plot(records: Sequence[Mapping[str, Any]]) -> bytes:
             history = record["history"]
             name = METHODS.get(record["method"], record["method"])
             _lines(axes[0], history, _LOSSES, f"{name}: loss per picture")
-            axes[0].set_ylim(bottom=0)
+            axes[0].set_ylim(0, 1.06 * max(axes[0].dataLim.y1, 1e-6))
             if wide == 2 and set(_ACCURACIES) & set(history[0]):
                 _lines(axes[1], history, _ACCURACIES, f"{name}: accuracy in %", 100)
                 axes[1].set_ylim(0, 103)
@@ -124,10 +124,8 @@ def _lines(
     for number, name in enumerate(present):
         points = [(entry["epoch"], scale * entry[name]) for entry in history if entry.get(name) is not None]
         marker = "o" if len(points) < 30 else None
-        axes.plot(
-            *zip(*points, strict=True), _DASHES[number], color=LINES[number], marker=marker, markersize=3.5,
-            label=names[name],
-        )  # fmt: skip
+        line = {"color": LINES[number], "marker": marker, "markersize": 3.5, "clip_on": False, "label": names[name]}
+        axes.plot(*zip(*points, strict=True), _DASHES[number], **line)
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -203,9 +203,14 @@ def _accuracy(facts: Facts, keep: Keep) -> dict[str, Any]:
         "lacking": _unmeasured(facts),
         "plot": keep(_group_exhibit(rows)) if rows else None,
         "rows": table,
-        "place": facts.place,
+        "place": _place(facts),
         **_differences(facts),
     }
+
+
+def _place(facts: Facts) -> str:
+    measured = facts.after or facts.before
+    return f"{sum(group.total for group in measured.groups):,} {facts.place}" if measured is not None else ""
 
 
 def _unmeasured(facts: Facts) -> list[str]:
@@ -278,9 +283,10 @@ def _maps(
         seed=material.seed,
     )
     sheets, lacking = map_sheets(pair, dataset, facts.before, facts.after, count=material.pictures)
+    what = f" ({facts.evaluated_on})" if facts.evaluated_on else ""
     note = (
         f"Maps show the evidence for the true class (score: {settings['score']}); orange is where the model looks. The "
-        f"pictures are chosen by rules, not by hand, from {pair.pool} ({facts.place}). {map_sentences(pair, dataset)}"
+        f"pictures are chosen by rules, not by hand, from {pair.pool}{what}. {map_sentences(pair, dataset)}"
     )
     return {"lacking": lacking, "note": note, "sheets": [keep(sheet) for sheet in sheets]}
 

@@ -101,6 +101,13 @@ def test_curves_are_the_history(figures):
     assert len(lines) == 4
 
 
+def test_flat_curves_and_zeros_have_room(figures):
+    training_plot([record("pruning", loss=[3.0, 3.0]), record("attention", loss=[0.0, 0.0])])
+    assert [axes.get_ylim()[0] for axes in figures[0].axes] == [0, 0]
+    assert figures[0].axes[0].get_ylim()[1] > 3
+    assert figures[0].axes[1].get_ylim()[1] > 0
+
+
 def test_one_epoch_is_a_point(figures):
     training_plot([record("pruning", loss=[3.0])])
     assert figures[0].axes[0].lines[0].get_marker() == "o"
