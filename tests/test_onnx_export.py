@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers_correction import neuron_answers, noise_pictures, split_model
+from PIL import Image
 from torch import nn
 
 from crayon_sdk import onnx_export
@@ -146,6 +150,24 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
         MissingExtraError, match=r"ONNX files need no_such_package_here: pip install 'crayon-sdk\[onnx\]'"
     ):
         export_onnx(split_model(), tmp_path / "m.onnx")
+
+
+def test_the_lines_of_the_page_give_the_logits_of_timm(exported, pruned, picture_folder, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "how-to" / "onnx.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"<!-- serve -->\n\n```python\n(.*?)```", page, re.DOTALL)
+    shutil.copy(exported, tmp_path / "birds.onnx")
+    with Image.open(picture_folder / "images" / "cat" / "00.jpg") as picture:
+        picture.resize((97, 120)).save(tmp_path / "bird.jpg")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, object] = {}
+    exec(compile(code, "<page>", "exec"), found)
+    preprocessing = pruned.model.preprocessing
+    with Image.open("bird.jpg") as picture:
+        pixels = torch.from_numpy(np.array(preprocessing.geometry(picture))).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = pruned.model(preprocessing.normalize(pixels))
+    torch.testing.assert_close(torch.from_numpy(found["logits"]), expected, rtol=1e-4, atol=1e-4)
+    assert capsys.readouterr().out.strip() == pruned.model.class_names[int(expected.argmax())]
 
 
 @pytest.mark.slow
