@@ -37,6 +37,7 @@ class Card:
 
     Attributes:
         title: Heading; "" makes one of the architecture.
+        repo_id: Name on the Hub under which it is published; "" leaves a gap in the lines that load it.
         base_model: Name on the Hub of the model that was corrected, such as "timm/resnet50.a1_in1k".
         license: Identifier as the Hub has them, such as "apache-2.0"; "" takes what the model's config says.
         datasets: Names on the Hub of the data sets behind it.
@@ -49,6 +50,7 @@ class Card:
     """
 
     title: str = ""
+    repo_id: str = ""
     base_model: str = ""
     license: str = ""
     datasets: tuple[str, ...] = ()
@@ -56,7 +58,8 @@ class Card:
     images: tuple[str | os.PathLike[str], ...] = ()
 
     def __post_init__(self) -> None:
-        for field, names in (("base_model", (self.base_model,)), ("datasets", self.datasets)):
+        given = {"repo_id": (self.repo_id,), "base_model": (self.base_model,), "datasets": self.datasets}
+        for field, names in given.items():
             for name in names:
                 if name and not _HUB_NAME.fullmatch(name):
                     raise SettingsError(f"expected {field} as on the Hub, such as 'user/name', got {name!r}")
@@ -197,14 +200,12 @@ def _context(facts: Facts, card: Card, images: Sequence[str]) -> dict[str, Any]:
         "numbers": _numbers(facts),
         "total": f"{sum(group.total for group in measured.groups):,}" if measured else "",
         "place": facts.place,
-        "worst_of": f"; the {_MOST_GROUPS} of {len(rows):,} that are right least often"
-        if len(shown) < len(rows)
-        else "",
+        "worst_of": f"; the {len(shown)} of {len(rows):,} that are right least often" if shown != rows else "",
         "kind": "group" if measured is not None and measured.grouped else "class",
         "images": [{"file": _Markup(name), "alt": "Pictures with their maps before and after"} for name in images],
         "answers": [_answers(each) for each in answer_facts(facts.answers)],
         "limits": _limits(facts),
-        **_loading(facts),
+        **_loading(facts, card.repo_id or "USER/NAME"),
     }
 
 
@@ -244,11 +245,13 @@ def _simulated(facts: Facts) -> str:
 def _wrong(facts: Facts) -> str:
     said = facts.answers.counts("image")
     if not said["answers"]:
-        return "People judged the neurons of its last layer by the patches of pictures that excite them most."
+        about = facts.answers.counts("neuron")["answers"]
+        judged = "The neurons of its last layer were judged by the patches of pictures that excite them most."
+        return judged if about else "No answers are behind it."
     share = 100 * said["no"] / said["answers"]
     return (
         f"To the question whether a map's highlight lies on what matters, {share:.0f} % of the {said['answers']:,} "
-        "answers about the model before were no."
+        "answers were no."
     )
 
 
@@ -290,13 +293,13 @@ def _limits(facts: Facts) -> list[str]:
     return limits
 
 
-def _loading(facts: Facts) -> dict[str, Any]:
+def _loading(facts: Facts, repo_id: str) -> dict[str, Any]:
     with_timm = facts.library == "timm"
     code = facts.load
     if with_timm:
         code = (
             "import timm\n\n"
-            'model = timm.create_model("hf-hub:USER/NAME", pretrained=True).eval()  # or "local-dir:FOLDER"\n'
+            f'model = timm.create_model("hf-hub:{repo_id}", pretrained=True).eval()  # or "local-dir:FOLDER"\n'
             "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n"
             'logits = model(transform(image.convert("RGB")).unsqueeze(0))'
         )

@@ -17,7 +17,7 @@ from crayon_sdk.names import one_line
 from crayon_sdk.relevance import Kind
 from crayon_sdk.timm_config import how_to_load, is_timm
 
-__all__ = ["AnswerFacts", "Facts", "GroupRow", "answer_facts", "facts_of", "group_rows", "summary"]
+__all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "facts_of", "group_rows", "summary"]
 
 METHODS = {"attention": "CRAYON-Attention", "pruning": "CRAYON-Pruning"}
 

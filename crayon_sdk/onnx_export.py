@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -87,6 +88,8 @@ def _needs_onnx() -> None:
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"ONNX files need {', '.join(missing)}: pip install 'crayon-sdk[onnx]'")
+    if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
+        raise MissingExtraError(f"ONNX files need torch 2.5 or newer, found {torch.__version__}: pip install -U torch")
 
 
 class _Logits(nn.Module):

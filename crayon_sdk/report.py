@@ -124,7 +124,7 @@ def make_report(facts: Facts, model: SplitModel, material: Material) -> Report:
 
     Raises:
         MismatchError: The original or the patches belong to another correction.
-        MissingExtraError: matplotlib or jinja2 is not installed.
+        MissingExtraError: matplotlib is not installed.
         SettingsError: A setting is out of range.
     """
     needs_matplotlib()
@@ -175,10 +175,13 @@ def _measured(facts: Facts, model: SplitModel, original: SplitModel | None, mate
     """Evaluate on the data set what was not evaluated on it yet."""
     if material.dataset is None:
         return facts
-    ids = set(material.dataset.ids)
+    labels = dict(zip(material.dataset.ids, material.dataset.labels.tolist(), strict=True))
+    index, names = material.dataset.group_index()
+    membership = dict(zip(material.dataset.ids, index.tolist(), strict=True))
 
     def on_it(found: Evaluation | None, measured: SplitModel | None) -> Evaluation | None:
-        if found is not None and set(found.predictions) == ids and set(found.labels) == ids:
+        same = found is not None and (found.labels, found.membership) == (labels, membership)
+        if found is not None and same and [group.name for group in found.groups] == list(names):
             return found
         return None if measured is None else evaluate(measured, material.dataset, device=material.device)  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class Reporting(Answering):
                 f"{str(folder)!r} holds something else than a checkpoint, or belongs to the workspace"
             )
         found, measured_on = self._with_evaluations(self.correction(name), name, "test")
-        card = card or Card(base_model=self._base_model(), evaluated_on=measured_on)
+        card = card or self._card(measured_on)
         if not card_images:
             return found.save(folder, overwrite=overwrite, card=card)
         with tempfile.TemporaryDirectory() as place:
@@ -191,6 +191,10 @@ class Reporting(Answering):
             after=found.after,
         )
 
+    def _card(self, evaluated_on: str) -> Card:
+        """What the workspace knows for a card."""
+        return Card(base_model=self._base_model(), evaluated_on=evaluated_on)
+
     def _base_model(self) -> str:
         """Name on the Hub of the model that was corrected; "" when it came from elsewhere."""
         source = self.manifest.model.source
@@ -202,7 +206,7 @@ class Reporting(Answering):
         return str(config.get("hf_hub_id") or "")  # a timm name, which is loaded with its published weights
 
 
-def typed_commands(manifest: Manifest, command: Any, name: str) -> list[str]:
+def typed_commands(manifest: Manifest, command: Callable[[str], str], name: str) -> list[str]:
     """The commands that lead to a correction, from what the workspace remembers.
 
     Args:
@@ -216,17 +220,14 @@ def typed_commands(manifest: Manifest, command: Any, name: str) -> list[str]:
     values |= data.model_dump(exclude={"folder", "splits", "group_columns"}, exclude_defaults=True)
     values |= {f"{split}_split": called for split, called in data.splits.items() if called != split}
     found = [command("init") + _options(values)]
-    for path in (MAPS, PATCHES):
-        if path in manifest.files and path == MAPS:
-            settings = manifest.files[path].settings
-            patches = manifest.files[PATCHES].settings if PATCHES in manifest.files else {}
-            kept = {"target": settings.get("target"), "score": settings.get("score")}
-            found.append(
-                command("explain") + _options(kept | {"patches_per_neuron": patches.get("patches_per_neuron")})
-            )
+    maps, patches = manifest.files.get(MAPS), manifest.files.get(PATCHES)
+    if maps is not None:
+        kept = {name: maps.settings.get(name) for name in ("target", "score")}
+        kept |= {"patches_per_neuron": patches.settings.get("patches_per_neuron")} if patches is not None else {}
+        found.append(command("explain") + _options(kept))
     for entry in manifest.answers:
         if entry.get("source") == "simulated":
-            kept = {key: entry.get(key) for key in ("seed", "noise")}
+            kept = {key: entry.get(key) for key in ("annotators", "neuron_annotators", "noise", "coverage", "seed")}
             found.append(command("answer simulate") + _options(kept))
         else:
             found.append(f"{command('answer import')} {shlex.quote(str(entry.get('source', '')))}")

@@ -225,7 +225,8 @@ class Workspace(Reporting):
             run = self._run_folder(f"corrections-{name}", inputs, wanted)
             shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}
             found = self._corrected(method, attention, pruning, evaluate_on, shared, run, strict=strict)
-            found.save(self.folder / path, overwrite=True)
+            card = self._card(f"{evaluate_on} pictures" if evaluate_on else "")
+            found.save(self.folder / path, overwrite=True, card=card)
             self._note(path, f"Workspace.correct({method!r})", inputs, wanted, started)
             self._clear_runs(f"corrections-{name}")
         return found

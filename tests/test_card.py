@@ -189,6 +189,12 @@ def test_the_lines_that_load_it_are_python(correction):
     assert 'timm.create_model("hf-hub:USER/NAME", pretrained=True)' in fence.content
 
 
+def test_the_lines_name_the_repository_where_it_is_known(correction):
+    assert 'timm.create_model("hf-hub:me/birds", pretrained=True)' in correction.card(Card(repo_id="me/birds"))
+    with pytest.raises(SettingsError, match="repo_id as on the Hub"):
+        Card(repo_id='me/birds"); evil("')
+
+
 def test_a_model_that_timm_cannot_build_says_what_loads_it(correction):
     facts = replace(correction.facts(), library="crayon-sdk", load="model = x()  # ``` ````")
     head, body = parts(model_card(facts))

@@ -28,7 +28,7 @@ def finished(tmp_path_factory, picture_folder):
     place = tmp_path_factory.mktemp("finished")
     workspace = new_workspace(place / "ws", picture_folder, save_model(place / "m"))
     workspace.explain(sheet=0)
-    workspace.simulate_answers(seed=3)
+    workspace.simulate_answers(annotators=3, noise=0.1, seed=3)
     workspace.correct("both", attention=FAST_ATTENTION, pruning={"epochs": 2})
     workspace.correct("pruning", pruning={"epochs": 2})
     workspace.evaluate()
