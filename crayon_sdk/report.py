@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crayon_sdk import __version__
+from crayon_sdk.changes import weight_changes
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import MismatchError, OutputExistsError, SettingsError
 from crayon_sdk.evaluation import Evaluation, GroupResult, evaluate
@@ -144,7 +145,7 @@ def make_report(facts: Facts, model: SplitModel, material: Material) -> Report:
         "neurons": _neurons(facts, material, keep),
         "answers": _answers(facts),
         "training": _training(facts, keep),
-        "made": _made(facts, material),
+        "made": _made(facts, material) | {"weights": _weights(model, original)},
     }
     return Report(_template().render(**sections), pictures)
 
@@ -341,6 +342,13 @@ def _training(facts: Facts, keep: Keep) -> dict[str, Any]:
     words = "Loss after every epoch, and accuracy where it was measured (evaluate_on=)"
     plot = Exhibit("training", training_plot(facts.records), caption=f"{words}.", alt=f"{words}, as curves.")
     return {"lacking": [], "plot": keep(plot)}
+
+
+def _weights(model: SplitModel, original: SplitModel | None) -> str:
+    if original is None:
+        return ""
+    found = weight_changes(original.plain_state_dict(), model.plain_state_dict()).sentence()
+    return f"Against the original, {found}."
 
 
 def _made(facts: Facts, material: Material) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def test_how_it_was_made_is_there(case, page):
         for name, count in each.counts.items():
             assert [f"count: {name}", str(count)] in page.rows
     assert case.correction.facts().load in page.text
+    assert f"Against the original, {case.correction.changes(case.original).sentence()}." in page.text
     assert ", ".join(map(str, record.pruned_neurons)) in page.text
 
 
