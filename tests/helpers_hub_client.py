@@ -64,6 +64,49 @@ def ask(
     return out.splitlines(), out + err
 
 
-def last_json(text: str) -> Any:
-    """What the last line of an output says."""
-    return json.loads(text.strip().splitlines()[-1])
+PUSHES = """
+import json, logging, os, sys, traceback, dataclasses
+from pathlib import Path
+logging.basicConfig(level=logging.DEBUG)
+import huggingface_hub, huggingface_hub.lfs, httpx2  # before the fork, so that children start at once
+from huggingface_hub import logging as hub_logging
+from crayon_sdk.errors import CrayonError
+from crayon_sdk.publishing import find_target, publish
+hub_logging.set_verbosity_debug()
+jobs, out = json.loads(sys.argv[1]), Path(sys.argv[2])
+children = []
+for number, job in enumerate(jobs):
+    child = os.fork()
+    if child:
+        children.append(child)
+        continue
+    os.environ["HF_TOKEN"] = job.pop("token")
+    try:
+        folder, replaces = Path(job.pop("folder")), job.pop("replaces", [])
+        found = dataclasses.asdict(publish(folder, find_target(job.pop("repo_id"), **job), replaces=replaces))
+    except CrayonError as error:
+        traceback.print_exc()
+        found = {"error": type(error).__name__, "message": str(error)}
+    except BaseException:
+        found = {"error": "not ours", "message": traceback.format_exc()}
+    (out / f"{number}.json").write_text(json.dumps(found))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+for child in children:
+    os.waitpid(child, 0)
+"""
+
+
+def push_all(
+    jobs: Sequence[Mapping[str, Any]], endpoint: str, place: Path, *, xet: bool = False
+) -> tuple[list[dict[str, Any]], str]:
+    """Publish folders, all at the same time, each in a process of its own.
+
+    A job has "token", "folder", "repo_id", and what `find_target` takes. Gives what was published, or the error, of
+    each, and everything that was written anywhere with debug logs on.
+    """
+    out = place / "results"
+    out.mkdir(parents=True)
+    written = run(PUSHES, [json.dumps(jobs), str(out)], environment_for(endpoint, place / "home", xet=xet))
+    return [json.loads((out / f"{number}.json").read_text()) for number in range(len(jobs))], "".join(written)

@@ -38,7 +38,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
 )
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
         self.status, self.message, self.code = status, message, code
@@ -57,11 +57,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         self.query = dict(urllib.parse.parse_qsl(query))
         self.body = b""
-        for method, pattern, name in ROUTES:
-            found = re.fullmatch(pattern, path)
-            if found and method == ("GET" if self.command == "HEAD" else self.command):
-                break
-        else:
+        method = "GET" if self.command == "HEAD" else self.command
+        matches = ((re.fullmatch(pattern, path), name) for known, pattern, name in ROUTES if known == method)
+        found, name = next(((match, name) for match, name in matches if match), (None, ""))
+        if found is None:
             self._take_body()
             return self._send(404, {"error": "no such page"}, {"X-Error-Code": "EntryNotFound"})
         parts = {key: urllib.parse.unquote(value) for key, value in found.groupdict().items() if value}
@@ -331,6 +330,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             else:
                 files[path] = base64.b64decode(value["content"])
                 large.discard(path)
+        if self.fault is not None and self.fault.what == "corrupt":
+            files = {path: content[:-1] + bytes([content[-1] ^ 1]) for path, content in files.items()}
         branch, request = revision, None
         if self.query.get("create_pr"):
             request = PullRequest(len(repository.requests) + 1, self.known().name, header["summary"])

@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "names"),
     ("files", "progress"),
+    ("hub",),
+    ("publishing",),
     # answers: no torch up to here
     ("relevance", "answer_files"),
     ("records",),
