@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -23,14 +24,21 @@ from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError, FileFormatError, MismatchError, ModelLoadError, OutputError
 from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.files import new_folder, read_json, read_tensors, write_json, write_tensors
+from crayon_sdk.fresh_process import check_in_fresh_process
 from crayon_sdk.loading import load_model
 from crayon_sdk.models import Provenance, SplitModel, as_split_model, borrowed
+from crayon_sdk.publishing import Published, find_target, publish
 from crayon_sdk.timm_config import can_be_built, how_to_load, is_timm, timm_config
 
 __all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
 
 _FORMAT = "crayon-correction"
 _VERSION = 1
+# What would go on describing, or loading, an earlier model beside the new one.
+_OF_A_MODEL = (
+    *("config.json", "model.safetensors", "crayon.json", "answers.jsonl", "model.onnx"),
+    *("pytorch_model.bin", "pytorch_model.pth", "model.pth"),
+)
 _FLOAT_TYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.float16, torch.bfloat16)}
 
 
@@ -151,6 +159,55 @@ class Correction:
 
         new_folder(folder, fill, overwrite=overwrite)
         return Path(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        dry_run: bool = False,
+    ) -> Published:
+        """Publish what `save` writes on the Hugging Face Hub, in one commit.
+
+        First the rights and the repository are looked at; then the checkpoint is saved aside and loaded
+        in a fresh process with plain timm (or torchvision), and its logits are compared; then it is
+        published, and what arrived is compared by its hashes. What is there already is not sent again. The
+        token is the one of ``hf auth login`` or HF_TOKEN.
+
+        Args:
+            repo_id: "me/birds-resnet50"; made when it is missing. Files of an earlier model there (config,
+                answers, pickled weights) are replaced or removed, others stay.
+            private: For a new repository: whether others cannot see it; ``None`` takes the Hub's default.
+            create_pr: Open a pull request instead of changing main; the same one is not opened twice.
+            revision: The branch; made when it is missing. Default main.
+            commit_message: Default "Upload model with crayon-sdk".
+            dry_run: Check the checkpoint and list the files; the Hub is not asked anything.
+
+        Returns:
+            Where it is, and what was sent.
+
+        Raises:
+            SettingsError: A name or a combination that cannot be; ``private`` is not what the repository is.
+            HubAccessError: The token is missing, unknown, or may not write there.
+            HubConflictError: Somebody else changed the branch meanwhile; theirs is what is there.
+            HubError: The Hub refuses, cannot be reached, or holds something else than what was sent.
+            OutputError: The checkpoint does not give the same logits; nothing was sent.
+        """
+        target = find_target(
+            repo_id,
+            private=private,
+            create_pr=create_pr,
+            revision=revision,
+            commit_message=commit_message,
+            dry_run=dry_run,
+        )
+        with tempfile.TemporaryDirectory(prefix="crayon-push-") as place:
+            folder = self.save(Path(place) / "model")
+            check_in_fresh_process(folder, self.model)
+            return publish(folder, target, replaces=_OF_A_MODEL)
 
     def _manifest(self) -> dict[str, Any]:
         evaluations = {"before": self.before, "after": self.after}

@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("counterfactuals",),
     # correct, check, ship
     ("training", "presets", "evaluation"),
+    ("fresh_process",),
     ("checkpoint", "comparison"),
     ("fitting",),
     ("corrector", "pruner"),

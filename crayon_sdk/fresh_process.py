@@ -1,0 +1,111 @@
+"""What a checkpoint gives in a process that knows nothing of this package: plain timm, or plain torchvision."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from crayon_sdk.errors import OutputError
+from crayon_sdk.files import read_tensors, write_json, write_tensors
+from crayon_sdk.models import SplitModel, borrowed
+from crayon_sdk.timm_config import is_timm
+from crayon_sdk.torchvision_models import PREFIX
+
+__all__ = ["check_in_fresh_process"]
+
+_TIMEOUT = 600
+_LOAD_AND_RUN = """
+import json, sys
+import safetensors.torch, torch
+place = sys.argv[1]
+with open(place + "/how.json", encoding="utf-8") as file:
+    how = json.load(file)
+torch.set_num_threads(how["threads"])
+if how["timm"]:
+    import timm
+    model = timm.create_model("local-dir:" + how["folder"], pretrained=True)
+else:
+    import torchvision
+    model = torchvision.models.get_model(how["name"], weights=None, num_classes=how["classes"], **how["arguments"])
+    state = model.state_dict()
+    state.update(safetensors.torch.load_file(how["folder"] + "/model.safetensors"))
+    model.load_state_dict(state)
+assert not any(name.split(".")[0] == "crayon_sdk" for name in sys.modules)
+images = safetensors.torch.load_file(place + "/images.safetensors")["images"]
+with torch.no_grad():
+    logits = model.float().eval()(images)
+safetensors.torch.save_file({"logits": logits.contiguous()}, place + "/logits.safetensors")
+"""
+
+
+def check_in_fresh_process(folder: Path, model: SplitModel) -> bool:
+    """Load a checkpoint as its users will, and compare the logits on fixed noise.
+
+    The process gets no token of the Hub and may not ask it anything.
+
+    Args:
+        folder: What `Correction.save` wrote.
+        model: The model that it was written from.
+
+    Returns:
+        Whether there was anything to compare: a home-made module exists in this process only.
+
+    Raises:
+        OutputError: It does not load there, or gives other logits.
+    """
+    if not (is_timm(model) or model.architecture.startswith(PREFIX)):
+        return False
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
+    how = {
+        "timm": is_timm(model),
+        "folder": str(folder.resolve()),
+        "name": model.architecture.removeprefix(PREFIX),
+        "classes": model.num_classes,
+        "arguments": dict(getattr(model.model, "arguments", {})),
+        "threads": torch.get_num_threads(),
+    }
+    with tempfile.TemporaryDirectory(prefix="crayon-check-") as name:
+        place = Path(name)
+        write_json(place / "how.json", how)
+        write_tensors(place / "images.safetensors", {"images": images})
+        _run(place, model.architecture)
+        found = read_tensors(place / "logits.safetensors")[0]["logits"]
+    expected = model.copy().to("cpu", torch.float32)
+    expected.compile_trunk = False
+    with borrowed(expected, torch.device("cpu")), torch.no_grad():
+        wanted = expected(images)
+    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise OutputError(
+            f"nothing was published: in a process of its own, {model.architecture} gives other logits than the model "
+            "in memory. It was probably changed after it was made; make it by name (timm.create_model with the same "
+            "arguments) and load the weights into it"
+        )
+    return True
+
+
+def _run(place: Path, architecture: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if "TOKEN" not in name.upper()}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "home")}
+    try:
+        done = subprocess.run(  # noqa: S603 - this Python, and a script of ours
+            [sys.executable, "-c", _LOAD_AND_RUN, str(place)],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise OutputError(f"nothing was published: no fresh process could check the checkpoint: {error}") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+        raise OutputError(
+            f"nothing was published: {architecture} does not load in a process of its own ({lines[-1][:300]})"
+        )
