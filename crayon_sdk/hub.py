@@ -201,16 +201,25 @@ def retried(
         HubConflictError: Somebody else was faster.
         HubError: The Hub refuses, or cannot be reached after all.
     """
-    waits, known = iter(WAITS), (CrayonError, *known)
+    known = (CrayonError, *known)
+    try:
+        return patiently(call, again or passes)
+    except known:
+        raise
+    except Exception as error:  # httpx, requests and the client have no error in common
+        _refused(error, doing)
+
+
+def patiently(call: Callable[[], _Found], again: Callable[[BaseException], bool]) -> _Found:
+    """Call, and call again with growing waits while ``again`` says so; raises what the call raises."""
+    waits = iter(WAITS)
     while True:
         try:
             return call()
-        except known:  # noqa: PERF203
-            raise
-        except Exception as error:  # httpx, requests and the client have no error in common
+        except Exception as error:  # noqa: PERF203
             wait = next(waits, None)
-            if wait is None or not (again or passes)(error):
-                _refused(error, doing)
+            if wait is None or isinstance(error, CrayonError) or not again(error):
+                raise
             time.sleep(max(wait, _asked_to_wait(error)))
 
 

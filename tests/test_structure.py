@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "names"),
     ("files", "progress"),
-    ("hub",),
-    ("publishing",),
+    ("hub", "checkpoint_files"),
+    ("publishing", "fetching"),
     # answers: no torch up to here
     ("relevance", "answer_files"),
     ("records",),
@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("counterfactuals",),
     # correct, check, ship
     ("training", "presets", "evaluation"),
-    ("fresh_process",),
+    ("loading_back",),
     ("checkpoint", "comparison"),
     ("fitting",),
     ("corrector", "pruner"),

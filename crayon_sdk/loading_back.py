@@ -1,4 +1,4 @@
-"""What a checkpoint gives in a process that knows nothing of this package: plain timm, or plain torchvision."""
+"""Loading a checkpoint back: here, and in a process that knows nothing of this package."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from crayon_sdk.errors import OutputError
+from crayon_sdk.errors import CrayonError, ModelLoadError, OutputError
 from crayon_sdk.files import read_tensors, write_json, write_tensors
+from crayon_sdk.loading import load_model
 from crayon_sdk.models import SplitModel, borrowed
-from crayon_sdk.timm_config import is_timm
+from crayon_sdk.timm_config import can_be_built, is_timm
 from crayon_sdk.torchvision_models import PREFIX
 
-__all__ = ["check_in_fresh_process"]
+__all__ = ["check_in_fresh_process", "check_loads_back", "filled"]
 
 _TIMEOUT = 600
 _LOAD_AND_RUN = """
@@ -58,7 +60,7 @@ def check_in_fresh_process(folder: Path, model: SplitModel) -> bool:
     Raises:
         OutputError: It does not load there, or gives other logits.
     """
-    if not (is_timm(model) or model.architecture.startswith(PREFIX)):
+    if not can_be_built(model):
         return False
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
@@ -109,3 +111,52 @@ def _run(place: Path, architecture: str) -> None:
         raise OutputError(
             f"nothing was published: {architecture} does not load in a process of its own ({lines[-1][:300]})"
         )
+
+
+def check_loads_back(folder: Path, model: SplitModel) -> None:
+    """Compare the logits of what was written with those of the model, on fixed noise."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
+    if can_be_built(model):
+        try:
+            loaded = load_model(f"local-dir:{folder}").to(torch.float32)
+        except CrayonError as error:
+            raise OutputError(
+                f"the checkpoint was not written: {model.architecture} cannot be loaded back ({error}). It was "
+                "probably changed after it was made; make it by name (timm.create_model with the same arguments) and "
+                "load the weights into it"
+            ) from error
+    else:
+        loaded = filled(model, folder).to("cpu", torch.float32)
+    expected = model.copy().to("cpu", torch.float32)
+    loaded.compile_trunk = expected.compile_trunk = False  # two pictures are not worth a minute of compiling
+    with borrowed(loaded, torch.device("cpu")), borrowed(expected, torch.device("cpu")), torch.no_grad():
+        found, wanted = loaded(images), expected(images)
+    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise OutputError(
+            f"the checkpoint was not written: loaded back, {model.architecture} gives other logits than the model in "
+            "memory. It was probably changed after it was made (layers replaced, model_args lost); make it by name "
+            "(timm.create_model with the same arguments) and load the weights into it"
+        )
+
+
+def filled(model: SplitModel, folder: Path) -> SplitModel:
+    """Give a copy of a model the weights in a folder."""
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    copy = model.copy()
+    try:
+        copy.model.load_state_dict(_with_masks(copy, tensors))
+    except (RuntimeError, KeyError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ModelLoadError(f"the weights in {str(folder)!r} do not fit {model.architecture}: {detail}") from error
+    return copy
+
+
+def _with_masks(model: SplitModel, plain: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Turn plain names into those of a pruned classifier where there is one."""
+    state = dict(plain)
+    for name, tensor in model.model.state_dict().items():
+        if name.endswith("weight_mask"):
+            stem = name.removesuffix("_mask")
+            state |= {f"{stem}_orig": state.pop(stem), name: tensor}
+    return state
