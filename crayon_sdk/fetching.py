@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from crayon_sdk.errors import FileFormatError, ModelLoadError, first_line
+from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, first_line
 from crayon_sdk.hub import RepoKind, client, is_broken_line, passes, patiently, without_token
 
 __all__ = ["PREFIXES", "Fetched", "fetch", "is_on_hub", "split_source"]
@@ -60,7 +60,14 @@ def split_source(source: str) -> tuple[str, str]:
     return repository, revision
 
 
-def fetch(source: str, names: Sequence[str], *, kind: RepoKind = "model", needed: Collection[str] = ()) -> Fetched:
+def fetch(
+    source: str,
+    names: Sequence[str],
+    *,
+    kind: RepoKind = "model",
+    needed: Collection[str] = (),
+    error_type: type[CrayonError] = ModelLoadError,
+) -> Fetched:
     """Bring files of one commit into the cache.
 
     Args:
@@ -68,9 +75,11 @@ def fetch(source: str, names: Sequence[str], *, kind: RepoKind = "model", needed
         names: Files of the repository.
         kind: "model" or "dataset".
         needed: Those of them that must be there.
+        error_type: What to raise when they cannot be had.
 
     Raises:
-        ModelLoadError: The repository, its revision or a needed file is not there, or may not be read.
+        ModelLoadError: Or ``error_type``: the repository, its revision or a needed file is not there, or may not be
+            read.
         FileFormatError: What arrives is not what the Hub lists, or its listing is no listing of files.
     """
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -81,21 +90,21 @@ def fetch(source: str, names: Sequence[str], *, kind: RepoKind = "model", needed
         there = [name for name in names if listing is None or name in listing.files]
         found = {name: _download(repository, revision, name, kind, listing) for name in there}
     except LocalEntryNotFoundError as error:  # it went away between two files
-        raise ModelLoadError(f"cannot fetch {source!r}, the Hub cannot be reached: {first_line(error)}") from error
+        raise error_type(f"cannot fetch {source!r}, the Hub cannot be reached: {first_line(error)}") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelLoadError(f"cannot fetch {source!r}: {_reason(error, repository, revision)}") from error
+        raise error_type(f"cannot fetch {source!r}: {_reason(error, repository, revision)}") from error
     paths = {name: path for name, path in found.items() if path is not None}
     lacking = sorted(set(needed) - set(paths))
     if listing is None and (lacking or not paths):
-        raise ModelLoadError(
+        raise error_type(
             f"cannot fetch {source!r}, the Hub cannot be reached, and it is not in the cache: check the network, or "
             "fetch it once where there is one"
         )
     if lacking:
-        raise ModelLoadError(f"{source!r} has no {' and no '.join(lacking)}")
+        raise error_type(f"{source!r} has no {' and no '.join(lacking)}")
     folders = {path.parents[name.count("/")] for name, path in paths.items()}
     if len(folders) > 1:
-        raise ModelLoadError(f"{source!r} changed while it was fetched; fetch it again")
+        raise error_type(f"{source!r} changed while it was fetched; fetch it again")
     return Fetched(folders.pop() if folders else Path(), frozenset(paths))
 
 

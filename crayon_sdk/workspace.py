@@ -20,12 +20,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__, pictures
-from crayon_sdk.answering import Answering
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.comparison import Comparison, compare
 from crayon_sdk.data import ImageDataset
@@ -42,12 +40,13 @@ from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.naming import ORIGINAL, checked_name, default_name, different, plain
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.recipes import attention_corrector, neuron_pruner
+from crayon_sdk.shipping import Shipping
 
 __all__ = ["ORIGINAL", "Workspace"]
 Method = Literal["attention", "pruning", "both"]
 
 
-class Workspace(Answering):
+class Workspace(Shipping):
     """A folder that holds a model's correction from the first map to the last evaluation.
 
     Args:
@@ -375,15 +374,7 @@ class Workspace(Answering):
             raise OutputExistsError(
                 f"{str(folder)!r} holds something else than a checkpoint, or belongs to the workspace"
             )
-        found = self.correction(name)
-        known: dict[str, Any] = {}
-        for field, model in (("before", ORIGINAL), ("after", name)):
-            path = f"evaluations/test/{model}.json"
-            if path in self.manifest.files and "test" in self.manifest.splits:
-                inputs = self._evaluation_inputs(model, "test")
-                if self._ledger.status(path, inputs, "").state == "fresh":
-                    known[field] = Evaluation.load(self.folder / path)
-        return replace(found, **known).save(folder, overwrite=overwrite)
+        return self._with_evaluations(name).save(folder, overwrite=overwrite)
 
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
         for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):

@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # answers: no torch up to here
     ("relevance", "answer_files"),
     ("records",),
+    ("answer_repository",),
     ("annotations",),
     ("crowd_files",),
     ("formats",),
@@ -53,6 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ledger", "inspection", "crowd"),
     ("holdings",),
     ("answering",),
+    ("shipping",),
     ("workspace",),
     ("options", "doctor"),
     ("cli",),
