@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from crayon_sdk.errors import HubError
+from crayon_sdk.errors import AnswerError, HubError
 from crayon_sdk.fetching import PREFIXES, fetch, is_on_hub
 from crayon_sdk.files import StrPath, write_text
 from crayon_sdk.hub import checked_repo_id
@@ -91,9 +91,12 @@ class OnTheHub:
             dry_run: List the files; the Hub is not asked anything.
 
         Raises:
+            AnswerError: There are none.
             HubError: As of a model
                 ([`Correction.push_to_hub`][crayon_sdk.checkpoint.Correction.push_to_hub]).
         """
+        if not self.counts()["answers"]:
+            raise AnswerError("there are no answers to publish")
         target = find_target(
             repo_id,
             kind="dataset",

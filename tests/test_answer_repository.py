@@ -12,6 +12,7 @@ from helpers_hub_client import environment_for, run
 
 from crayon_sdk.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
 from crayon_sdk.answer_repository import answer_card
+from crayon_sdk.errors import AnswerError
 
 PUSH = """
 import json, sys
@@ -88,6 +89,11 @@ def test_datasets_reads_every_answer(published):
         assert {name: value for name, value in row.items() if value is not None} == {
             name: value for name, value in record.items() if value is not None
         }
+
+
+def test_no_answers_are_not_published():
+    with pytest.raises(AnswerError, match="there are no answers to publish"):
+        AnnotationSet().push_to_hub("me/answers", dry_run=True)
 
 
 def test_card_says_what_the_answers_are():

@@ -45,10 +45,12 @@ def test_push_from_the_shell(ws, tmp_path):
         ["hf_readonly", *push],
         ["hf_mine", "push", "none", "ann/birds", "-w", str(ws)],
         ["hf_mine", *push, "--create-pr", "--revision", "x"],
+        ["hf_mine", "answer", "push", "birds-answers", "-w", str(ws), "-q"],
+        ["hf_mine", "answer", "import", "hf-hub:ann/birds-answers", "-w", str(ws)],
     ]
     with serving() as hub:
         out, err = run(RUNS, [json.dumps(lines)], environment_for(hub.endpoint, tmp_path / "home"))
-    dry, pushed, again, refused, missing, odd = map(json.loads, out.splitlines())
+    dry, pushed, again, refused, missing, odd, answers, taken = map(json.loads, out.splitlines())
     assert "hf_mine" not in out + err
     assert "hf_readonly" not in out + err
     repository = hub.repositories["ann/birds"]
@@ -70,3 +72,7 @@ def test_push_from_the_shell(ws, tmp_path):
     assert missing[0] == 4
     assert odd[0] == 2
     assert "a pull request goes to main" in odd[2]
+    assert answers == [0, f"{hub.endpoint}/datasets/ann/birds-answers\n", ""]
+    lines = (ws / "answers.jsonl").read_bytes()
+    assert hub.repositories["datasets/ann/birds-answers"].main.files["answers.jsonl"] == lines
+    assert taken[1].startswith("0 new answers")

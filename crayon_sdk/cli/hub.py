@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from crayon_sdk.cli.common import Shell, command
 if TYPE_CHECKING:
     from crayon_sdk.publishing import Published
 
-__all__ = ["COMMANDS", "hub_options", "show_published"]
+__all__ = ["COMMANDS", "hub_options", "publish_quietly", "show_published"]
 
 
 def hub_options(function: Any) -> Any:
@@ -28,6 +29,19 @@ def hub_options(function: Any) -> Any:
     ):
         function = option(function)
     return function
+
+
+def publish_quietly(shell: Shell, publish: Callable[[], Published]) -> Published:
+    """Publish, with the client's progress bars unless only results were asked for."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if not shell.quiet or are_progress_bars_disabled():
+        return publish()
+    disable_progress_bars()
+    try:
+        return publish()
+    finally:
+        enable_progress_bars()
 
 
 def show_published(shell: Shell, found: Published) -> None:
@@ -62,11 +76,7 @@ def push(shell: Shell, *, name: str, repo_id: str, **given: Any) -> None:
     command again sends only what is not there yet, and nothing when all of it is. The
     token is the one of "hf auth login", or HF_TOKEN.
     """
-    if shell.quiet:
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        disable_progress_bars()
-    found = shell.workspace().push(name, repo_id, **given)
+    found = publish_quietly(shell, lambda: shell.workspace().push(name, repo_id, **given))
     show_published(shell, found)
     if not found.dry_run:
         shell.say(f'Load it with plain timm: timm.create_model("hf-hub:{found.repo_id}", pretrained=True)')
