@@ -165,6 +165,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.faults: list[Fault] = []
         self.seen: list[tuple[str, str]] = []
         self.asked: list[str] = []
+        self.tokens_at: dict[str, set[str]] = {}
         self.yaml_errors: list[str] = []
         self.lock = threading.RLock()
         self.reached, self.go = threading.Event(), threading.Event()

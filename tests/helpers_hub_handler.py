@@ -71,6 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.seen.append((parts.get("name", ""), self.token))
             self.hub.asked.append(name)
+            self.hub.tokens_at.setdefault(name, set()).add(self.token)
         self.fault = self.hub.fault(name.replace("_", "-"), self.owner)
         what = self.fault.what if self.fault else ""
         if what == "cut":

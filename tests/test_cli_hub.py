@@ -41,16 +41,16 @@ def test_push_from_the_shell(ws, tmp_path):
     lines = [
         ["hf_mine", *push, "--dry-run"],
         ["hf_mine", *push, "--private", "-m", "Birds"],
-        ["hf_mine", *push, "--json", "-q"],
         ["hf_readonly", *push],
         ["hf_mine", "push", "none", "ann/birds", "-w", str(ws)],
         ["hf_mine", *push, "--create-pr", "--revision", "x"],
         ["hf_mine", "answer", "push", "birds-answers", "-w", str(ws), "-q"],
+        ["hf_mine", "answer", "push", "ann/birds-answers", "-w", str(ws), "--json"],
         ["hf_mine", "answer", "import", "hf-hub:ann/birds-answers", "-w", str(ws)],
     ]
     with serving() as hub:
         out, err = run(RUNS, [json.dumps(lines)], environment_for(hub.endpoint, tmp_path / "home"))
-    dry, pushed, again, refused, missing, odd, answers, taken = map(json.loads, out.splitlines())
+    dry, pushed, refused, missing, odd, answers, again, taken = map(json.loads, out.splitlines())
     assert "hf_mine" not in out + err
     assert "hf_readonly" not in out + err
     repository = hub.repositories["ann/birds"]
@@ -63,16 +63,18 @@ def test_push_from_the_shell(ws, tmp_path):
     assert 'timm.create_model("hf-hub:ann/birds", pretrained=True)' in pushed[2]
     assert repository.private
     assert [commit.title for commit in repository.history()] == ["Birds", "initial commit"]
-    facts = json.loads(again[1])
-    assert (facts["changed"], facts["commit"], facts["size"]) == (False, repository.main.oid, sum(sizes.values()))
-    assert "evaluations" in json.loads(repository.main.files["crayon.json"])
     assert json.loads(repository.main.files["crayon.json"])["evaluations"].keys() == {"before", "after"}
+    assert not [path for path, content in repository.main.files.items() if str(ws.parent).encode() in content]
     assert (refused[0], refused[1]) == (7, "")
     assert "may only read" in refused[2]
     assert missing[0] == 4
     assert odd[0] == 2
     assert "a pull request goes to main" in odd[2]
     assert answers == [0, f"{hub.endpoint}/datasets/ann/birds-answers\n", ""]
+    facts, there = json.loads(again[1]), hub.repositories["datasets/ann/birds-answers"].main
+    assert (facts["changed"], facts["commit"]) == (False, there.oid)
+    assert facts["size"] == sum(len(there.files[path]) for path in ("answers.jsonl", "README.md"))
+    assert "it is there already" in again[2]
     lines = (ws / "answers.jsonl").read_bytes()
-    assert hub.repositories["datasets/ann/birds-answers"].main.files["answers.jsonl"] == lines
+    assert there.files["answers.jsonl"] == lines
     assert taken[1].startswith("0 new answers")

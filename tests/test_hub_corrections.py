@@ -22,8 +22,7 @@ import huggingface_hub
 huggingface_hub.logging.set_verbosity_debug()
 from crayon_sdk import load_correction
 correction = load_correction(sys.argv[1])
-for settings in ({"private": True}, {}, {"dry_run": True}):
-    sys.stdout.write(repr(correction.push_to_hub("ann/birds", **settings)) + "\\n")
+sys.stdout.write(repr(correction.push_to_hub("ann/birds", private=True)) + "\\n")
 """
 
 PLAIN_TIMM = """
@@ -47,10 +46,10 @@ import json, logging, sys
 logging.basicConfig(level=logging.DEBUG)
 from crayon_sdk import load_correction, load_model
 from crayon_sdk.errors import CrayonError
-for source in sys.argv[2:]:
+for source in sys.argv[1:]:
     try:
-        if sys.argv[1] == "model":
-            said = {"model": load_model(source).fingerprint}
+        if source.startswith("model="):
+            said = {"model": load_model(source.removeprefix("model=")).fingerprint}
         else:
             found = load_correction(source)
             said = {"method": found.record.method, "answers": len(found.answers), "model": found.model.fingerprint}
@@ -74,46 +73,10 @@ def saved(correction, tmp_path_factory):
     return correction.save(tmp_path_factory.mktemp("saved") / "model")
 
 
-def pull(sources, hub, home, *, what="correction", token="hf_mine"):
-    out, err = run(PULL, [what, *sources], environment_for(hub.endpoint, home, token=token))
+def pull(sources, endpoint, home, *, token="hf_mine"):
+    out, err = run(PULL, sources, environment_for(endpoint, home, token=token))
     assert token not in out + err
     return [json.loads(line) for line in out.splitlines()], err
-
-
-def test_there_and_back(correction, saved, tmp_path):
-    """Saved, checked, published, loaded by plain timm with equal logits, and by us with everything behind it."""
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    write_tensors(tmp_path / "images.safetensors", {"images": images})
-    other = Repository({"main": saved}, lfs=False)
-    with serving({"ann/small": other}) as hub:
-        environment = environment_for(hub.endpoint, tmp_path / "home", token="hf_mine")
-        out, err = run(PUSH, [str(saved)], environment)
-        assert "hf_mine" not in out + err
-        first, second, dry = out.splitlines()
-        repository = hub.repositories["ann/birds"]
-        assert "changed=True" in first
-        assert "changed=False" in second
-        assert "dry_run=True" in dry
-        assert repository.private
-        assert len(repository.commits) == 2
-        assert_whole(repository, files_in(saved))
-        assert all(b"hf_mine" not in content for content in repository.main.files.values())
-
-        sources = ["hf-hub:ann/birds", f"hf-hub:ann/birds@{repository.main.oid}", "hf-hub:ann/small"]
-        arguments = [str(tmp_path / "images.safetensors"), str(tmp_path / "logits.safetensors"), *sources]
-        run(PLAIN_TIMM, arguments, environment | {"HF_HOME": str(tmp_path / "elsewhere")}, cwd=tmp_path)
-        pulled, _ = pull(sources, hub, tmp_path / "third")
-    found, _ = read_tensors(tmp_path / "logits.safetensors")
-    with torch.no_grad():
-        expected = correction.model(images)
-    for source in sources:
-        torch.testing.assert_close(found[source], expected, rtol=0, atol=1e-6)
-    for each in pulled:
-        assert each["method"] == correction.record.method
-        assert each["settings"] == correction.record.settings
-        assert each["parents"] == len(correction.parents)
-        assert each["answers"] == len(correction.answers)
-        assert each["model"] == correction.model.fingerprint
 
 
 def changed(saved, place, **files):
@@ -125,6 +88,52 @@ def changed(saved, place, **files):
         if content is not None:
             path.write_bytes(content)
     return place
+
+
+def test_there_and_back(correction, saved, tmp_path):
+    """Saved, checked, published, loaded by plain timm with equal logits, and by us with everything behind it.
+
+    A checkpoint of somebody else is loaded with a note, and what was fetched once is there without a network.
+    """
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    write_tensors(tmp_path / "images.safetensors", {"images": images})
+    bare = changed(saved, tmp_path / "bare", crayon__json=None, answers__jsonl=None)
+    others = {"ann/small": Repository({"main": saved}, lfs=False), "bob/bare": Repository({"main": bare})}
+    with serving(others) as hub:
+        environment = environment_for(hub.endpoint, tmp_path / "home", token="hf_mine")
+        out, err = run(PUSH, [str(saved)], environment)
+        assert "hf_mine" not in out + err
+        repository = hub.repositories["ann/birds"]
+        assert f"url='{hub.endpoint}/ann/birds'" in out
+        assert f"commit='{repository.main.oid}'" in out
+        assert repository.private
+        assert len(repository.commits) == 2
+        assert_whole(repository, files_in(saved))
+        assert all(b"hf_mine" not in content for content in repository.main.files.values())
+
+        sources = ["hf-hub:ann/birds", f"hf-hub:ann/birds@{repository.main.oid}", "hf-hub:ann/small"]
+        arguments = [str(tmp_path / "images.safetensors"), str(tmp_path / "logits.safetensors"), *sources]
+        run(PLAIN_TIMM, arguments, environment | {"HF_HOME": str(tmp_path / "elsewhere")}, cwd=tmp_path)
+        everything = [*sources, "hf-hub:bob/bare", "hf-hub:ann/none"]
+        (*pulled, foreign, missing), log = pull(everything, hub.endpoint, tmp_path / "third")
+        assert hub.tokens_at["commit"] == hub.tokens_at["resolve"] == {"hf_mine"}
+        assert hub.tokens_at["upload"] == hub.tokens_at["storage"] == {""}  # the other origin gets none
+    found, _ = read_tensors(tmp_path / "logits.safetensors")
+    with torch.no_grad():
+        expected = correction.model(images)
+    for source in sources:
+        torch.testing.assert_close(found[source], expected, rtol=0, atol=1e-6)
+    for each in pulled:
+        assert each["method"] == correction.record.method
+        assert each["settings"] == correction.record.settings
+        assert each["parents"] == len(correction.parents)
+        assert each["answers"] == len(correction.answers)
+        assert each["model"] == correction.model.fingerprint
+    assert "hf-hub:bob/bare has no crayon.json: a plain checkpoint, loaded as a model" in log
+    assert (foreign["method"], foreign["answers"], foreign["base"]) == ("none", 0, "bob/bare")
+    assert "no repository 'ann/none'" in missing["message"]
+    (away,), _ = pull(sources[:1], "http://127.0.0.1:9", tmp_path / "third")
+    assert away == pulled[0]
 
 
 def test_what_is_refused(saved, tmp_path):
@@ -163,48 +172,30 @@ def test_what_is_refused(saved, tmp_path):
         repositories[f"ann/path{number}"] = Repository({"main": files | {path: b"evil"}})
         messages[f"ann/path{number}"] = "which leads out of its folder; nothing was fetched"
     with serving(repositories) as hub:
-        found, _ = pull([f"hf-hub:{name}" for name in messages], hub, tmp_path / "home")
+        sources = [f"hf-hub:{name}" for name in messages]
+        *found, by_load_model = pull([*sources, "model=hf-hub:ann/elsewhere"], hub.endpoint, tmp_path / "home")[0]
     for (name, message), each in zip(messages.items(), found, strict=True):
         assert message in each.get("message", ""), (name, each)
+    assert "read from elsewhere" in by_load_model["message"]
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_model_whose_config_leads_elsewhere_is_refused_by_load_model_too(saved, tmp_path):
-    config = json.loads((saved / "config.json").read_text())
-    config["pretrained_cfg"] |= {"hf_hub_filename": "evil.bin"}
-    folder = changed(saved, tmp_path / "bad", config__json=json.dumps(config).encode())
-    (folder / "evil.bin").write_bytes(pickle.dumps({}))
-    with serving({"ann/bad": Repository({"main": folder})}) as hub:
-        (found,), _ = pull(["hf-hub:ann/bad"], hub, tmp_path / "home", what="model")
-    assert "read from elsewhere" in found["message"]
-    assert not list((tmp_path / "home").rglob("evil.bin"))
+def test_bytes_changed_on_the_way(correction, saved, tmp_path):
+    """As many, but others: fetched again, and refused when they stay wrong; nothing wrong stays in the cache.
 
-
-@pytest.mark.parametrize("endpoint", ["storage", "content"])
-def test_bytes_changed_on_the_way(correction, saved, tmp_path, endpoint):
-    """As many, but others: fetched again, and refused when they stay wrong; nothing wrong stays in the cache."""
-    with serving({"ann/birds": Repository({"main": saved})}) as hub:
-        hub.faults = [Fault(endpoint, "corrupt")]
-        (refused,), _ = pull(["hf-hub:ann/birds"], hub, tmp_path / "home")
-        assert refused["error"] == "FileFormatError"
-        assert "does not have the hash that the Hub lists" in refused["message"]
-        hub.faults = [Fault(endpoint, "corrupt", times=2 if endpoint == "content" else 1)]
-        (healed,), log = pull(["hf-hub:ann/birds"], hub, tmp_path / "home")
-    assert healed["model"] == correction.model.fingerprint
-    assert "was changed on the way; fetching it again" in log
-
-
-def test_checkpoint_of_somebody_else_and_one_that_is_away(saved, tmp_path):
-    """A note says that it is no correction; what was fetched once is there without a network."""
-    bare = changed(saved, tmp_path / "bare", crayon__json=None, answers__jsonl=None)
-    repositories = {"bob/bare": Repository({"main": bare}), "ann/birds": Repository({"main": saved})}
-    with serving(repositories) as hub:
-        (foreign, own, missing), log = pull(
-            ["hf-hub:bob/bare", "hf-hub:ann/birds", "hf-hub:ann/none"], hub, tmp_path / "home"
-        )
-    assert "hf-hub:bob/bare has no crayon.json: a plain checkpoint, loaded as a model" in log
-    assert (foreign["method"], foreign["answers"], foreign["base"]) == ("none", 0, "bob/bare")
-    assert "no repository 'ann/none'" in missing["message"]
-    hub.storage.server_close()
-    out, _ = run(PULL, ["correction", "hf-hub:ann/birds"], environment_for("http://127.0.0.1:9", tmp_path / "home"))
-    assert json.loads(out) == own
+    Of a large file for ann, of the small ones for bob.
+    """
+    names, home = ("hf-hub:ann/birds", "hf-hub:bob/birds"), tmp_path / "home"
+    with serving({name.partition(":")[2]: Repository({"main": saved}) for name in names}) as hub:
+        hub.faults = [Fault("storage", "corrupt", owner="ann"), Fault("content", "corrupt", owner="bob")]
+        refused, _ = pull(names, hub.endpoint, home)
+        hub.faults = [
+            Fault("storage", "corrupt", times=1, owner="ann"),
+            Fault("content", "corrupt", times=2, owner="bob"),  # one of them is the HEAD before it
+        ]
+        healed, log = pull(names, hub.endpoint, home)
+    for each in refused:
+        assert each["error"] == "FileFormatError"
+        assert "does not have the hash that the Hub lists" in each["message"]
+    assert [each["model"] for each in healed] == [correction.model.fingerprint] * 2
+    assert log.count("was changed on the way; fetching it again") == 2
