@@ -18,6 +18,7 @@ WEIGHTS = "model.safetensors"
 # They would have timm read another file, ask another server, or read a format of its own.
 _LEAD_ELSEWHERE = ("hf_hub_filename", "custom_load", "state_dict")
 _NO_ARGUMENTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable")
+_MOST = 1000
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -57,7 +58,7 @@ def check_timm_config(path: Path, *, other_weights: bool = False) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, _PLAIN) or (isinstance(value, list) and all(map(_is_plain, value)))
+    return isinstance(value, _PLAIN) or (isinstance(value, list | dict) and len(value) <= _MOST)
 
 
 def _short(value: object) -> str:

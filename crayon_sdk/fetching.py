@@ -21,6 +21,7 @@ __all__ = ["PREFIXES", "Fetched", "fetch", "is_on_hub", "split_source"]
 
 PREFIXES = ("hf-hub:", "hf_hub:")
 _log = logging.getLogger(__name__)
+_TRIES = 3
 _LARGEST_TEXT = 256 << 20
 _ODD = re.compile(r"[\\\x00-\x1f:]")
 
@@ -86,9 +87,15 @@ def fetch(
 
     repository, revision = split_source(source)
     try:
-        listing = _listing(repository, revision, kind)
-        there = [name for name in names if listing is None or name in listing.files]
-        found = {name: _download(repository, revision, name, kind, listing) for name in there}
+        for _ in range(_TRIES):
+            listing = _listing(repository, revision, kind)
+            there = [name for name in names if listing is None or name in listing.files]
+            found = {name: _download(repository, revision, name, kind, listing) for name in there}
+            commits = {path.parents[name.count("/")].name for name, path in found.items() if path is not None}
+            if listing is None or commits <= {listing.commit}:
+                break
+        else:
+            raise error_type(f"{source!r} changed while it was fetched; fetch it again, or name a commit after the @")
     except LocalEntryNotFoundError as error:  # it went away between two files
         raise error_type(f"cannot fetch {source!r}, the Hub cannot be reached: {first_line(error)}") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -103,8 +110,6 @@ def fetch(
     if lacking:
         raise error_type(f"{source!r} has no {' and no '.join(lacking)}")
     folders = {path.parents[name.count("/")] for name, path in paths.items()}
-    if len(folders) > 1:
-        raise error_type(f"{source!r} changed while it was fetched; fetch it again")
     return Fetched(folders.pop() if folders else Path(), frozenset(paths))
 
 
@@ -158,7 +163,9 @@ def _download(repository: str, revision: str, name: str, kind: RepoKind, listing
     if not name.endswith(".safetensors") and (entry.size or 0) > _LARGEST_TEXT:
         raise FileFormatError(f"{name} of {repository!r} has {entry.size:,} bytes, which is no such file")
     path = patiently(once, passes)
-    if path.parents[name.count("/")].name == listing.commit and not _is(path, entry):
+    if path.parents[name.count("/")].name != listing.commit:
+        return path  # the branch moved on; the caller looks again
+    if not _is(path, entry):
         _forget(path)
         _log.warning("%s of %s was changed on the way; fetching it again", name, repository)
         path = patiently(lambda: once(force=True), passes)

@@ -156,6 +156,11 @@ def find_target(
     repo_id = repo_id if "/" in repo_id else f"{who.name}/{repo_id}"
     _check_rights(repo_id, who, create_pr=create_pr)
     state = _found(api, repo_id, branch, kind, private)
+    if state is None and create_pr and repo_id.split("/")[0] not in (who.name, *who.organizations):
+        raise HubAccessError(
+            f"there is no repository {repo_id!r} to propose a change of, or it is private and the token of "
+            f"{who.name!r} may not see it; check the name"
+        )
     return Target(repo_id, kind, branch, state, private, create_pr, who.name, message, dry_run, api)
 
 

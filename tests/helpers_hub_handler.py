@@ -203,6 +203,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def on_info(self, name: str, revision: str = "main") -> object:
         repository, commit = self.commit_of(name, revision)
         files = [self._described(commit, path, "rfilename") for path in sorted(commit.files)]
+        if self.fault is not None and self.fault.what == "move":
+            repository.branches["main"] = next(oid for oid in repository.commits if oid != commit.oid)
         if "blobs" not in self.query:
             files = [{"rfilename": each["rfilename"]} for each in files]
         return {

@@ -7,8 +7,8 @@ import json
 
 import pytest
 from helpers_correction import half_and_half, neuron_answers, noise_pictures
-from helpers_hub import Repository, serving
-from helpers_hub_client import environment_for, run
+from helpers_hub import Fault, Repository, serving
+from helpers_hub_client import environment_for, run, start
 
 from crayon_sdk.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
 from crayon_sdk.answer_repository import answer_card
@@ -89,6 +89,29 @@ def test_datasets_reads_every_answer(published):
         assert {name: value for name, value in row.items() if value is not None} == {
             name: value for name, value in record.items() if value is not None
         }
+
+
+MOVED = """
+from crayon_sdk import AnnotationSet
+print(*AnnotationSet.from_hub("ann/answers").annotators)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_branch_that_moves_while_it_is_read(tmp_path, times):
+    """Never the bytes of one commit with the hashes of another."""
+    files = {
+        revision: {"answers.jsonl": b'{"kind": "image", "id": "1", "answer": "no", "annotator": "%s"}\n' % who}
+        for revision, who in (("main", b"old"), ("next", b"new"))
+    }
+    with serving({"datasets/ann/answers": Repository(files)}) as hub:
+        hub.faults = [Fault("info", "move", times=times)]
+        process = start(MOVED, [], environment_for(hub.endpoint, tmp_path / "home"))
+        out, err = process.communicate(timeout=120)
+    if times == 1:
+        assert out == "new\n", err
+    else:
+        assert "HubError: 'hf-hub:ann/answers' changed while it was fetched; fetch it again" in err
 
 
 def test_no_answers_are_not_published():
