@@ -38,7 +38,8 @@ class Card:
     Attributes:
         title: Heading; "" makes one of the architecture.
         repo_id: Name on the Hub under which it is published; "" leaves a gap in the lines that load it.
-        base_model: Name on the Hub of the model that was corrected, such as "timm/resnet50.a1_in1k".
+        base_model: Name on the Hub of the model that was corrected, such as "timm/resnet50.a1_in1k"; "" takes
+            what is known, when it was loaded from there.
         license: Identifier as the Hub has them, such as "apache-2.0"; "" takes what the model's config says.
         datasets: Names on the Hub of the data sets behind it.
         evaluated_on: What the accuracies were measured on, such as "test pictures".
@@ -157,8 +158,9 @@ def _head(facts: Facts, card: Card) -> str:
     }
     if facts.answers.is_simulated:
         known["tags"].append("simulated-answers")
-    if card.base_model:
-        known |= {"base_model": card.base_model, "base_model_relation": "finetune"}
+    base_model = card.base_model or facts.base_model
+    if _HUB_NAME.fullmatch(base_model):
+        known |= {"base_model": base_model, "base_model_relation": "finetune"}
     if facts.after is not None:
         names = {"worst_group": "Worst-group accuracy", "mean_group": "Mean-group accuracy", "accuracy": "Accuracy"}
         measured = facts.after.summary()

@@ -41,6 +41,7 @@ class Facts:
         evaluated_on: What it was measured on, such as "test pictures"; "" when nobody said.
         library: What builds it by name: "timm", or "crayon-sdk" for everything else.
         license: Of the model it was made from, as its config says it; "" when it does not.
+        base_model: Name on the Hub of the model it was made from, when its weights were read from there; "" else.
     """
 
     architecture: str
@@ -57,6 +58,7 @@ class Facts:
     evaluated_on: str = ""
     library: str = "timm"
     license: str = ""
+    base_model: str = ""
 
     @property
     def method(self) -> str:
@@ -113,6 +115,9 @@ def facts_of(
     """
     if not records:
         raise SettingsError("expected the record of at least one correction, got none")
+    config = getattr(model.model, "pretrained_cfg", None) or {}
+    # timm's own names have one too, whether their weights were read or not.
+    base_model = config.get("hf_hub_id") if config.get("source") == "hf-hub" else ""
     return Facts(
         architecture=one_line(model.architecture),
         class_names=tuple(one_line(name) for name in model.class_names),
@@ -127,7 +132,8 @@ def facts_of(
         after=after,
         evaluated_on=one_line(evaluated_on),
         library="timm" if is_timm(model) else "crayon-sdk",
-        license=one_line((getattr(model.model, "pretrained_cfg", None) or {}).get("license") or ""),
+        license=one_line(config.get("license") or ""),
+        base_model=one_line(base_model or ""),
     )
 
 

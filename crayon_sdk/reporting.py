@@ -8,7 +8,8 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,14 +129,21 @@ class Reporting(Answering):
             raise OutputExistsError(
                 f"{str(folder)!r} holds something else than a checkpoint, or belongs to the workspace"
             )
+        with self._going_out(name, card_images, card) as (found, about):
+            return found.save(folder, overwrite=overwrite, card=about)
+
+    @contextmanager
+    def _going_out(self, name: str, card_images: Sequence[str], card: Card | None) -> Iterator[tuple[Correction, Card]]:
+        """A correction with what is known of it, and its card, whose pictures are there while the block lasts."""
         found, measured_on = self._with_evaluations(self.correction(name), name, "test")
-        card = card or self._card(measured_on)
+        about = card or self._card(measured_on)
         if not card_images:
-            return found.save(folder, overwrite=overwrite, card=card)
+            yield found, about
+            return
         with tempfile.TemporaryDirectory() as place:
             sheet = Path(place) / "before-after.png"
             sheet.write_bytes(self._card_sheet(found, card_images))
-            return found.save(folder, overwrite=overwrite, card=replace(card, images=(*card.images, sheet)))
+            yield found, replace(about, images=(*about.images, sheet))
 
     def changes(self, name: str) -> WeightChanges:
         """Which weights of a correction are other than the original's, and by how much.

@@ -41,13 +41,13 @@ from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.naming import ORIGINAL, checked_name, default_name, different, plain
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.recipes import attention_corrector, neuron_pruner
-from crayon_sdk.reporting import Reporting
+from crayon_sdk.shipping import Shipping
 
 __all__ = ["ORIGINAL", "Workspace"]
 Method = Literal["attention", "pruning", "both"]
 
 
-class Workspace(Reporting):
+class Workspace(Shipping):
     """A folder that holds a model's correction from the first map to the last evaluation.
 
     Args:

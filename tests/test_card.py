@@ -230,6 +230,15 @@ def test_the_licence_is_named_or_left_out(correction, own, config, expected):
     assert head.get("license") == expected
 
 
+def test_a_base_model_is_named_only_when_its_weights_were_read(case):
+    model = case.original.copy()
+    config = model.model.pretrained_cfg
+    for source, expected in (("hf-hub", "me/birds"), ("", None), ("local-dir", None)):
+        model.model.pretrained_cfg = {**config, "source": source, "hf_hub_id": "me/birds"}
+        head, _ = parts(replace(case.correction, model=model).card())
+        assert head.get("base_model") == expected
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -16,9 +16,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "names"),
     ("files", "progress", "style"),
+    ("hub", "checkpoint_files"),
+    ("publishing", "fetching"),
     # answers: no torch up to here
     ("relevance", "answer_files"),
     ("records",),
+    ("answer_repository",),
     ("annotations",),
     ("crowd_files",),
     ("formats",),
@@ -36,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("explainer", "simulation", "resume", "settings", "guidance"),
     ("counterfactuals",),
     # correct, check, ship
-    ("training", "presets", "evaluation", "sheets", "changes", "onnx_export"),
+    ("training", "presets", "evaluation", "sheets", "changes", "onnx_export", "loading_back"),
     ("pictures", "comparison"),
     ("facts",),
     ("plots", "exhibits", "card"),
@@ -55,6 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("holdings",),
     ("answering",),
     ("reporting",),
+    ("shipping",),
     ("workspace",),
     ("options", "doctor"),
     ("cli",),
