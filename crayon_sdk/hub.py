@@ -45,6 +45,16 @@ class Account:
     organizations: tuple[str, ...] = ()
     may_write: bool = True
 
+    def owns(self, repo_id: str) -> bool:
+        """Tell whether a repository would be the user's, or of an organisation of theirs.
+
+        Example:
+            >>> Account("ann", ("lab",)).owns("Lab/birds"), Account("ann").owns("bob/birds")
+            (True, False)
+        """
+        owner = repo_id.split("/")[0].lower()  # the Hub takes names in any case
+        return owner in {name.lower() for name in (self.name, *self.organizations)}
+
 
 @dataclass(frozen=True)
 class LocalFile:

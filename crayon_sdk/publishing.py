@@ -156,7 +156,7 @@ def find_target(
     repo_id = repo_id if "/" in repo_id else f"{who.name}/{repo_id}"
     _check_rights(repo_id, who, create_pr=create_pr)
     state = _found(api, repo_id, branch, kind, private)
-    if state is None and create_pr and repo_id.split("/")[0] not in (who.name, *who.organizations):
+    if state is None and create_pr and not who.owns(repo_id):
         raise HubAccessError(
             f"there is no repository {repo_id!r} to propose a change of, or it is private and the token of "
             f"{who.name!r} may not see it; check the name"
@@ -171,7 +171,7 @@ def _check_rights(repo_id: str, who: Account, *, create_pr: bool) -> None:
             "Hub, then `hf auth login` or set HF_TOKEN"
         )
     owner = repo_id.split("/")[0]
-    if owner not in (who.name, *who.organizations) and not create_pr:
+    if not who.owns(repo_id) and not create_pr:
         others = f" (also in {first_few(who.organizations)})" if who.organizations else ""
         raise HubAccessError(
             f"{repo_id!r} belongs to {owner!r}, and the token to {who.name!r}{others}. Push to a repository of yours, "
@@ -332,15 +332,18 @@ class _Commit:
         """See that what arrived is what was sent."""
         now = self.target.look(commit)
         wrong = [file.path for file in self.files if not now.holds(file)]
+        wrong += [path for path in self.removed if path in now.files]
         if wrong:
             raise HubError(
-                f"{self.target.url}: {first_few(wrong)} there are not what was sent (their hashes differ). Run it "
-                "again; if it happens again, report it to the Hub"
+                f"{self.target.url}: {first_few(wrong)} there are not what was sent (missing, or their hashes differ). "
+                "Run it again; if it happens again, look whether a .gitignore there keeps files out"
             )
 
 
 def _again(error: BaseException) -> bool:
-    """Only what the client does not try again by itself: the card's check and the commit."""
-    path = path_of(error)
+    """Only what the client does not try again by itself: the card's check and the commit; before 2.0, all."""
+    import huggingface_hub
+
+    path, before_2 = path_of(error), huggingface_hub.__version__.startswith(("0.", "1."))
     ours = "/commit/" in path or path.endswith("/validate-yaml") or not (path or is_broken_line(error))
-    return ours and passes(error)
+    return (ours or before_2) and passes(error)

@@ -185,7 +185,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(403, "You don't have the rights to create a repository here")
         if key in self.hub.repositories:
             return 409, {"error": "You already created this repo", "url": url}, {}
-        self.hub.create(key, private=asked.get("visibility") == "private")
+        self.hub.create(key, private=asked.get("visibility") == "private" or asked.get("private") is True)
         return {"url": url, "name": name, "id": key}
 
     def on_validate_yaml(self) -> object:

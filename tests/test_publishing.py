@@ -247,7 +247,7 @@ def test_what_arrived_is_compared(folder, tmp_path):
         hub.faults = [Fault("commit", "corrupt", times=1)]
         (found,), _ = push_all([job(folder)], hub.endpoint, tmp_path / "1")
         assert found["error"] == "HubError"
-        assert "there are not what was sent (their hashes differ). Run it again" in found["message"]
+        assert "there are not what was sent (missing, or their hashes differ). Run it again" in found["message"]
         (healed,), _ = push_all([job(folder)], hub.endpoint, tmp_path / "2")
     assert healed["changed"]
     assert hub.repositories["ann/birds"].main.files.items() >= files_in(folder).items()

@@ -57,9 +57,9 @@ def show_published(shell: Shell, found: Published) -> None:
         return
     shell.result(facts, found.url)
     shell.say(
-        f"commit {found.commit[:12]}: {len(found.files)} files, {found.size:,} bytes, hashes compared"
+        f"commit {found.commit}: {len(found.files)} files, {found.size:,} bytes, hashes compared"
         if found.changed
-        else f"it is there already (commit {found.commit[:12]}); nothing was sent"
+        else f"it is there already (commit {found.commit}); nothing was sent"
     )
     if found.removed:
         shell.say(f"removed there, as of an earlier model: {', '.join(found.removed)}")
