@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crayon_sdk import errors, functional
     from crayon_sdk.annotations import AnnotationSet
+    from crayon_sdk.card import Card
     from crayon_sdk.checkpoint import Correction, load_correction
     from crayon_sdk.comparison import Comparison, compare
     from crayon_sdk.conversion import to_timm
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnnotationSet",
     "AttentionCorrector",
+    "Card",
     "Comparison",
     "Correction",
     "CrayonError",
@@ -75,6 +77,7 @@ except metadata.PackageNotFoundError:  # used from a source folder that was neve
 _MODULE_OF = {
     "AnnotationSet": "annotations",
     "AttentionCorrector": "corrector",
+    "Card": "card",
     "Comparison": "comparison",
     "Correction": "checkpoint",
     "CrayonError": "errors",

@@ -20,6 +20,7 @@ from pydantic_core import to_json
 
 from crayon_sdk.aggregation import image_verdicts, neuron_verdicts
 from crayon_sdk.answer_files import append_lines, read_lines
+from crayon_sdk.answer_repository import OnTheHub
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError, first_few
 from crayon_sdk.files import StrPath, sha256_of, write_text
 from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer, parse_record
@@ -40,7 +41,7 @@ __all__ = ["Agreement", "AnnotationSet", "ImageAnswer", "NeuronAnswer"]
 _log = logging.getLogger(__name__)
 
 
-class AnnotationSet:
+class AnnotationSet(OnTheHub):
     """Answers in order; `add` changes the set, everything else returns new things.
 
     Args:
@@ -229,8 +230,7 @@ class AnnotationSet:
             FileFormatError: No such file, or a broken line; the message has its number.
         """
         lines = read_lines(path)
-        made = cls()
-        first_problem = ""
+        made, first_problem = cls(), ""
         for number, line in lines.numbered:
             try:
                 made._answers.append(parse_record(line))

@@ -196,7 +196,8 @@ class Answering(Holdings):
             )
             made = made.merge(about_patches)
             people = AnnotationSet(answer for answer in self.answers() if not answer.simulated)
-            self._keep_answers(people, made, "simulated", seed=seed, noise=noise)
+            how = {"annotators": annotators, "neuron_annotators": neuron_annotators, "coverage": coverage}
+            self._keep_answers(people, made, "simulated", seed=seed, noise=noise, **how)
         return made
 
     def suggest(

@@ -1,16 +1,17 @@
 """`Correction`: a corrected model with everything that one must know about it.
 
 On disk it is a plain timm folder (``config.json`` and ``model.safetensors``) that needs
-nothing of ours, with ``crayon.json`` and ``answers.jsonl`` beside it. A model that timm
+nothing of ours, with ``crayon.json``, ``answers.jsonl`` and a model card beside it. A model that timm
 cannot build has no ``config.json``; ``crayon.json`` says how to load it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,30 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.errors import CrayonError, FileFormatError, MismatchError, ModelLoadError, OutputError
+from crayon_sdk.card import Card, write_card
+from crayon_sdk.checkpoint_files import WEIGHTS
+from crayon_sdk.errors import FileFormatError, MismatchError
 from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.files import new_folder, read_json, read_tensors, write_json, write_tensors
+from crayon_sdk.fetching import fetch, is_on_hub, split_source
+from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
 from crayon_sdk.loading import load_model
-from crayon_sdk.models import Provenance, SplitModel, as_split_model, borrowed
-from crayon_sdk.timm_config import can_be_built, how_to_load, is_timm, timm_config
+from crayon_sdk.loading_back import check_in_fresh_process, check_loads_back, filled
+from crayon_sdk.models import Provenance, SplitModel, as_split_model
+from crayon_sdk.presenting import Presenting
+from crayon_sdk.publishing import Published, find_target, publish
+from crayon_sdk.timm_config import base_of, how_to_load, is_timm, remember_base, timm_config
 
 __all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
 
+_log = logging.getLogger(__name__)
 _FORMAT = "crayon-correction"
 _VERSION = 1
+# What would go on describing, or loading, an earlier model beside the new one.
+_OF_A_MODEL = (
+    *("config.json", "model.safetensors", "crayon.json", "answers.jsonl", "model.onnx"),
+    *("pytorch_model.bin", "pytorch_model.pth", "model.pth"),
+    *(f"picture-{number}.png" for number in range(1, 10)),  # of an earlier card: nobody allows them for this one
+)
 _FLOAT_TYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.float16, torch.bfloat16)}
 
 
@@ -38,7 +52,7 @@ class CorrectionRecord(BaseModel):
     """What one correction did, in plain values.
 
     Attributes:
-        method: "attention" or "pruning".
+        method: "attention" or "pruning"; "none" of a checkpoint that no correction made.
         settings: All settings of the corrector.
         history: One entry per epoch.
         counts: How many samples, answers, neurons took part or were left out.
@@ -93,7 +107,7 @@ def _version(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Correction:
+class Correction(Presenting):
     """The result of a corrector.
 
     Attributes:
@@ -113,7 +127,8 @@ class Correction:
     after: Evaluation | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        records = tuple(record.model_dump(mode="json") for record in (*self.parents, self.record))
+        done = [record for record in (*self.parents, self.record) if record.method != "none"]
+        records = tuple(record.model_dump(mode="json") for record in done)
         answers = tuple(answer.model_dump(mode="json") for answer in self.answers)
         self.model.provenance = Provenance(records, answers)
 
@@ -122,7 +137,7 @@ class Correction:
         """One entry per epoch of this correction."""
         return self.record.history
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False, card: Card | None = None) -> Path:
         """Write a checkpoint that loads without this package, with plain timm where timm has the architecture.
 
         The folder is written to the side, loaded back (with plain timm, or torchvision), its
@@ -131,6 +146,7 @@ class Correction:
         Args:
             folder: The folder to make.
             overwrite: Replace it when it exists, in one step.
+            card: What the model card (``README.md``) says that the correction does not know itself.
 
         Returns:
             The folder.
@@ -147,10 +163,63 @@ class Correction:
                 write_json(fresh / "config.json", timm_config(self.model))
             self.answers.save(fresh / "answers.jsonl")
             write_json(fresh / "crayon.json", self._manifest())
-            _check_loads_back(fresh, self.model)
+            write_card(fresh, self.facts(evaluated_on=card.evaluated_on if card else ""), card)
+            check_loads_back(fresh, self.model)
 
         new_folder(folder, fill, overwrite=overwrite)
         return Path(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        dry_run: bool = False,
+        card: Card | None = None,
+    ) -> Published:
+        """Publish what `save` writes on the Hugging Face Hub, in one commit.
+
+        First the rights and the repository are looked at; then the checkpoint is saved aside and loaded
+        in a fresh process with plain timm (or torchvision), and its logits are compared; then it is
+        published, and what arrived is compared by its hashes. What is there already is not sent again. The
+        token is the one of ``hf auth login`` or HF_TOKEN.
+
+        Args:
+            repo_id: "me/birds-resnet50"; made when it is missing. Files of an earlier model there (config,
+                answers, pickled weights) are replaced or removed, others stay.
+            private: For a new repository: whether others cannot see it; ``None`` takes the Hub's default.
+            create_pr: Open a pull request instead of changing main; the same one is not opened twice.
+            revision: The branch; made when it is missing. Default main.
+            commit_message: Default "Upload model with crayon-sdk".
+            dry_run: Check the checkpoint and list the files; the Hub is not asked anything.
+            card: What the model card says that the correction does not know itself.
+
+        Returns:
+            Where it is, and what was sent.
+
+        Raises:
+            SettingsError: A name or a combination that cannot be; ``private`` is not what the repository is.
+            HubAccessError: The token is missing, unknown, or may not write there.
+            HubConflictError: Somebody else changed the branch meanwhile; theirs is what is there.
+            HubError: The Hub refuses, cannot be reached, or holds something else than what was sent.
+            OutputError: The checkpoint does not give the same logits; nothing was sent.
+        """
+        target = find_target(
+            repo_id,
+            private=private,
+            create_pr=create_pr,
+            revision=revision,
+            commit_message=commit_message,
+            dry_run=dry_run,
+        )
+        with tempfile.TemporaryDirectory(prefix="crayon-push-") as place:
+            about = replace(card or Card(), repo_id=target.repo_id)
+            folder = self.save(Path(place) / "model", card=about)
+            check_in_fresh_process(folder, self.model)
+            return publish(folder, target, replaces=_OF_A_MODEL)
 
     def _manifest(self) -> dict[str, Any]:
         evaluations = {"before": self.before, "after": self.after}
@@ -160,6 +229,7 @@ class Correction:
             "architecture": self.model.architecture,
             "fingerprint": self.model.fingerprint,
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "base": base_of(self.model),
             "class_names": list(self.model.class_names),
             "preprocessing": self.model.preprocessing.to_dict(),
             "model_args": dict(getattr(self.model.model, "arguments", {})),
@@ -170,62 +240,14 @@ class Correction:
         }
 
 
-def _check_loads_back(folder: Path, model: SplitModel) -> None:
-    """Compare the logits of what was written with those of the model, on fixed noise."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
-    if can_be_built(model):
-        try:
-            loaded = load_model(f"local-dir:{folder}").to(torch.float32)
-        except CrayonError as error:
-            raise OutputError(
-                f"the checkpoint was not written: {model.architecture} cannot be loaded back ({error}). It was "
-                "probably changed after it was made; make it by name (timm.create_model with the same arguments) and "
-                "load the weights into it"
-            ) from error
-    else:
-        loaded = _filled(model, folder).to("cpu", torch.float32)
-    expected = model.copy().to("cpu", torch.float32)
-    loaded.compile_trunk = expected.compile_trunk = False  # two pictures are not worth a minute of compiling
-    with borrowed(loaded, torch.device("cpu")), borrowed(expected, torch.device("cpu")), torch.no_grad():
-        found, wanted = loaded(images), expected(images)
-    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
-        raise OutputError(
-            f"the checkpoint was not written: loaded back, {model.architecture} gives other logits than the model in "
-            "memory. It was probably changed after it was made (layers replaced, model_args lost); make it by name "
-            "(timm.create_model with the same arguments) and load the weights into it"
-        )
+def load_correction(source: str | os.PathLike[str], *, model: nn.Module | None = None) -> Correction:
+    """Read back what [`Correction.save`][crayon_sdk.checkpoint.Correction.save] wrote, or `push_to_hub` published.
 
-
-def _filled(model: SplitModel, folder: Path) -> SplitModel:
-    """Give a copy of a model the weights in a folder."""
-    tensors, _ = read_tensors(folder / "model.safetensors")
-    copy = model.copy()
-    try:
-        copy.model.load_state_dict(_with_masks(copy, tensors))
-    except (RuntimeError, KeyError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise ModelLoadError(f"the weights in {str(folder)!r} do not fit {model.architecture}: {detail}") from error
-    return copy
-
-
-def _with_masks(model: SplitModel, plain: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Turn plain names into those of a pruned classifier where there is one."""
-    state = dict(plain)
-    for name, tensor in model.model.state_dict().items():
-        if name.endswith("weight_mask"):
-            stem = name.removesuffix("_mask")
-            state |= {f"{stem}_orig": state.pop(stem), name: tensor}
-    return state
-
-
-def load_correction(folder: str | os.PathLike[str], *, model: nn.Module | None = None) -> Correction:
-    """Read back what [`Correction.save`][crayon_sdk.checkpoint.Correction.save] wrote.
-
-    Pruned neurons are pruned again, so that a further correction leaves them so.
+    Pruned neurons are pruned again, so that a further correction leaves them so. A checkpoint of timm that no
+    correction made is loaded too: its record says ``method="none"``, and a warning is logged.
 
     Args:
-        folder: The folder.
+        source: The folder, or ``"hf-hub:user/name"``, or ``"hf-hub:user/name@revision"``.
         model: For what neither timm nor torchvision can build: the model that was corrected, or one
             built like it. It is copied and given the weights.
 
@@ -233,51 +255,109 @@ def load_correction(folder: str | os.PathLike[str], *, model: nn.Module | None =
         The correction, with answers, settings and history.
 
     Raises:
-        FileFormatError: A file is missing, broken or of another kind.
-        ModelLoadError: The weights cannot be loaded.
+        FileFormatError: A file is missing, broken, of another kind, or not what the Hub lists.
+        ModelLoadError: The weights cannot be loaded, or the repository may not be read.
         MismatchError: The weights are not those that were saved.
     """
-    place = Path(folder)
+    if is_on_hub(source):
+        return _read(fetch(str(source), _OF_A_MODEL[:4], needed=(WEIGHTS,)).folder, model, str(source))
+    return _read(Path(source), model, "")
+
+
+def _read(place: Path, model: nn.Module | None, source: str) -> Correction:
     if not (place / "crayon.json").is_file():
+        if model is None and (place / "config.json").is_file() and (place / WEIGHTS).is_file():
+            return _foreign(place, source)
         raise FileFormatError(
-            f"no crayon.json in {str(place)!r}: it is not a correction; load_model(...) loads a plain checkpoint"
+            f"no crayon.json in {source or str(place)!r}: it is not a correction; load_model(...) loads a plain "
+            "checkpoint"
         )
-    manifest = read_json(place / "crayon.json")
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise FileFormatError(f"{str(place / 'crayon.json')!r} is not the crayon.json of a correction")
-    if manifest.get("version") != _VERSION:
-        raise FileFormatError(
-            f"{str(place)!r} was written in version {manifest.get('version')!r} of the format, "
-            f"this crayon-sdk reads version {_VERSION}; upgrade crayon-sdk"
-        )
-    try:
-        record = CorrectionRecord.model_validate(manifest["record"])
-        parents = tuple(CorrectionRecord.model_validate(parent) for parent in manifest["parents"])
-        evaluations = {name: Evaluation.from_dict(found) for name, found in manifest["evaluations"].items()}
-        fingerprint, class_names = manifest["fingerprint"], [str(name) for name in manifest["class_names"]]
-        dtype = _FLOAT_TYPES[manifest["dtype"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise FileFormatError(f"{str(place / 'crayon.json')!r} is incomplete or altered: {detail}") from error
+    stored = _Stored.read(place / "crayon.json")
     if model is None:
-        loaded = load_model(f"local-dir:{place}", class_names=class_names or None)
+        loaded = load_model(f"local-dir:{place}", class_names=stored.class_names or None)
     else:
-        loaded = _filled(as_split_model(model), place)
+        loaded = filled(as_split_model(model), place)
     # A builder makes float32; the model was saved as it was.
-    loaded = loaded.eval().to(dtype)
-    if loaded.fingerprint != fingerprint:
+    loaded = loaded.eval().to(stored.dtype)
+    if loaded.fingerprint != stored.fingerprint:
         raise MismatchError(
             f"the weights in {str(place)!r} are not those that crayon.json describes "
-            f"(fingerprint {loaded.fingerprint[:12]}, expected {fingerprint[:12]}); one of the two was replaced"
+            f"(fingerprint {loaded.fingerprint[:12]}, expected {stored.fingerprint[:12]}); one of the two was replaced"
         )
-    if record.pruned_neurons:
-        if not 0 <= min(record.pruned_neurons) <= max(record.pruned_neurons) < loaded.num_neurons:
+    remember_base(loaded, stored.base)
+    pruned = stored.record.pruned_neurons
+    if pruned:
+        if not 0 <= min(pruned) <= max(pruned) < loaded.num_neurons:
             raise FileFormatError(
                 f"{str(place / 'crayon.json')!r} names pruned neurons that the model's {loaded.num_neurons} do not "
                 "include; it was altered"
             )
         keep = torch.ones(loaded.num_neurons, dtype=torch.bool)
-        keep[list(record.pruned_neurons)] = False
+        keep[list(pruned)] = False
         loaded.prune(keep)
-    answers = AnnotationSet.load(place / "answers.jsonl")
-    return Correction(loaded, record, parents, answers, evaluations.get("before"), evaluations.get("after"))
+    answers, known = AnnotationSet.load(place / "answers.jsonl"), stored.evaluations
+    return Correction(loaded, stored.record, stored.parents, answers, known.get("before"), known.get("after"))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What ``crayon.json`` says."""
+
+    record: CorrectionRecord
+    parents: tuple[CorrectionRecord, ...]
+    evaluations: dict[str, Evaluation]
+    fingerprint: str
+    class_names: list[str]
+    dtype: torch.dtype
+    base: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> _Stored:
+        manifest = read_json(path)
+        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+            raise FileFormatError(f"{str(path)!r} is not the crayon.json of a correction")
+        if manifest.get("version") != _VERSION:
+            raise FileFormatError(
+                f"{str(path.parent)!r} was written in version {manifest.get('version')!r} of the format, "
+                f"this crayon-sdk reads version {_VERSION}; upgrade crayon-sdk"
+            )
+        try:
+            return cls(
+                CorrectionRecord.model_validate(manifest["record"]),
+                tuple(CorrectionRecord.model_validate(parent) for parent in manifest["parents"]),
+                {name: Evaluation.from_dict(found) for name, found in manifest["evaluations"].items()},
+                str(manifest["fingerprint"]),
+                [str(name) for name in manifest["class_names"]],
+                _FLOAT_TYPES[manifest["dtype"]],
+                {str(name): str(value) for name, value in manifest.get("base", {}).items()},
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            detail = " ".join(str(error).split())[:200]
+            raise FileFormatError(f"{str(path)!r} is incomplete or altered: {detail}") from error
+
+
+def _foreign(place: Path, source: str) -> Correction:
+    """Load a checkpoint of timm that no correction made."""
+    loaded = load_model(f"local-dir:{place}")
+    if source:
+        loaded.model.pretrained_cfg["hf_hub_id"] = split_source(source)[0]
+    _log.warning(
+        "%s has no crayon.json: a plain checkpoint, loaded as a model without answers, settings and history",
+        source or str(place),
+    )
+    nothing = AnnotationSet()
+    record = CorrectionRecord(
+        method="none",
+        settings={},
+        history=(),
+        counts={},
+        original=loaded.fingerprint,
+        corrected=loaded.fingerprint,
+        dataset="",
+        answers=nothing.fingerprint,
+        simulated=False,
+        seconds=0.0,
+        created="",
+        versions={},
+    )
+    return Correction(loaded, record, (), nothing)

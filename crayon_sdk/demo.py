@@ -8,6 +8,7 @@ to its maps and patches, taken from the object masks, then correct it.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.card import Card
 from crayon_sdk.checkpoint import Correction, versions
 from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.data import ImageDataset
@@ -224,7 +226,8 @@ class _Demo:
             file = name.lower().replace("+", "-").replace(" ", "-")
             found.evaluation.save(folder / "evaluations" / f"{file}.json")
             if name != CONTROL:
-                replace(correction, before=before.evaluation, after=found.evaluation).save(folder / file)
+                made = replace(correction, before=before.evaluation, after=found.evaluation)
+                self._save(made, folder / file, before, found, test_set)
         self.console.print(_table(outcomes, len(test_set)))
         self.console.print(
             "The answers are simulated: the object masks answered in the place of people.\n"
@@ -235,6 +238,28 @@ class _Demo:
             "are: nobody's answers count."
         )
         return outcomes
+
+    def _save(
+        self, correction: Correction, folder: Path, before: _Outcome, after: _Outcome, test_set: ImageDataset
+    ) -> None:
+        """Write a checkpoint whose card has pictures: they are drawn, so everybody may see them."""
+        groups = dict(zip(test_set.ids, test_set.group_labels, strict=True))
+        with tempfile.TemporaryDirectory() as place:
+            sheet = Path(place) / "before-after.png"
+            before_after_sheet(
+                test_set,
+                before.maps,
+                after.maps,
+                choose_ids(before.maps, after.maps, count=4, groups=groups, seed=self.seed),
+                sheet,
+                style="orange",
+                predicted_before=before.evaluation.predictions,
+                predicted_after=after.evaluation.predictions,
+                notes=[f"Test pictures that the demo drew; maps for the true class. Correction: {after.name}."],
+            )
+            # The network began with random weights: it has no base model, and no licence but ours.
+            card = Card(license="apache-2.0", evaluated_on="test pictures that the demo drew", images=(sheet,))
+            correction.save(folder, card=card)
 
     def _sheets(
         self,

@@ -17,7 +17,12 @@ from crayon_sdk.checkpoint import versions
 
 __all__ = ["diagnose"]
 
-_EXTRAS = {"annotate": ("fastapi", "uvicorn"), "crowd": ("crowdkit",), "report": ("matplotlib",)}
+_EXTRAS = {
+    "annotate": ("fastapi", "uvicorn"),
+    "crowd": ("crowdkit",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "report": ("matplotlib",),
+}
 
 
 def diagnose() -> dict[str, dict[str, str]]:

@@ -15,6 +15,9 @@ CrayonError
 ├── OutputError                          something could not be written
 │   ├── OutputExistsError                the target exists and ``overwrite`` was not asked for
 │   └── WorkspaceBusyError               another process works in the workspace
+├── HubError                             the Hugging Face Hub refused, or cannot be reached
+│   ├── HubAccessError                   no token, an unknown one, or one that may not do this
+│   └── HubConflictError                 somebody else changed the repository at the same time
 └── MissingExtraError (also ImportError) an optional dependency is not installed
 ```
 
@@ -31,6 +34,9 @@ __all__ = [
     "CrayonError",
     "DataError",
     "FileFormatError",
+    "HubAccessError",
+    "HubConflictError",
+    "HubError",
     "MismatchError",
     "MissingExtraError",
     "ModelLoadError",
@@ -112,6 +118,18 @@ class OutputExistsError(OutputError):
 
 class WorkspaceBusyError(OutputError):
     """Another process works in the workspace."""
+
+
+class HubError(CrayonError):
+    """The Hugging Face Hub refused what was asked, or cannot be reached."""
+
+
+class HubAccessError(HubError):
+    """There is no token of the Hub, or it may not do what was asked."""
+
+
+class HubConflictError(HubError):
+    """Somebody else changed the repository at the same time; nothing of theirs was overwritten."""
 
 
 class MissingExtraError(CrayonError, ImportError):

@@ -37,6 +37,7 @@ __all__ = [
     "write_text",
 ]
 
+_LONGEST_HEADER = 100_000_000  # as the format has it
 StrPath = str | os.PathLike[str]
 
 
@@ -115,7 +116,7 @@ def read_json(path: StrPath) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin files with a mark
     except FileNotFoundError as error:
         raise FileFormatError(f"no file at {str(path)!r}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{str(path)!r} is not a readable JSON file: {error}") from error
 
 
@@ -155,6 +156,7 @@ def read_tensors(path: StrPath) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     if not Path(path).is_file():
         raise FileFormatError(f"no file at {str(path)!r}")
+    _check_header(Path(path))
     try:
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
@@ -163,6 +165,20 @@ def read_tensors(path: StrPath) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{str(path)!r} is not a whole safetensors file ({error}); it was probably cut off while "
             "being copied or written. Make it again or copy it again."
         ) from error
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that claims more than there can be, before anything makes room for it."""
+    try:
+        with path.open("rb") as file:
+            claimed, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+    except OSError as error:
+        raise FileFormatError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+    if claimed > min(size - 8, _LONGEST_HEADER):
+        raise FileFormatError(
+            f"{str(path)!r} is not a whole safetensors file (its header claims {claimed:,} bytes, the file has "
+            f"{size:,}); it was cut off, or is something else. Make it again or copy it again."
+        )
 
 
 def new_folder(path: StrPath, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:

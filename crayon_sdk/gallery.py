@@ -21,7 +21,7 @@ from crayon_sdk.overlays import TITLES, Maps, Style, class_name, seen, shown
 from crayon_sdk.progress import track
 from crayon_sdk.sheets import BAD, Cell, Line, save_sheet
 
-__all__ = ["Card", "Gallery", "Order", "gallery"]
+__all__ = ["Entry", "Gallery", "Order", "gallery"]
 
 Order = Literal["given", "random", "widest"]
 """In which order a gallery shows maps; "widest" starts with those that highlight the most."""
@@ -41,7 +41,7 @@ _STYLE = """\
 
 
 @dataclass(frozen=True)
-class Card:
+class Entry:
     """One picture of a gallery.
 
     Attributes:
@@ -68,7 +68,7 @@ class Gallery:
         cell: Longer side of a panel in pixels.
     """
 
-    cards: tuple[Card, ...]
+    cards: tuple[Entry, ...]
     title: str
     note: str
     cell: int
@@ -203,24 +203,24 @@ def _ranked(maps: Maps, order: Order, seed: int) -> list[str]:
     return [maps.ids[row] for row in rows]
 
 
-def _drawn(maps: Maps, dataset: ImageDataset, sample: str, style: Style, cell: int) -> Card:
+def _drawn(maps: Maps, dataset: ImageDataset, sample: str, style: Style, cell: int) -> Entry:
     own = maps.select([sample])
     styles: tuple[Style, ...] = ("overlaid", style) if style != "overlaid" else ("overlaid",)
     panels = [("Original", seen(dataset, maps.preprocessing, sample, cell))]
     panels += [(TITLES[each], shown(dataset, own, sample, cell, each)) for each in styles]
     group = dataset.group_of(dataset.index_of(sample))
     about = (group, f"evidence for {class_name(dataset, int(own.targets[0]))}")
-    return Card(sample, tuple(panels), about, "" if bool(own.evidence[0]) else "no evidence anywhere")
+    return Entry(sample, tuple(panels), about, "" if bool(own.evidence[0]) else "no evidence anywhere")
 
 
-def _lines(card: Card, *, first: bool) -> list[Line]:
+def _lines(card: Entry, *, first: bool) -> list[Line]:
     """Below a panel of a sheet: what it is under the first, what the map says under the others."""
     if first:
         return [Line(_plain(text)) for text in (card.id, card.about[0])]
     return [Line(_plain(card.about[1])), *([Line(card.warning, BAD)] if card.warning else [])]
 
 
-def _card(card: Card) -> str:
+def _card(card: Entry) -> str:
     panels = "".join(
         f'<div><img alt="{_escaped(f"{card.id}: {name}")}" width="{image.width}" height="{image.height}" '
         f'loading="lazy" src="data:image/jpeg;base64,{_encoded(image)}"><span>{_escaped(name)}</span></div>'

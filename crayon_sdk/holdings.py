@@ -278,8 +278,9 @@ class Holdings:
                 gone = split not in self.manifest.splits
                 inputs = dict.fromkeys(entry.inputs, "") if gone else self._evaluation_inputs(name, split)
                 found.append(self._ledger.status(path, inputs, run))
-            elif kind in ("evaluations", "pictures"):
+            elif kind in ("evaluations", "pictures", "reports"):
                 made_from = {source: self._ledger.digest(source) for source in entry.inputs}
                 run = explain if kind == "pictures" else f"{self.command('compare')} --split {rest.split('/')[0]}"
+                run = f"{self.command('report')} --name {Path(rest).stem}" if kind == "reports" else run
                 found.append(self._ledger.status(path, made_from, run))
         return tuple(found)

@@ -137,7 +137,7 @@ class Ledger:
 
     def sweep(self) -> None:
         """Delete what killed processes left in our own places: files and folders that never took their name."""
-        ours = [self.folder / name for name in ("corrections", "pictures")]
+        ours = [self.folder / name for name in ("corrections", "pictures", "reports")]
         ours += [*self.folder.glob("evaluations/*/"), *self.folder.glob("runs/*/"), *self.folder.glob("runs/*/*/")]
         leftovers = [path for place in ours if place.is_dir() for path in place.glob(".*") if _is_leftover(path)]
         # Beside the files of the workspace people may have hidden ones of their own.

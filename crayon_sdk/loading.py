@@ -10,7 +10,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from crayon_sdk.checkpoint_files import WEIGHTS, check_timm_config
 from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, SettingsError, first_line
+from crayon_sdk.fetching import fetch, is_on_hub, split_source
 from crayon_sdk.files import read_json, read_tensors
 from crayon_sdk.final_layers import find_final_layers
 from crayon_sdk.models import SplitModel
@@ -18,8 +20,6 @@ from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.torchvision_models import PREFIX, create_torchvision
 
 __all__ = ["load_model"]
-
-_WEIGHTS = "model.safetensors"
 
 
 def load_model(
@@ -75,7 +75,7 @@ def load_model(
         module = _from_file(Path(name), architecture, args)
     elif architecture is not None:
         raise SettingsError(f"architecture= goes with a .safetensors file, got {name!r}")
-    elif name.startswith(("hf-hub:", "hf_hub:")):
+    elif is_on_hub(name):
         module = _from_hub(name, args, allow_pickle)
     elif name.startswith("local-dir:") or os.path.sep in name or Path(name).is_dir():
         module = _from_folder(Path(name.removeprefix("local-dir:")), args, allow_pickle)
@@ -101,7 +101,7 @@ def _from_module(
     return split
 
 
-def _create(name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
+def _create(name: str, pretrained: bool, args: Mapping[str, Any], *, source: str = "") -> nn.Module:
     import timm
 
     cpu_state = torch.get_rng_state()
@@ -113,7 +113,7 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
     except CrayonError:
         raise
     except Exception as error:
-        raise ModelLoadError(f"cannot load {name!r}: {first_line(error)}{_near_names(name)}") from error
+        raise ModelLoadError(f"cannot load {source or name!r}: {first_line(error)}{_near_names(name)}") from error
     finally:
         torch.set_rng_state(cpu_state)
 
@@ -162,18 +162,16 @@ def _classes_of(architecture: str, tensors: Mapping[str, torch.Tensor], args: Ma
 
 def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> nn.Module:
     if not folder.is_dir():
-        raise ModelLoadError(f"no folder at {str(folder)!r}; expected one with config.json and {_WEIGHTS}")
+        raise ModelLoadError(f"no folder at {str(folder)!r}; expected one with config.json and {WEIGHTS}")
     if not (folder / "config.json").is_file() and (folder / "crayon.json").is_file():
         return _from_correction(folder, args)
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or "architecture" not in config:
-        raise FileFormatError(f"{str(folder / 'config.json')!r} is not a timm config: it names no architecture")
-    weights = folder / _WEIGHTS
+    check_timm_config(folder / "config.json", other_weights=allow_pickle)
+    weights = folder / WEIGHTS
     if weights.is_file():
         read_tensors(weights)
     elif not allow_pickle:
         raise ModelLoadError(
-            f"{str(folder)!r} has no {_WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
+            f"{str(folder)!r} has no {WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
         )
     return _create(f"local-dir:{folder}", True, args)
 
@@ -192,7 +190,7 @@ def _from_correction(folder: Path, args: Mapping[str, Any]) -> nn.Module:
             f"no config.json in {str(folder)!r}: neither timm nor torchvision can build {name}. Build it yourself and "
             "pass it: crayon_sdk.load_correction(FOLDER, model=SplitModel(trunk=..., head=...))"
         )
-    module: Any = _from_file(folder / _WEIGHTS, name, own | dict(args))
+    module: Any = _from_file(folder / WEIGHTS, name, own | dict(args))
     config = preprocessing.to_dict()
     size = config.pop("size")
     module.pretrained_cfg |= config | {"input_size": (3, *size), "label_names": class_names}
@@ -200,43 +198,20 @@ def _from_correction(folder: Path, args: Mapping[str, Any]) -> nn.Module:
 
 
 def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Module:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition(":")[2].partition("@")
-    try:
-        # timm falls back to a pickle without a word; so the safetensors file is fetched first.
-        hf_hub_download(repository, _WEIGHTS, revision=revision or None)
-    except LocalEntryNotFoundError as error:  # an EntryNotFoundError too, but it says nothing about the repository
+    # timm falls back to a pickle without a word; so the safetensors file is fetched first.
+    found = fetch(name, ("config.json", WEIGHTS, "crayon.json"))
+    if WEIGHTS not in found.names and not allow_pickle:
         raise ModelLoadError(
-            f"cannot fetch {name!r}, the Hub cannot be reached, and it is not in the cache: {first_line(error)}"
-        ) from error
-    except EntryNotFoundError as error:
-        if not allow_pickle:
-            raise ModelLoadError(
-                f"{name!r} has no {_WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
-            ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelLoadError(f"cannot fetch {name!r}: {_hub_reason(error, repository, revision)}") from error
-    return _create(name, True, args)
-
-
-def _hub_reason(error: Exception, repository: str, revision: str) -> str:
-    """Say what the Hub refused, and what to do; the token itself is in none of its errors."""
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    token = "the token that was found" if get_token() else "no token was found, and without one"
-    log_in = "log in with `hf auth login`, or set HF_TOKEN to a token that may read it"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, GatedRepoError):
-        return f"access to {repository!r} must be asked for on its page, and {token} has none; then {log_in}"
-    if isinstance(error, RevisionNotFoundError):
-        return f"{repository!r} has no revision {revision!r}; name a branch, a tag or a commit after the @"
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"no repository {repository!r}, or it is private and {token} may not read it; check the name, or {log_in}"
+            f"{name!r} has no {WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
         )
-    if status in (401, 403):
-        return f"the Hub refused to hand out {repository!r} ({status}; {token} may not read it); {log_in}"
-    return first_line(error)
+    if WEIGHTS not in found.names:
+        return _create(name, True, args)
+    if "config.json" not in found.names and "crayon.json" in found.names:
+        return _from_correction(found.folder, args)
+    if "config.json" not in found.names:
+        raise ModelLoadError(f"cannot load {name!r}: it has no config.json that says which model its weights are for")
+    check_timm_config(found.folder / "config.json", other_weights=allow_pickle)
+    read_tensors(found.folder / WEIGHTS)
+    module: Any = _create(f"local-dir:{found.folder}", True, args, source=name)
+    module.pretrained_cfg["hf_hub_id"] = split_source(name)[0]
+    return cast(nn.Module, module)

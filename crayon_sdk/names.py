@@ -1,11 +1,12 @@
-"""Names that people type, and what was probably meant."""
+"""Names that people type: what was probably meant, and how they are shown."""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["ANSWER_FORMATS", "TOOL_FORMATS", "unknown_name"]
+__all__ = ["ANSWER_FORMATS", "TOOL_FORMATS", "one_line", "unknown_name"]
 
 TOOL_FORMATS = ("csv", "mturk", "label-studio", "fiftyone")
 ANSWER_FORMATS = ("jsonl", *TOOL_FORMATS, "published", "published-neurons")
@@ -28,3 +29,23 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
     return f"there is no {what} called {name!r}{hint}"
+
+
+def one_line(text: object, limit: int = 120) -> str:
+    r"""A name as one line of visible text, whatever it was.
+
+    Args:
+        text: Of any length, with any characters.
+        limit: Longer ones are cut in the middle.
+
+    Example:
+        >>> one_line("wood\n\x1b[31m duck"), one_line("\u202eabc"), one_line("abcdefghij", limit=7)
+        ('wood [31m duck', 'abc', 'abc...j')
+    """
+    # Control and format characters (line ends, escapes, turned writing) are what a name has no use for.
+    shown = "".join(" " if unicodedata.category(each)[0] in "CZ" and each != " " else each for each in str(text))
+    line = " ".join(shown.split())
+    if len(line) <= limit:
+        return line
+    head = (limit - 3) * 3 // 4
+    return f"{line[:head]}...{line[len(line) - (limit - 3 - head) :]}"

@@ -170,6 +170,18 @@ class CompareOptions(Options):
     seed: int = Field(0, ge=0, lt=2**32, description="Of the draws.")
 
 
+class ReportOptions(Options):
+    """What a report shows."""
+
+    split: Split | None = Field(
+        None, description="Pictures to measure on and to show; default test, or val where there is none."
+    )
+    pictures: int = Field(4, ge=1, le=20, description="Pictures to show for each rule.")
+    candidates: int = Field(1000, description="Pictures the rules choose from; of more, so many are drawn at random.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of everything that is drawn at random.")
+    device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
+
+
 def _attribute_docs(kind: type) -> dict[str, str]:
     """What the docstrings of a class and its bases say about attributes, by name."""
     found: dict[str, str] = {}
@@ -210,6 +222,7 @@ SECTIONS: dict[str, type[Options]] = {
     "pruning": PruningOptions,
     "evaluate": EvaluateOptions,
     "compare": CompareOptions,
+    "report": ReportOptions,
 }
 """Sections of ``crayon.toml``."""
 

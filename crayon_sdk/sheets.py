@@ -12,16 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.files import replace_file
+from crayon_sdk.names import one_line
+from crayon_sdk.style import BAD, GOOD, INK, Colour
 
 __all__ = ["BAD", "GOOD", "INK", "Cell", "Line", "save_sheet", "side_by_side"]
 
-Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-INK: Colour = (40, 40, 40)
-# Blue and vermilion of the palette of Okabe and Ito: told apart by colour-blind people too.
-GOOD: Colour = (0, 100, 160)
-BAD: Colour = (196, 70, 0)
 _MARGIN, _GAP, _BLOCK_GAP, _SMALL, _LARGE, _LEADING = 24, 16, 32, 15, 22, 20  # pixels
 _LONG = 5  # rows; more stand in two blocks
 
@@ -154,6 +151,7 @@ def _leading(font: Font) -> int:
 
 def _fitted(text: str, font: Font, width: int) -> str:
     """Shorten a line from the left: the end of a path says more than its beginning."""
+    text = one_line(text, limit=1000)  # a name may hold line ends, which no font can measure
     if font.getlength(text) <= width:
         return text
     while text and font.getlength("..." + text) > width:

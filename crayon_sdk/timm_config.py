@@ -8,7 +8,7 @@ from typing import Any
 from crayon_sdk.models import SplitModel
 from crayon_sdk.torchvision_models import PREFIX, TorchvisionModel
 
-__all__ = ["can_be_built", "how_to_load", "is_timm", "timm_config"]
+__all__ = ["base_of", "can_be_built", "how_to_load", "is_timm", "remember_base", "timm_config"]
 
 # Facts about the architecture and its licence that travel on; where the old weights came from does not.
 _KEPT = ("fixed_input_size", "pool_size", "first_conv", "classifier", "license", "origin_url", "paper_ids", "tag")
@@ -24,6 +24,24 @@ def is_timm(model: SplitModel) -> bool:
 def can_be_built(model: SplitModel) -> bool:
     """Tell whether timm or torchvision can build this architecture by name."""
     return is_timm(model) or model.architecture.startswith(PREFIX)
+
+
+def base_of(model: SplitModel) -> dict[str, str]:
+    """Say what a model was made from, as far as it is known.
+
+    Returns:
+        "architecture"; "model", the repository on the Hub its weights came from, or ""; "license" of those, or "".
+    """
+    known = getattr(model.model, "pretrained_cfg", None) or {}
+    found = {"architecture": model.architecture, "model": known.get("hf_hub_id"), "license": known.get("license")}
+    return {name: str(value or "") for name, value in found.items()}
+
+
+def remember_base(model: SplitModel, base: dict[str, str]) -> None:
+    """Let a model that was loaded again know what it was made from."""
+    known = getattr(model.model, "pretrained_cfg", None)
+    if isinstance(known, dict):
+        known |= {key: base[name] for key, name in (("hf_hub_id", "model"), ("license", "license")) if base.get(name)}
 
 
 def how_to_load(model: SplitModel) -> str:

@@ -8,6 +8,7 @@ patches.safetensors      the strongest patches of every neuron
 answers.jsonl            yes, no and unsure
 corrections/NAME/        a timm checkpoint each
 evaluations/SPLIT/       NAME.json, "original" for the model before, and comparison.json
+reports/NAME.html        all about a correction on one page, with its pictures beside it
 pictures/                sheets to look at
 runs/                    what an unfinished correction continues from
 ```
@@ -20,12 +21,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__, pictures
-from crayon_sdk.answering import Answering
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.comparison import Comparison, compare
 from crayon_sdk.data import ImageDataset
@@ -42,12 +41,13 @@ from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.naming import ORIGINAL, checked_name, default_name, different, plain
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.recipes import attention_corrector, neuron_pruner
+from crayon_sdk.shipping import Shipping
 
 __all__ = ["ORIGINAL", "Workspace"]
 Method = Literal["attention", "pruning", "both"]
 
 
-class Workspace(Answering):
+class Workspace(Shipping):
     """A folder that holds a model's correction from the first map to the last evaluation.
 
     Args:
@@ -225,7 +225,8 @@ class Workspace(Answering):
             run = self._run_folder(f"corrections-{name}", inputs, wanted)
             shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}
             found = self._corrected(method, attention, pruning, evaluate_on, shared, run, strict=strict)
-            found.save(self.folder / path, overwrite=True)
+            card = self._card(f"{evaluate_on} pictures" if evaluate_on else "")
+            found.save(self.folder / path, overwrite=True, card=card)
             self._note(path, f"Workspace.correct({method!r})", inputs, wanted, started)
             self._clear_runs(f"corrections-{name}")
         return found
@@ -356,34 +357,6 @@ class Workspace(Answering):
             made.save(self.folder / path)
             self._note(path, "compare", inputs, settings, started)
         return made
-
-    def save(self, name: str, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a correction as a timm checkpoint outside, with its evaluations on the test pictures.
-
-        Args:
-            name: Of the correction.
-            folder: Where; it must not exist.
-            overwrite: Replace it when it does and is a checkpoint.
-
-        Raises:
-            StaleError: There is no such correction.
-            OutputExistsError: The folder exists.
-        """
-        target, ours = Path(folder).resolve(), self.folder.resolve()
-        other = target.is_dir() and any(target.iterdir()) and not (target / "model.safetensors").is_file()
-        if other or ours.is_relative_to(target) or target.is_relative_to(ours / "corrections"):
-            raise OutputExistsError(
-                f"{str(folder)!r} holds something else than a checkpoint, or belongs to the workspace"
-            )
-        found = self.correction(name)
-        known: dict[str, Any] = {}
-        for field, model in (("before", ORIGINAL), ("after", name)):
-            path = f"evaluations/test/{model}.json"
-            if path in self.manifest.files and "test" in self.manifest.splits:
-                inputs = self._evaluation_inputs(model, "test")
-                if self._ledger.status(path, inputs, "").state == "fresh":
-                    known[field] = Evaluation.load(self.folder / path)
-        return replace(found, **known).save(folder, overwrite=overwrite)
 
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
         for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):

@@ -1,137 +1,230 @@
-"""A stand-in for the Hugging Face Hub: real HTTP on this machine, for the unpatched client in a process of its own."""
+"""A stand-in for the Hugging Face Hub: real HTTP on this machine, for the unpatched client in a process of its own.
+
+It speaks what the client asks for when it creates, pushes and downloads: repositories with commits and branches, large
+files by LFS on another origin, pull requests, private and gated repositories, tokens that may only read. A commit is
+taken whole or not at all. What goes wrong on the way is a `Fault`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
-import os
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-TOKENS = {"hf_mine": "ann", "hf_other": "bob"}
 MAIN = "0" * 40
 
 
-@dataclass
-class Repository:
-    """Files by revision; a private one is there for its owner only."""
+@dataclass(frozen=True)
+class Person:
+    """Who is behind a token, and what the token may do."""
 
-    revisions: dict[str, Path]
-    private: bool = False
-    gated: bool = False
-    commits: dict[str, str] = field(default_factory=dict)
+    name: str
+    role: str = "write"
+    organizations: tuple[str, ...] = ()
+
+
+TOKENS = {
+    "hf_mine": Person("ann", organizations=("lab",)),
+    "hf_other": Person("bob"),
+    "hf_readonly": Person("ann", role="read"),
+}
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Files by path, and which of them are large."""
+
+    oid: str
+    files: Mapping[str, bytes]
+    title: str = "initial commit"
+    parent: str = ""
+    large: frozenset[str] = frozenset()
+
+
+def blob_id(content: bytes) -> str:
+    """git's own hash of a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def is_large(path: str) -> bool:
+    return path.endswith((".safetensors", ".bin", ".onnx"))
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, by path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@dataclass
+class PullRequest:
+    number: int
+    author: str
+    title: str
+    status: str = "open"
+
+
+class Repository:
+    """Commits, newest last, and branches.
+
+    Args:
+        revisions: Folders (or files by path) by revision; main's commit is all zeros.
+        private: There for its owner only.
+        gated: Its files are for its owner only.
+    """
+
+    def __init__(
+        self,
+        revisions: Mapping[str, Path | Mapping[str, bytes]],
+        *,
+        private: bool = False,
+        gated: bool = False,
+        lfs: bool = True,
+    ) -> None:
+        self.private, self.gated = private, gated
+        self.commits: dict[str, Commit] = {}
+        self.branches: dict[str, str] = {}
+        self.requests: list[PullRequest] = []
+        self.objects: dict[str, bytes] = {}
+        for number, (revision, found) in enumerate(sorted(revisions.items()), start=1):
+            oid = MAIN if revision == "main" else f"{number:040d}"
+            files = files_in(found) if isinstance(found, Path) else dict(found)
+            large = frozenset(path for path in files if lfs and is_large(path))
+            self.objects |= {sha256(files[path]): files[path] for path in large}
+            self.commits[oid] = Commit(oid, files, large=large)
+            self.branches[revision] = oid
 
     def commit(self, revision: str) -> str:
-        """The commit behind a revision: main's is all zeros."""
-        return MAIN if revision == "main" else f"{sorted(self.revisions).index(revision) + 1:040d}"
+        """The commit behind a revision."""
+        return self.branches[revision]
+
+    @property
+    def main(self) -> Commit:
+        return self.commits[self.branches["main"]]
+
+    def history(self, revision: str = "main") -> list[Commit]:
+        """Commits of a branch, newest first."""
+        found, oid = [], self.branches[revision]
+        while oid:
+            found.append(self.commits[oid])
+            oid = found[-1].parent
+        return found
+
+    def find(self, revision: str) -> Commit | None:
+        return self.commits.get(self.branches.get(revision, revision))
+
+
+@dataclass
+class Fault:
+    """What goes wrong at one endpoint.
+
+    Attributes:
+        endpoint: "whoami", "create", "validate-yaml", "info", "tree", "preupload", "batch", "upload", "verify",
+            "commit", "branch", "discussions", "resolve" or "storage".
+        what: A status; "cut" (the connection breaks in the middle of the upload), "cut-after" (the work is done, the
+            answer is lost), "hang" (waits for `Hub.go`, after `Hub.reached`), "corrupt" (other bytes, as many) or
+            "move" (main is another commit right after the answer).
+        times: How often.
+        owner: For repositories, and for requests, of this person only.
+        headers: Sent with a status.
+    """
+
+    endpoint: str
+    what: int | str
+    times: int = 10**6
+    owner: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """Downloads only: small files answer as the Hub's do."""
+    """The server; `storage` is its other origin, where large files lie."""
 
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, repositories: dict[str, Repository]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.repositories = repositories
+    def __init__(self, repositories: Mapping[str, Repository] | None = None, *, lfs: bool = True) -> None:
+        from helpers_hub_handler import Handler
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.storage = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.storage.daemon_threads = True
+        self.storage.hub = self  # type: ignore[attr-defined]
+        self.hub = self
+        self.repositories = dict(repositories or {})
+        self.tokens = dict(TOKENS)
+        self.lfs = lfs
+        self.part_size = 0
+        self.faults: list[Fault] = []
         self.seen: list[tuple[str, str]] = []
+        self.asked: list[str] = []
+        self.tokens_at: dict[str, set[str]] = {}
+        self.yaml_errors: list[str] = []
+        self.lock = threading.RLock()
+        self.reached, self.go = threading.Event(), threading.Event()
+        self._numbers = iter(range(1, 10**6))
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    @property
+    def storage_endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.storage.server_address[1]}"
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Hub
+    def next_oid(self) -> str:
+        return hashlib.sha1(str(next(self._numbers)).encode()).hexdigest()
 
-    def do_HEAD(self) -> None:
-        parts = self.path.split("?")[0].strip("/").split("/")
-        name = "/".join(parts[:2])
-        repository = self.server.repositories.get(name)
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        self.server.seen.append((name, token))
-        if token and token not in TOKENS:
-            return self.refuse(401, "", "Invalid credentials in Authorization header")
-        if repository is None or (repository.private and TOKENS.get(token) != parts[0]):
-            # As the Hub does: who may not see a repository is not told that it exists.
-            return self.refuse(404 if token else 401, "RepoNotFound", "Repository not found")
-        if repository.gated and TOKENS.get(token) != parts[0]:
-            return self.refuse(403, "GatedRepo", f"Access to model {name} is restricted")
-        if parts[2:3] != ["resolve"] or len(parts) < 5:
-            return self.refuse(404, "EntryNotFound", "Entry not found")
-        if parts[3] not in repository.revisions:
-            by_commit = {repository.commit(revision): revision for revision in repository.revisions}
-            if parts[3] not in by_commit:
-                return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {parts[3]}")
-            parts[3] = by_commit[parts[3]]
-        path = repository.revisions[parts[3]] / "/".join(parts[4:])
-        if not path.is_file():
-            return self.refuse(404, "EntryNotFound", "Entry not found")
-        content = path.read_bytes()
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", repository.commit(parts[3]))
-        self.send_header("ETag", f'"{parts[1]}-{parts[3]}-{path.name}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
+    def fault(self, endpoint: str, owner: str) -> Fault | None:
+        """Take the next fault that is due here."""
+        with self.lock:
+            for fault in self.faults:
+                if fault.endpoint == endpoint and fault.owner in ("", owner) and fault.times > 0:
+                    fault.times -= 1
+                    return fault
         return None
 
-    do_GET = do_HEAD  # noqa: N815
+    def create(self, name: str, *, private: bool) -> Repository:
+        made = Repository({"main": {".gitattributes": b"*.safetensors filter=lfs\n"}}, private=private)
+        first = self.next_oid()
+        made.commits = {first: Commit(first, made.main.files)}
+        made.branches = {"main": first}
+        self.repositories[name] = made
+        return made
 
-    def refuse(self, status: int, code: str, message: str) -> None:
-        self.send_response(status)
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.send_header("X-Error-Message", message)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
+    def add_commit(self, repository: Repository, branch: str, commit: Commit) -> None:
+        """Take a commit in, in one step."""
+        repository.commits[commit.oid] = commit
+        repository.branches[branch] = commit.oid
 
 
 @contextlib.contextmanager
-def serving(repositories: dict[str, Repository]) -> Iterator[Hub]:
+def serving(repositories: Mapping[str, Repository] | None = None, *, lfs: bool = True) -> Iterator[Hub]:
     """Run a stand-in while the block lasts."""
-    hub = Hub(repositories)
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    hub = Hub(repositories, lfs=lfs)
+    stops: list[Callable[[], None]] = []
+    for server in (hub, hub.storage):
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        stops += [server.shutdown, server.server_close]
     try:
         yield hub
     finally:
-        hub.shutdown()
-        hub.server_close()
+        hub.go.set()
+        for stop in stops:
+            stop()
 
 
-ASK = """
-import logging, sys
-logging.basicConfig(level=logging.DEBUG)
-from crayon_sdk.errors import CrayonError
-from crayon_sdk.loading import load_model
-for source in sys.argv[1:]:
-    try:
-        sys.stdout.write(f"{source} loaded {load_model(source).fingerprint}\\n")
-    except CrayonError as error:
-        sys.stdout.write(f"{source} {type(error).__name__}: {error}\\n")
-"""
-
-
-def ask(
-    sources: Sequence[str], endpoint: str, home: Path, *, offline: bool = False, token: str = ""
-) -> tuple[list[str], str]:
-    """Load models in a fresh process; gives a line for each, and everything that was written anywhere."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    environment |= {"HF_HUB_OFFLINE": str(int(offline))} | ({"HF_TOKEN": token} if token else {})
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, *sources], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines(), done.stdout + done.stderr
+def assert_whole(repository: Repository, *pushes: Mapping[str, bytes], branch: str = "main") -> None:
+    """On a branch, every commit holds all files of one push, or none of any."""
+    for commit in repository.history(branch):
+        ours = {path for push in pushes for path in push}
+        there = {path: content for path, content in commit.files.items() if path in ours}
+        assert not there or there in [dict(push) for push in pushes], f"half a model: {sorted(there)}"

@@ -22,7 +22,7 @@ from crayon_sdk.models import SplitModel
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.pruner import NeuronPruner
 
-FILES = ["answers.jsonl", "config.json", "crayon.json", "model.safetensors"]
+FILES = ["README.md", "answers.jsonl", "config.json", "crayon.json", "model.safetensors"]
 
 
 def plain_correction(model: SplitModel) -> Correction:
@@ -90,7 +90,23 @@ def half():
     return split_model(1).half()
 
 
-MODELS = [resnet, dilated_resnet, convnext, mobilenet_v3, same_padding, pruned, channels_last, half]
+def compiled():
+    return SplitModel(torch.compile(split_model(1).model), preprocessing=SMALL)
+
+
+def data_parallel():
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(split_model(1).model)
+        return SplitModel(wrapped, preprocessing=SMALL)
+    finally:
+        dist.destroy_process_group()
+
+
+WRAPPED = [compiled, data_parallel]
+MODELS = [resnet, dilated_resnet, convnext, mobilenet_v3, same_padding, pruned, channels_last, half, *WRAPPED]
 
 PLAIN_TIMM = """
 import json, sys
@@ -137,7 +153,7 @@ def test_plain_timm_gives_the_same_logits_in_a_fresh_process(tmp_path):
 def test_nothing_in_the_folder_is_a_pickle(correction, tmp_path):
     for path in correction.save(tmp_path / "saved").iterdir():
         first = path.read_bytes()[:2]
-        assert path.suffix in (".json", ".jsonl", ".safetensors")
+        assert path.suffix in (".json", ".jsonl", ".safetensors", ".md")
         assert not first.startswith((b"\x80", b"PK"))
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
@@ -278,10 +294,46 @@ def alter(folder, **changes):
 def test_missing_manifest(correction, tmp_path):
     folder = correction.save(tmp_path / "saved")
     (folder / "crayon.json").unlink()
+    (folder / "config.json").unlink()
     with pytest.raises(FileFormatError, match=r"no crayon\.json in .*load_model\(\.\.\.\) loads a plain checkpoint"):
         load_correction(folder)
     with pytest.raises(FileFormatError, match=r"no crayon\.json"):
         load_correction(tmp_path / "nowhere")
+
+
+def test_checkpoint_of_somebody_else_is_loaded_with_a_note(tmp_path, caplog):
+    """And what is corrected from it has no parent that did nothing."""
+    folder = plain_correction(split_model(3)).save(tmp_path / "saved")
+    for name in ("crayon.json", "answers.jsonl"):
+        (folder / name).unlink()
+    with caplog.at_level("WARNING"):
+        found = load_correction(folder)
+    assert "has no crayon.json: a plain checkpoint, loaded as a model without answers, settings" in caplog.text
+    assert found.model.fingerprint == split_model(3).fingerprint
+    assert (found.record.method, found.parents, len(found.answers)) == ("none", (), 0)
+    assert found.model.provenance.records == ()
+    assert load_correction(found.save(tmp_path / "again")).record == found.record
+    assert attention(found.model).parents == ()
+
+
+def test_base_model_and_licence_travel(tmp_path):
+    model = split_model(1)
+    model.model.pretrained_cfg |= {"hf_hub_id": "timm/test_resnet.r160_in1k", "license": "cc-by-nc-4.0"}
+    folder = plain_correction(model).save(tmp_path / "saved")
+    base = {"architecture": "test_resnet", "model": "timm/test_resnet.r160_in1k", "license": "cc-by-nc-4.0"}
+    assert json.loads((folder / "crayon.json").read_text())["base"] == base
+    assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["license"] == "cc-by-nc-4.0"
+    again = load_correction(folder)
+    assert json.loads((again.save(tmp_path / "again") / "crayon.json").read_text())["base"] == base
+    alter(folder, base=3)
+    with pytest.raises(FileFormatError, match="incomplete or altered"):
+        load_correction(folder)
+
+
+def test_model_that_compiles_its_trunk_is_saved_without_compiling(tmp_path):
+    model = SplitModel(split_model(1).model, preprocessing=SMALL, compile=True)
+    folder = plain_correction(model).save(tmp_path / "saved")
+    assert load_correction(folder).model.fingerprint == split_model(1).fingerprint
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "{}", '{"format": "other"}'])

@@ -139,10 +139,13 @@ def raising(error: str) -> str:
         ("WorkspaceBusyError", 5),
         ("TrainingError", 6),
         ("MissingExtraError", 2),
+        ("HubError", 7),
+        ("HubAccessError", 7),
+        ("HubConflictError", 7),
     ],
 )
 def test_own_errors_are_a_message_and_a_code(error, code):
-    """In this process: thirteen new ones would take longer than all else here."""
+    """In this process: as many new ones would take longer than all else here."""
 
     @click.command("fail")
     def fail() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from crayon_sdk.demo_pictures import draw_picture, write_pictures
@@ -94,6 +95,18 @@ class TestPictures:
 
 
 class TestSmallRun:
+    def test_cards_show_pictures_and_claim_no_base_model(self, small):
+        for name in ("attention", "pruning", "pruning-attention"):
+            text = (small[0] / name / "README.md").read_text(encoding="utf-8")
+            head = yaml.safe_load(text.split("---\n")[1])
+            assert "base_model" not in head  # the network began with random weights
+            assert head["license"] == "apache-2.0"
+            assert "simulated-answers" in head["tags"]
+            assert head["model-index"][0]["results"][0]["dataset"]["name"] == "test pictures that the demo drew"
+            assert "](picture-1.png)" in text
+            with Image.open(small[0] / name / "picture-1.png") as picture:
+                assert picture.format == "PNG"
+
     def test_everything_is_there(self, small):
         folder, _ = small
         assert {path.name for path in folder.iterdir()} == FILES

@@ -52,7 +52,8 @@ def run(script: str, folder: Path, *arguments: str) -> str:
 
 
 def test_there_are_examples():
-    assert [path.name for path in EXAMPLES] == ["correct.py", "own_module.py", "prune_then_guide.py", "transfer.py"]
+    names = ["correct.py", "own_module.py", "prune_then_guide.py", "publish.py", "transfer.py"]
+    assert [path.name for path in EXAMPLES] == names
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -103,3 +104,25 @@ def test_transfer(work):
     assert "maps of (10, 10), the student's are (5, 5)" in shown
     model = timm.create_model(f"local-dir:{work / 'student-corrected'}", pretrained=True)
     assert type(model).__name__ == "ConvNeXt"
+
+
+def test_publish(tmp_path):
+    from helpers_correction import split_model
+    from helpers_hub import serving
+    from helpers_hub_client import environment_for
+    from test_checkpoint import plain_correction
+
+    correction = plain_correction(split_model(1))
+    correction.save(tmp_path / "correction")
+    command = [sys.executable, str(ROOT / "examples" / "publish.py"), "birds", "--private"]  # the client itself warns
+    with serving() as hub:
+        environment = environment_for(hub.endpoint, tmp_path / "home", token="hf_mine")
+        done = subprocess.run(
+            [*command, "--correction", "correction"], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    assert f"{hub.endpoint}/ann/birds" in done.stdout
+    assert f"{hub.endpoint}/datasets/ann/birds-answers" in done.stdout
+    assert f"{len(correction.answers)} answers, model {correction.model.fingerprint[:12]}" in done.stdout
+    assert hub.repositories["ann/birds"].private
+    assert hub.repositories["datasets/ann/birds-answers"].private

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 import torch
-from helpers_hub import Repository, ask, serving
+from helpers_hub import Repository, serving
+from helpers_hub_client import ask
 from helpers_workspace import save_model
 
 from crayon_sdk.models import SplitModel

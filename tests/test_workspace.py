@@ -80,7 +80,7 @@ def test_every_file_is_where_it_should_be(finished):
         *(
             f"corrections/{name}/{file}"
             for name in ("both", "pruning")
-            for file in ("config.json", "model.safetensors", "crayon.json", "answers.jsonl")
+            for file in ("README.md", "config.json", "model.safetensors", "crayon.json", "answers.jsonl")
         ),
     }
     assert set(states(finished).values()) == {"fresh"}

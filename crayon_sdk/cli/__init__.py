@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from crayon_sdk import __version__
-from crayon_sdk.cli import answers, steps, tools
+from crayon_sdk.cli import answers, hub, steps, tools
 from crayon_sdk.cli.common import EXIT_CODES, Commands
 
 __all__ = ["app", "main"]
@@ -49,12 +49,14 @@ def app() -> None:
         crayon evaluate
         crayon compare original both
         crayon save both ../birds-corrected
+        crayon push both me/birds-corrected
 
     A step that was stopped goes on where it was when it is run again.
     """  # noqa: D301 - click reads the backspace
 
 
-for command in (*steps.COMMANDS[:2], answers.annotate, answers.answer, *steps.COMMANDS[2:], *tools.COMMANDS):
+_SHIPPING = (*hub.COMMANDS, *tools.COMMANDS)
+for command in (*steps.COMMANDS[:2], answers.annotate, answers.answer, *steps.COMMANDS[2:], *_SHIPPING):
     app.add_command(command)
 
 

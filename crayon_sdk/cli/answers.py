@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crayon_sdk.cli.common import Commands, Shell, command
+from crayon_sdk.cli.hub import hub_options, publish_quietly, show_published
+from crayon_sdk.fetching import is_on_hub
 from crayon_sdk.names import ANSWER_FORMATS as KINDS
 from crayon_sdk.relevance import CROWD_RULES, RULES, Rule
 
@@ -60,10 +62,17 @@ def answer() -> None:
 def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None:
     """Take answers from FILE: JSON Lines, or a list as the authors of the method published them.
 
-    All of them or none; what is there already is passed over.
+    "hf-hub:me/birds-answers" takes those that were published on the Hugging Face Hub. All of
+    them or none; what is there already is passed over.
     """
     workspace = shell.workspace()
-    new = workspace.import_answers(file, annotator=annotator, strict=not skip_bad)
+    if is_on_hub(str(file)):
+        from crayon_sdk.annotations import AnnotationSet
+
+        found = AnnotationSet.from_hub(str(file), strict=not skip_bad)
+        new = workspace.add_answers(found, source=str(file), strict=not skip_bad)
+    else:
+        new = workspace.import_answers(file, annotator=annotator, strict=not skip_bad)
     everything = workspace.answers()
     shell.result({"new": new, "answers": len(everything)}, f"{new:,} new answers, {len(everything):,} in all")
     shell.say(f"Next: {workspace.command('answer show')}")
@@ -106,6 +115,18 @@ def export_crowd(shell: Shell, *, folder_out: Path, **given: Any) -> None:
     written = workspace.export_crowd(folder_out, **given)
     shell.result({"questions": written, "folder": str(folder_out)}, f"{written:,} questions in {folder_out}")
     shell.say(f"Next: {workspace.command('answer import RESULTS')}")
+
+
+@command("push", example="crayon answer push me/birds-answers --private", positional=False)
+@click.argument("repo_id")
+@hub_options
+def push(shell: Shell, *, repo_id: str, **given: Any) -> None:
+    """Publish all answers as the data set REPO_ID on the Hugging Face Hub, with the names of who answered.
+
+    "datasets.load_dataset" reads them, and "crayon answer import hf-hub:REPO_ID".
+    """
+    found = publish_quietly(shell, lambda: shell.workspace().answers().push_to_hub(repo_id, **given))
+    show_published(shell, found)
 
 
 @command("simulate", section="simulate", example="crayon answer simulate --annotators 2 --noise 0.05")
@@ -186,5 +207,5 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
 
 
-for each in (import_, export, export_crowd, simulate, show):
+for each in (import_, export, export_crowd, push, simulate, show):
     answer.add_command(each)

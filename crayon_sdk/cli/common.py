@@ -39,6 +39,7 @@ EXIT_CODES = {
     4: "files do not belong together, or are stale: the message says what to run",
     5: "something cannot be written, exists already, or the workspace is in use",
     6: "training could not go on",
+    7: "the Hugging Face Hub refused, or cannot be reached",
     130: "stopped with Ctrl-C",
     143: "stopped by SIGTERM",
 }
@@ -48,6 +49,7 @@ _CODES: tuple[tuple[type[errors.CrayonError], int], ...] = (
     (errors.MismatchError, 4),
     (errors.OutputError, 5),
     (errors.TrainingError, 6),
+    (errors.HubError, 7),
     (errors.CrayonError, 3),
 )
 

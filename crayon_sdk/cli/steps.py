@@ -1,4 +1,4 @@
-"""The steps of a correction: init, explain, suggest, correct, evaluate, compare, save."""
+"""The steps of a correction: init, explain, suggest, correct, evaluate, compare, report, save, export-onnx."""
 
 from __future__ import annotations
 
@@ -220,19 +220,66 @@ def compare(shell: Shell, *, names: tuple[str, ...], **given: Any) -> None:
     shell.result(found.to_dict(), found.table())
 
 
+@command("report", section="report", example="crayon report birds --name both")
+@click.option("--name", "names", multiple=True, help="Of a correction; several times for several; default all.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Another place for the page of one correction; ends in .html."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the page at --output.")
+def report(shell: Shell, *, names: tuple[str, ...], output: Path | None, overwrite: bool, **given: Any) -> None:
+    """Write all about a correction on one HTML page: reports/NAME.html, with its pictures beside it.
+
+    Accuracies with intervals, maps before and after, neurons that were cut, answers,
+    training, settings, versions and commands. It needs no network and no script. It shows
+    test pictures: think of that before you send it on.
+    """
+    workspace = shell.workspace()
+    chosen = names or workspace.corrections
+    if not chosen:
+        raise SettingsError(f"there is no correction to report on. Run: {workspace.command('correct')}")
+    if output is not None and len(chosen) != 1:
+        raise SettingsError(f"--output goes with one correction, and there are {', '.join(chosen)}; choose with --name")
+    options = shell.options("report", given).model_dump()
+    pages = {name: str(workspace.report(name, output, overwrite=overwrite, **options)) for name in chosen}
+    shell.result({"reports": pages}, *pages.values())
+
+
+@command("export-onnx", example="crayon export-onnx both ../birds.onnx", positional=False)
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace the file.")
+def export_onnx(shell: Shell, *, name: str, target: Path, overwrite: bool) -> None:
+    """Write the correction NAME as one ONNX file TARGET, for any number of pictures at a time.
+
+    It is run by onnxruntime and its logits are compared before the file takes its name.
+    Preprocessing and class names lie in its metadata.
+    """
+    found = shell.workspace().correction(name)
+    written = found.export_onnx(target, overwrite=overwrite)
+    size = written.stat().st_size
+    shell.result({"file": str(written), "bytes": size}, f"{written}: {size / 1e6:.1f} MB")
+
+
 @command("save", example="crayon save both ../birds-corrected", positional=False)
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the folder.")
-def save(shell: Shell, *, name: str, target: Path, overwrite: bool) -> None:
+@click.option(
+    "--card-images",
+    multiple=True,
+    metavar="PATTERN",
+    help="Test pictures that the card may show, by id or pattern such as 'images/*'; default none.",
+)
+def save(shell: Shell, *, name: str, target: Path, overwrite: bool, card_images: tuple[str, ...]) -> None:
     """Write the correction NAME as a checkpoint to the folder TARGET; plain timm loads it.
 
-    It is loaded back and its logits are compared before the folder takes its name.
+    It is loaded back and its logits are compared before the folder takes its name. README.md
+    in it is the model card; pictures are in it only where --card-images allows them.
     """
-    saved = shell.workspace().save(name, target, overwrite=overwrite)
+    saved = shell.workspace().save(name, target, overwrite=overwrite, card_images=card_images)
     load = f'timm.create_model("local-dir:{saved}", pretrained=True)'
     shell.result({"folder": str(saved), "load": load}, f"{saved}")
     shell.say(f"Load it with plain timm: {load}")
 
 
-COMMANDS = (init, explain, suggest, correct, evaluate, compare, save)
+COMMANDS = (init, explain, suggest, correct, evaluate, compare, report, save, export_onnx)

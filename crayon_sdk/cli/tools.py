@@ -5,17 +5,28 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from crayon_sdk.cli.common import Shell, command
+from crayon_sdk.errors import CrayonError, first_line
+
+if TYPE_CHECKING:
+    from crayon_sdk.changes import WeightChanges
+    from crayon_sdk.workspace import Workspace
 
 __all__ = ["COMMANDS"]
 
 
-@command("info", example="crayon info birds")
-def info(shell: Shell) -> None:
-    """Show what the workspace holds, what is stale, and what to run."""
+@command("info", example="crayon info birds --tensors")
+@click.option("--tensors", is_flag=True, help="List every tensor that a correction changed, and by how much.")
+def info(shell: Shell, *, tensors: bool) -> None:
+    """Show what the workspace holds, what is stale, and what to run.
+
+    Of each correction it says how many tensors of the model are other than before, and how
+    far all weights moved together: the norm of the difference over the norm before.
+    """
     from rich import box
     from rich.table import Table
 
@@ -37,15 +48,32 @@ def info(shell: Shell) -> None:
         entry = manifest.files.get(each.path)
         made = (entry.started[5:16].replace("T", " "), f"{entry.seconds:.1f}") if entry else ("", "")
         table.add_row(each.path, each.state, *made, "" if each.state == "fresh" else f"{each.reason}; {each.run}")
+    changes = _changes(workspace)
+    for name, change in changes.items():
+        inputs.add_row(name, change if isinstance(change, str) else change.sentence())
+    listed = {name: change for name, change in changes.items() if not isinstance(change, str)}
     shell.result(
         {
             "manifest": manifest.model_dump(mode="json"),
             "answers": len(answers),
             "status": [asdict(one) for one in found],
+            "changes": {name: {"error": c} if isinstance(c, str) else c.to_dict() for name, c in changes.items()},
         },
         inputs,
         table,
+        *((change.table(title=f"corrections/{name}") for name, change in listed.items()) if tensors else ()),
     )
+
+
+def _changes(workspace: Workspace) -> dict[str, WeightChanges | str]:
+    """What each correction changed; where that cannot be said now, why."""
+    found: dict[str, WeightChanges | str] = {}
+    for name in workspace.corrections:
+        try:
+            found[name] = workspace.changes(name)
+        except CrayonError as error:  # noqa: PERF203 - the rest is worth seeing all the same
+            found[name] = f"its weights cannot be compared: {first_line(error)}"
+    return found
 
 
 @command("doctor", example="crayon doctor --json", positional=False)

@@ -6,8 +6,9 @@
 - [`highlights`][crayon_sdk.functional.highlights]: the object under a relevant map, other backgrounds.
 - [`metrics`][crayon_sdk.functional.metrics]: group accuracies and map energy.
 - [`selection`][crayon_sdk.functional.selection]: which pictures to ask about first.
+- [`weights`][crayon_sdk.functional.weights]: how far weights have moved.
 """
 
-from crayon_sdk.functional import highlights, losses, metrics, neurons, saliency, selection
+from crayon_sdk.functional import highlights, losses, metrics, neurons, saliency, selection, weights
 
-__all__ = ["highlights", "losses", "metrics", "neurons", "saliency", "selection"]
+__all__ = ["highlights", "losses", "metrics", "neurons", "saliency", "selection", "weights"]

@@ -1,0 +1,261 @@
+"""What goes out of a workspace: reports, checkpoints with their cards, and what was typed to get there."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from crayon_sdk.answering import Answering
+from crayon_sdk.card import Card
+from crayon_sdk.changes import WeightChanges, weight_changes
+from crayon_sdk.checkpoint import Correction
+from crayon_sdk.errors import OutputExistsError, SettingsError, StaleError, first_few
+from crayon_sdk.evaluation import Evaluation
+from crayon_sdk.exhibits import card_sheet
+from crayon_sdk.files import read_tensors
+from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES
+from crayon_sdk.manifest import Manifest
+from crayon_sdk.naming import as_options, checked_name
+from crayon_sdk.report import explaining
+
+__all__ = ["Reporting", "typed_commands"]
+
+
+class Reporting(Answering):
+    """A workspace that tells others what was done in it."""
+
+    def report(
+        self,
+        name: str,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        split: str | None = None,
+        pictures: int = 4,
+        candidates: int = 1000,
+        seed: int = 0,
+        device: str = "auto",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write one HTML page about a correction, and its pictures beside it.
+
+        Args:
+            name: Of the correction.
+            path: Ends in ".html"; default ``reports/NAME.html``, which is made again each time.
+            split: Whose pictures to measure on and to show; default "test", or "val" where there is none.
+            pictures: How many to show for each rule.
+            candidates: How many pictures the rules choose from; of more, so many are drawn at random.
+            seed: Of everything that is drawn at random.
+            device: "auto" or a torch device.
+            overwrite: Replace a page at ``path``.
+
+        Returns:
+            The page.
+
+        Raises:
+            DataError: There is no such split.
+            MissingExtraError: matplotlib is not installed.
+            OutputExistsError: The page exists.
+            SettingsError: A setting is out of range.
+            StaleError: There is no such correction.
+        """
+        own = f"reports/{checked_name(name)}.html"
+        with self._working(f"report {name}"):
+            started = time.time()
+            found = self.correction(name)
+            split = split or next((each for each in ("test", "val") if each in self.manifest.splits), None)
+            fresh = self._ledger.status(PATCHES, self._base(), "").state == "fresh"
+            found, measured_on = self._with_evaluations(found, name, split)
+            page = found.report(
+                self.folder / own if path is None else path,
+                dataset=None if split is None else self.dataset(split),
+                original=self.model,
+                train=self.dataset() if found.record.pruned_neurons and fresh else None,
+                patches=self.patches() if found.record.pruned_neurons and fresh else None,
+                evaluated_on=measured_on if split is None else f"{split} pictures",
+                commands=[
+                    *typed_commands(self.manifest, self.command, name),
+                    f"{self.command('report')} --name {name}",
+                ],
+                pictures=pictures,
+                candidates=candidates,
+                seed=seed,
+                device=device,
+                title=f"{name}: {found.model.architecture}, corrected",
+                overwrite=overwrite or path is None,
+            )
+            if path is None:
+                inputs = {f"corrections/{name}": self._ledger.digest(f"corrections/{name}")}
+                settings = {"split": split, "pictures": pictures, "candidates": candidates, "seed": seed}
+                self._note(own, "Workspace.report", inputs, settings, started)
+        return page
+
+    def save(
+        self,
+        name: str,
+        folder: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        card_images: Sequence[str] = (),
+        card: Card | None = None,
+    ) -> Path:
+        """Write a correction as a timm checkpoint outside, with its evaluations on the test pictures and its card.
+
+        Args:
+            name: Of the correction.
+            folder: Where; it must not exist.
+            overwrite: Replace it when it does and is a checkpoint.
+            card_images: Sample ids of test pictures that everybody may see, or patterns of them such as
+                "images/test/*"; the card shows four of them, drawn at random, with their maps before
+                and after. None unless named.
+            card: What else the card says; default what the workspace knows.
+
+        Raises:
+            SettingsError: No test picture is called so.
+            StaleError: There is no such correction.
+            OutputExistsError: The folder exists.
+        """
+        target, ours = Path(folder).resolve(), self.folder.resolve()
+        other = target.is_dir() and any(target.iterdir()) and not (target / "model.safetensors").is_file()
+        if other or ours.is_relative_to(target) or target.is_relative_to(ours / "corrections"):
+            raise OutputExistsError(
+                f"{str(folder)!r} holds something else than a checkpoint, or belongs to the workspace"
+            )
+        with self._going_out(name, card_images, card) as (found, about):
+            return found.save(folder, overwrite=overwrite, card=about)
+
+    @contextmanager
+    def _going_out(self, name: str, card_images: Sequence[str], card: Card | None) -> Iterator[tuple[Correction, Card]]:
+        """A correction with what is known of it, and its card, whose pictures are there while the block lasts."""
+        found, measured_on = self._with_evaluations(self.correction(name), name, "test")
+        about = card or self._card(measured_on)
+        if not card_images:
+            yield found, about
+            return
+        with tempfile.TemporaryDirectory() as place:
+            sheet = Path(place) / "before-after.png"
+            sheet.write_bytes(self._card_sheet(found, card_images))
+            yield found, replace(about, images=(*about.images, sheet))
+
+    def changes(self, name: str) -> WeightChanges:
+        """Which weights of a correction are other than the original's, and by how much.
+
+        Args:
+            name: Of the correction.
+
+        Raises:
+            StaleError: There is no such correction, or it is of another model.
+        """
+        path = f"corrections/{checked_name(name)}"
+        entry = self.manifest.files.get(path)
+        if entry is None or entry.inputs["model"] != self.manifest.model_fingerprint:
+            raise StaleError(f"{path} is missing, or was made from another model")
+        tensors, _ = read_tensors(self.folder / path / "model.safetensors")
+        return weight_changes(self.model.plain_state_dict(), tensors)
+
+    def _with_evaluations(self, found: Correction, name: str, split: str | None) -> tuple[Correction, str]:
+        """A correction with what is known of it and of the original on a split, and on what that was, in words.
+
+        Where nothing is known there, what was measured while it was corrected stays; the two are never mixed.
+        """
+        known: dict[str, Any] = {"before": None, "after": None}
+        for field, model in (("before", ORIGINAL), ("after", name)):
+            path = f"evaluations/{split}/{model}.json"
+            if path in self.manifest.files and split in self.manifest.splits:
+                inputs = self._evaluation_inputs(model, split)
+                if self._ledger.status(path, inputs, "").state == "fresh":
+                    known[field] = Evaluation.load(self.folder / path)
+        if any(known.values()):
+            return replace(found, **known), f"{split} pictures"
+        measured = self.manifest.files[f"corrections/{name}"].settings.get("evaluate_on")
+        return found, f"{measured} pictures" if measured else ""
+
+    def _card_sheet(self, found: Correction, patterns: Sequence[str]) -> bytes:
+        test = self.dataset("test")
+        allowed: set[str] = set()
+        for pattern in patterns:
+            # An id may hold brackets, which mean something else in a pattern.
+            called = [pattern] if pattern in test.ids else [i for i in test.ids if fnmatch.fnmatchcase(i, pattern)]
+            allowed |= set(called)
+            if not called:
+                raise SettingsError(
+                    f"no test picture is called {pattern!r}; their ids are {first_few(test.ids, 3)}, and patterns such "
+                    "as 'images/*' name several"
+                )
+        return card_sheet(
+            self.model,
+            found.model,
+            test.subset([sample for sample in test.ids if sample in allowed]),
+            settings=explaining(found.facts()),
+            before=found.before,
+            after=found.after,
+        )
+
+    def _card(self, evaluated_on: str) -> Card:
+        """What the workspace knows for a card."""
+        return Card(base_model=self._base_model(), evaluated_on=evaluated_on)
+
+    def _base_model(self) -> str:
+        """Name on the Hub of the model that was corrected; "" when it came from elsewhere."""
+        source = self.manifest.model.source
+        if source.startswith(("hf-hub:", "hf_hub:")):
+            return source.partition(":")[2].partition("@")[0]
+        if source.startswith(("local-dir:", ".", "/")) or os.path.sep in source or ":" in source:
+            return ""
+        config = getattr(self.model.model, "pretrained_cfg", None) or {}
+        return str(config.get("hf_hub_id") or "")  # a timm name, which is loaded with its published weights
+
+
+def typed_commands(manifest: Manifest, command: Callable[[str], str], name: str) -> list[str]:
+    """The commands that lead to a correction, from what the workspace remembers.
+
+    Args:
+        manifest: Of the workspace.
+        command: From the name of a step to its beginning, as `Holdings.command`.
+        name: Of the correction.
+    """
+    model, data = manifest.model, manifest.data
+    values: dict[str, Any] = {"model": model.source, "data": data.folder, "group_column": data.group_columns}
+    values |= model.model_dump(exclude={"source", "model_args"}, exclude_defaults=True)
+    values |= data.model_dump(exclude={"folder", "splits", "group_columns"}, exclude_defaults=True)
+    values |= {f"{split}_split": called for split, called in data.splits.items() if called != split}
+    found = [command("init") + _options(values)]
+    maps, patches = manifest.files.get(MAPS), manifest.files.get(PATCHES)
+    if maps is not None:
+        kept = {name: maps.settings.get(name) for name in ("target", "score")}
+        kept |= {"patches_per_neuron": patches.settings.get("patches_per_neuron")} if patches is not None else {}
+        found.append(command("explain") + _options(kept))
+    for entry in manifest.answers:
+        if entry.get("source") == "simulated":
+            kept = {key: entry.get(key) for key in ("annotators", "neuron_annotators", "noise", "coverage", "seed")}
+            found.append(command("answer simulate") + _options(kept))
+        else:
+            found.append(f"{command('answer import')} {shlex.quote(str(entry.get('source', '')))}")
+    made = manifest.files.get(f"corrections/{name}")
+    if made is not None:
+        found.append(f"{command('correct')} --name {name}{as_options(made.settings)}")
+    measured = [path for path in manifest.files if path.startswith("evaluations/") and path.endswith(f"/{name}.json")]
+    return found + [f"{command('evaluate')} --split {path.split('/')[1]} {name}" for path in measured]
+
+
+def _options(values: dict[str, Any]) -> str:
+    parts: list[str] = []
+    for key, value in values.items():
+        flag = f"--{key.replace('_', '-')}"
+        if value is True:
+            parts.append(flag)
+        elif isinstance(value, dict):
+            parts += [flag, json.dumps(value)]
+        elif isinstance(value, (tuple, list)):
+            parts += [part for each in value for part in (flag, str(each))]
+        elif value not in (None, False, ""):
+            parts += [flag, str(value)]
+    return "".join(f" {shlex.quote(part)}" for part in parts)

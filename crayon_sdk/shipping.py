@@ -1,0 +1,57 @@
+"""What leaves a workspace: a correction with its evaluations, to the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crayon_sdk.card import Card
+from crayon_sdk.publishing import Published
+from crayon_sdk.reporting import Reporting
+
+__all__ = ["Shipping"]
+
+
+class Shipping(Reporting):
+    """A workspace whose corrections can be published."""
+
+    def push(
+        self,
+        name: str,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        dry_run: bool = False,
+        card_images: Sequence[str] = (),
+        card: Card | None = None,
+    ) -> Published:
+        """Publish a correction on the Hugging Face Hub, with its evaluations on the test pictures.
+
+        Args:
+            name: Of the correction.
+            repo_id: "me/birds-resnet50".
+            private: For a new repository: whether others cannot see it; ``None`` takes the Hub's default.
+            create_pr: Open a pull request instead of changing main.
+            revision: The branch; made when it is missing. Default main.
+            commit_message: Default "Upload model with crayon-sdk".
+            dry_run: Check the checkpoint and list the files; the Hub is not asked anything.
+            card_images: Test pictures that the card may show, as for
+                [`save`][crayon_sdk.reporting.Reporting.save].
+            card: What else the card says; default what the workspace knows.
+
+        Raises:
+            StaleError: There is no such correction.
+            HubError: As [`Correction.push_to_hub`][crayon_sdk.checkpoint.Correction.push_to_hub].
+        """
+        with self._going_out(name, card_images, card) as (found, about):
+            return found.push_to_hub(
+                repo_id,
+                private=private,
+                create_pr=create_pr,
+                revision=revision,
+                commit_message=commit_message,
+                dry_run=dry_run,
+                card=about,
+            )
