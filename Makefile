@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,docs,annotate,onnx,report
+EXTRAS := dev,docs,annotate,crowd,onnx,report
 PYTEST_ARGS ?=
 DEMO_DIR ?= demo-output
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
