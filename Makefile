@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,docs,annotate,crowd,onnx,report
 PYTEST_ARGS ?=
+WORKERS ?= auto
 DEMO_DIR ?= demo-output
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES = $(shell find crayon_sdk -type f -not -path '*/__pycache__/*')
@@ -24,7 +25,7 @@ help: ## show this list
 install: $(VENV)/.stamp-dev ## make .venv with the package (editable) and every tool
 
 test: lint ## set up, then lint, type check and run the tests (PYTEST_ARGS=... is passed on)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ import pytest
 
 if TYPE_CHECKING:
     from torch import nn
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes of as many threads as there are cores would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
