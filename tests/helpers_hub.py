@@ -131,8 +131,8 @@ class Fault:
         endpoint: "whoami", "create", "validate-yaml", "info", "tree", "preupload", "batch", "upload", "verify",
             "commit", "branch", "discussions", "resolve" or "storage".
         what: A status; "cut" (the connection breaks in the middle of the upload), "cut-after" (the work is done, the
-            answer is lost), "hang" (waits for `Hub.go`, after `Hub.reached`), "corrupt" (other bytes, as many) or
-            "move" (main is another commit right after the answer).
+            answer is lost), "slow", "hang" (waits for `Hub.go`, after `Hub.reached`), "corrupt" (other bytes, as many)
+            or "move" (main is another commit right after the answer).
         times: How often.
         owner: For repositories, and for requests, of this person only.
         headers: Sent with a status.

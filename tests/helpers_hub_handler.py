@@ -7,6 +7,7 @@ import http.server
 import json
 import re
 import socket
+import time
 import urllib.parse
 from typing import Any
 
@@ -76,6 +77,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         what = self.fault.what if self.fault else ""
         if what == "cut":
             return self._cut()
+        if what == "slow":
+            time.sleep(1)
         if what == "hang":
             self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
             self.hub.reached.set()

@@ -33,6 +33,13 @@ for bad in ("ann/none", "ann/empty", "ann/../x"):
 print(json.dumps(said))
 """
 
+AWAY = """
+import sys
+from crayon_sdk import AnnotationSet
+assert AnnotationSet.from_hub("ann/birds-answers") == AnnotationSet.load(sys.argv[1])
+AnnotationSet.from_hub("ann/others")
+"""
+
 LOAD = """
 import json, sys
 from datasets import load_dataset
@@ -73,6 +80,16 @@ def test_published_once_and_read_back(published):
     assert missing.startswith("HubError: cannot fetch 'hf-hub:ann/none': no repository 'ann/none'")
     assert empty == "HubError: 'hf-hub:ann/empty' has no answers.jsonl"
     assert odd.startswith("SettingsError: expected a repository such as")
+
+
+def test_what_was_fetched_once_is_there_without_a_network(published, tmp_path):
+    _, _, environment = published
+    all_kinds().save(tmp_path / "answers.jsonl")
+    home = environment["HF_HOME"].removesuffix("other") + "home"
+    for offline in ("1", "0"):  # switched off, and unreachable
+        away = environment | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": offline, "HF_HOME": home}
+        _, err = start(AWAY, [str(tmp_path / "answers.jsonl")], away).communicate(timeout=120)
+        assert "HubError: cannot fetch 'hf-hub:ann/others', the Hub cannot be reached, and it is not in" in err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="datasets is not installed")

@@ -191,6 +191,7 @@ def run_cases(hub: Hub, folder, place, cases):
 
 
 PASSING = [(endpoint, what, 2) for endpoint in ENDPOINTS for what in (429, 500, 503, "cut")]
+PASSING += [("upload", "slow", 1), ("preupload", "slow", 1), ("commit", "slow", 1)]
 LOST = [(endpoint, "cut-after", 1) for endpoint in reversed(ENDPOINTS)]
 REFUSALS = [(endpoint, what, 10**6) for endpoint in ENDPOINTS for what in (403, 401, 404, 409, 412)]
 every_case_is_slow = pytest.param(slice(None), marks=pytest.mark.slow, id="all")
