@@ -109,7 +109,10 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any], *, source: str
         # Random initialisation would otherwise move the caller's random numbers on.
         if name.startswith(PREFIX):
             return create_torchvision(name, pretrained=pretrained, arguments=args)
-        return timm.create_model(name, pretrained=pretrained, **args)
+        module: Any = timm.create_model(name, pretrained=pretrained, **args)
+        if not pretrained:  # timm names the weights all the same: nothing may be said to come from them
+            module.pretrained_cfg = {**module.pretrained_cfg, "hf_hub_id": None, "license": None}
+        return cast(nn.Module, module)
     except CrayonError:
         raise
     except Exception as error:

@@ -17,7 +17,7 @@ from crayon_sdk.errors import FileFormatError, ModelLoadError, SettingsError, Un
 from crayon_sdk.loading import load_model
 from crayon_sdk.models import Provenance, SplitModel
 from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.timm_config import timm_config
+from crayon_sdk.timm_config import base_of, timm_config
 
 TINY = "test_resnet.r160_in1k"
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,3 +206,8 @@ def test_a_weights_file_without_architecture(folder):
         load_model(folder / "none.safetensors", architecture=TINY)
     with pytest.raises(ModelLoadError, match=r"cannot load 'test_resnett'"):
         load_model(folder / "model.safetensors", architecture="test_resnett")
+
+
+def test_random_weights_come_from_nowhere():
+    model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2)
+    assert base_of(model) == {"architecture": "test_resnet", "model": "", "license": ""}
