@@ -32,7 +32,8 @@ def info(shell: Shell, *, tensors: bool) -> None:
 
     workspace = shell.workspace()
     manifest, found, answers = workspace.manifest, workspace.status(), workspace.answers()
-    inputs = Table("", "", box=None, show_header=False, pad_edge=False)
+    inputs = Table("", box=None, show_header=False, pad_edge=False)
+    inputs.add_column(overflow="fold")  # a path that is cut leads nowhere
     inputs.add_row("workspace", str(workspace.folder))
     inputs.add_row("model", f"{manifest.model.source} ({manifest.model_fingerprint[:12]})")
     inputs.add_row("pictures", str(manifest.data.csv or manifest.data.folder))
