@@ -155,13 +155,18 @@ async function fetchTasks() {
     return;
   }
   const own = [...state.queue, ...state.cells.map((cell) => cell.task)].map((task) => task.id);
+  const { changes } = outbox;
+  const quiet = outbox.waiting.length === 0;
   try {
     const found = await request("api/tasks", {
       person: state.person, count: Math.min(wanted, 96), held: [...own, ...outbox.tasks].slice(0, 200),
     });
     const known = new Set([...own, ...outbox.tasks, ...state.queue.map((task) => task.id)]);
     state.queue.push(...found.tasks.filter((task) => !known.has(task.id)));
-    setProgress(found);
+    // Counted before an answer that was given meanwhile, the numbers are old; those of that answer follow.
+    if (quiet && outbox.changes === changes) {
+      setProgress(found);
+    }
     for (const task of state.queue.slice(0, AHEAD + 1)) {
       figuresOf(task);
     }

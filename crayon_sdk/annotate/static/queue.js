@@ -12,6 +12,7 @@ class Outbox {
     this.waiting = Outbox.stored();
     this.inFlight = 0;
     this.sending = null;
+    this.changes = 0; // of what waits: whoever asks for numbers knows whether they still hold
   }
 
   static stored() {
@@ -33,6 +34,7 @@ class Outbox {
   }
 
   save() {
+    this.changes += 1;
     localStorage.setItem("crayon.outbox", JSON.stringify(this.waiting));
   }
 
