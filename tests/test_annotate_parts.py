@@ -9,8 +9,10 @@ from conftest import make_pictures
 
 from crayon_sdk.annotate.access import MAX_BODY, Access, Role, is_loopback, problem_with
 from crayon_sdk.annotate.monitoring import disagreements, people
+from crayon_sdk.annotate.serving import _voters
 from crayon_sdk.annotate.store import Row
 from crayon_sdk.annotate.tasks import make_tasks, records_of
+from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.functional.neurons import TopPatches
@@ -50,18 +52,12 @@ def given(task, answer="yes"):
 
 
 def test_one_task_per_question_in_the_same_order(dataset, maps):
-    asked = open_questions(maps, crayon_answers(), count=99)
+    asked = open_questions(maps, AnnotationSet(), count=99)
     tasks = make_tasks(dataset, maps, asked)
     assert [task.sample for task in tasks] == [question.id for question in asked]
     assert {task.question for task in tasks} == {f"Is the highlight mainly on the {name}?" for name in ("cat", "dog")}
     assert len({task.id for task in tasks}) == len(tasks)
     assert make_tasks(dataset, maps, asked) == tasks
-
-
-def crayon_answers():
-    from crayon_sdk.annotations import AnnotationSet
-
-    return AnnotationSet()
 
 
 def test_ids_say_nothing_and_belong_to_the_model(dataset, maps):
@@ -87,7 +83,7 @@ def test_a_shared_patch_is_answered_for_every_neuron_that_has_it(dataset, patche
 
 
 def test_all_patches_of_a_neuron_together(dataset, patches):
-    asked = open_questions(patches, crayon_answers(), count=99)
+    asked = open_questions(patches, AnnotationSet(), count=99)
     tasks = make_tasks(dataset, patches, asked, group_patches=True)
     assert sorted(task.about[0][0] for task in tasks) == [0, 1, 2]
     mixed = next(task for task in tasks if task.about[0][0] == 1)  # a cat's picture and a dog's
@@ -96,6 +92,19 @@ def test_all_patches_of_a_neuron_together(dataset, patches):
     records = given(mixed, "no")
     assert [(record.neuron, record.patch, record.answer) for record in records] == [(1, 0, "no"), (1, 1, "no")]
     assert all(dict(record.extra) == {"shown together": "2"} for record in records)
+
+
+def test_simulated_answers_are_nobodys(dataset, maps, patches):
+    """People are asked all the same about what a program answered in their place."""
+    (task,) = make_tasks(dataset, maps, [Question("image", dataset.ids[0], 0)])
+    (shared,) = make_tasks(dataset, patches, [Question("neuron", dataset.ids[0], 0, 0, 0)])
+    answers = [
+        record.model_copy(update={"annotator": name, "simulated": name == "program"})
+        for name in ("program", "ann")
+        for record in (*given(task), *given(shared))
+    ]
+    assert _voters([task, shared], AnnotationSet(answers)) == {task.id: {"ann"}, shared.id: {"ann"}}
+    assert _voters([shared], AnnotationSet([*answers[:3], answers[-1]])) == {shared.id: set()}  # ann: one of two
 
 
 def test_words_with_another_placeholder(dataset, maps):
@@ -109,7 +118,7 @@ def test_class_names_are_text(tmp_path):
     (root / "metadata.csv").write_text(table)
     dataset = ImageDataset.from_csv(root / "metadata.csv", split="train")
     maps = SaliencyMaps(dataset.ids, torch.ones(len(dataset), 2, 2), torch.as_tensor(dataset.labels))
-    questions = {task.question for task in make_tasks(dataset, maps, open_questions(maps, crayon_answers()))}
+    questions = {task.question for task in make_tasks(dataset, maps, open_questions(maps, AnnotationSet()))}
     assert "Is the highlight mainly on the <script>alert(1)</script>?" in questions
 
 

@@ -254,13 +254,13 @@ def _exporting(work: Round) -> Iterator[None]:
 
 
 def _voters(tasks: Sequence[Task], answers: AnnotationSet) -> dict[str, set[str]]:
-    """Who answered each task before: of several patches, all of them."""
+    """Who answered each task before, programs aside: of several patches, all of them."""
     about_image: dict[str, set[str]] = defaultdict(set)
     about_patch: dict[tuple[int, int], set[str]] = defaultdict(set)
     for image in answers.image_answers:
-        about_image[image.id].add(image.annotator)
+        about_image[image.id].update([] if image.simulated else [image.annotator])
     for patch in answers.neuron_answers:
-        about_patch[patch.neuron, patch.patch].add(patch.annotator)
+        about_patch[patch.neuron, patch.patch].update([] if patch.simulated else [patch.annotator])
     found = {}
     for task in tasks:
         if task.kind == "image":
