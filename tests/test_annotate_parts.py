@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
+import torch
 from conftest import make_pictures
 
 from crayon_sdk.annotate.access import MAX_BODY, Access, Role, is_loopback, problem_with
@@ -20,7 +21,6 @@ from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.questions import Question, open_questions
 
-torch = pytest.importorskip("torch")
 NOW = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -305,25 +306,27 @@ def _add_picture(app: FastAPI, work: Round, by_id: dict[str, Task], may_answer: 
 def _add_owner(app: FastAPI, work: Round, must_own: Callable[..., Role]) -> None:
     by_id = {task.id: task for task in work.tasks}
 
-    @app.get("/api/owner", dependencies=[Depends(must_own)])
-    def summary() -> dict[str, Any]:
-        """Counts, people, agreement, and tasks that people disagree about."""
+    @lru_cache(maxsize=1)
+    def counted(state: tuple[int, int]) -> dict[str, Any]:
+        """What follows from the answers alone: worked out once, however often the page asks."""
         rows = work.store.rows()
         split = [(by_id[task], said) for task, said in disagreements(rows).items() if task in by_id]
-        shown = split[:_SHOWN_DISAGREEMENTS]
-        with work.lock:
-            done, tasks, votes = work.desk.done, len(work.desk), work.desk.votes
         return {
-            "title": work.title,
-            "tasks": tasks,
-            "done": done,
-            "votes": votes,
             "answers": len(rows),
             "agreement": _agreement(work.store.answers()),
             "people": [each.to_dict() for each in people(rows)],
             "disagreements": len(split),
-            "shown": [_shown(task) | {"sample": task.sample, "said": said} for task, said in shown],
+            "shown": [
+                _shown(task) | {"sample": task.sample, "said": said} for task, said in split[:_SHOWN_DISAGREEMENTS]
+            ],
         }
+
+    @app.get("/api/owner", dependencies=[Depends(must_own)])
+    def summary() -> dict[str, Any]:
+        """Counts, people, agreement, and tasks that people disagree about."""
+        with work.lock:
+            about = {"title": work.title, "tasks": len(work.desk), "done": work.desk.done, "votes": work.desk.votes}
+        return about | counted(work.store.state())
 
     @app.post("/api/owner/export", dependencies=[Depends(must_own)])
     def export() -> dict[str, int]:

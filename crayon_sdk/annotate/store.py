@@ -39,8 +39,8 @@ _COLUMNS = "uid, task, person, answer, seconds, source, time"
 
 
 @dataclass(frozen=True)
-class Given:
-    """One click, to be stored.
+class Row:
+    """One click.
 
     Attributes:
         uid: Chosen by whoever sends it; sending it again changes nothing.
@@ -50,7 +50,6 @@ class Given:
         seconds: How long it took; ``None`` when not known.
         source: "annotate", or "grid" for a page of the review grid.
         time: ISO 8601, UTC.
-        records: The answers it stands for: one, or one per patch.
     """
 
     uid: str
@@ -60,20 +59,17 @@ class Given:
     seconds: float | None
     source: str
     time: str
-    records: tuple[AnyAnswer, ...]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One stored click, without its records; fields as in [`Given`][crayon_sdk.annotate.store.Given]."""
+class Given(Row):
+    """One click, to be stored.
 
-    uid: str
-    task: str
-    person: str
-    answer: str
-    seconds: float | None
-    source: str
-    time: str
+    Attributes:
+        records: The answers it stands for: one, or one per patch.
+    """
+
+    records: tuple[AnyAnswer, ...]
 
 
 class AnswerStore:
