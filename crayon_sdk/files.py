@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError
+from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError, SettingsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
     "describe_write_failure",
+    "free_path",
     "new_folder",
     "read_json",
     "read_tensors",
@@ -99,6 +100,28 @@ def write_text(path: StrPath, text: str) -> None:
     """Write UTF-8 text in one piece."""
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def free_path(path: StrPath, ending: str, *, overwrite: bool) -> Path:
+    """Check the name of a file that is going to be made, before any work is done.
+
+    Args:
+        path: The file.
+        ending: What its name ends in, such as ".html"; capital letters count as small ones.
+        overwrite: Whether it may exist.
+
+    Raises:
+        OutputExistsError: It exists.
+        SettingsError: Another ending.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ending:
+        raise SettingsError(f"expected a name that ends in {ending}, got {os.fspath(path)!r}")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{str(target)!r} exists already; choose another name, or pass overwrite=True (--overwrite) to replace it"
+        )
+    return target
 
 
 def write_json(path: StrPath, value: object) -> None:

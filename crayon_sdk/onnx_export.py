@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from crayon_sdk import __version__
-from crayon_sdk.errors import MissingExtraError, OutputError, OutputExistsError, SettingsError, first_line
-from crayon_sdk.files import replace_file
+from crayon_sdk.errors import MissingExtraError, OutputError, first_line
+from crayon_sdk.files import free_path, replace_file
 from crayon_sdk.functional.neurons import bake
 from crayon_sdk.models import SplitModel
 
@@ -67,13 +67,7 @@ def export_onnx(model: SplitModel, path: str | os.PathLike[str], *, overwrite: b
         OutputError: The model cannot be written as ONNX, the logits differ, or the disk is full.
         SettingsError: Another ending.
     """
-    target = Path(path)
-    if target.suffix.lower() != ".onnx":
-        raise SettingsError(f"expected a name that ends in .onnx, got {os.fspath(path)!r}")
-    if target.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{str(target)!r} exists already; choose another name, or pass overwrite=True (--overwrite) to replace it"
-        )
+    target = free_path(path, ".onnx", overwrite=overwrite)
     _needs_onnx()
     plain = _plain_module(model)
     with replace_file(target) as temporary:

@@ -14,10 +14,11 @@ from crayon_sdk.changes import WeightChanges, weight_changes
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import MismatchError
 from crayon_sdk.facts import Facts, facts_of
+from crayon_sdk.files import free_path
 from crayon_sdk.models import as_split_model
 from crayon_sdk.onnx_export import export_onnx
 from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.report import Material, check_page, make_report
+from crayon_sdk.report import Material, make_report
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -107,7 +108,7 @@ class Presenting:
             OutputError: It cannot be written.
             SettingsError: A setting is out of range.
         """
-        check_page(path, overwrite=overwrite)  # before minutes of work, not after
+        free_path(path, ".html", overwrite=overwrite)  # before minutes of work, not after
         material = Material(
             dataset=dataset,
             original=None if original is None else as_split_model(original),

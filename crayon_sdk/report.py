@@ -15,18 +15,18 @@ from typing import Any
 from crayon_sdk import __version__
 from crayon_sdk.changes import weight_changes
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import MismatchError, OutputExistsError, SettingsError
+from crayon_sdk.errors import MismatchError
 from crayon_sdk.evaluation import Evaluation, GroupResult, evaluate
 from crayon_sdk.exhibits import Exhibit, map_pair, map_sentences, map_sheets, neuron_sheet
 from crayon_sdk.facts import METHODS, Facts, GroupRow, answer_facts, group_rows, summary
-from crayon_sdk.files import replace_file, write_text
+from crayon_sdk.files import free_path, replace_file, write_text
 from crayon_sdk.models import SplitModel, as_split_model
 from crayon_sdk.names import one_line
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.plots import MOST_GROUPS, group_plot, training_plot
 from crayon_sdk.style import needs_matplotlib
 
-__all__ = ["Material", "Report", "check_page", "explaining", "make_report"]
+__all__ = ["Material", "Report", "explaining", "make_report"]
 
 Keep = Callable[[Exhibit], Exhibit]
 _NUMBERS = {"worst_group": "worst", "mean_group": "mean", "accuracy": "all pictures together"}
@@ -86,7 +86,7 @@ class Report:
             OutputError: It cannot be written.
             SettingsError: Another ending.
         """
-        page = check_page(path, overwrite=overwrite)
+        page = free_path(path, ".html", overwrite=overwrite)
         for name in _NAMES:
             beside = page.with_name(f"{page.stem}-{name}.png")
             if name in self.pictures:
@@ -96,23 +96,6 @@ class Report:
                 beside.unlink(missing_ok=True)
         write_text(page, self.html)
         return page
-
-
-def check_page(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Refuse a place where no report can be written, before any work is done.
-
-    Raises:
-        OutputExistsError: The page exists.
-        SettingsError: Another ending.
-    """
-    page = Path(path)
-    if page.suffix.lower() != ".html":
-        raise SettingsError(f"a report is an HTML file: expected a name that ends in .html, got {os.fspath(path)!r}")
-    if page.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{str(page)!r} exists already; choose another name, or pass overwrite=True (--overwrite) to replace it"
-        )
-    return page
 
 
 def make_report(facts: Facts, model: SplitModel, material: Material) -> Report:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError
+from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.files import (
+    free_path,
     new_folder,
     read_json,
     read_tensors,
@@ -288,3 +289,13 @@ def test_equal_contents_give_equal_bytes(tmp_path):
 def test_without_metadata_it_stays_readable(tmp_path):
     write_tensors(tmp_path / "a.safetensors", {"a": torch.ones(3)})
     assert torch.equal(read_tensors(tmp_path / "a.safetensors")[0]["a"], torch.ones(3))
+
+
+def test_a_place_for_a_file_is_checked_before_any_work(tmp_path):
+    assert free_path(tmp_path / "a.HTML", ".html", overwrite=False) == tmp_path / "a.HTML"
+    with pytest.raises(SettingsError, match=r"ends in \.html, got .*a\.png"):
+        free_path(tmp_path / "a.png", ".html", overwrite=True)
+    (tmp_path / "b.html").touch()
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
+        free_path(tmp_path / "b.html", ".html", overwrite=False)
+    assert free_path(tmp_path / "b.html", ".html", overwrite=True) == tmp_path / "b.html"
