@@ -223,7 +223,7 @@ def arithmetic() -> str:
 
 def main() -> None:
     if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})  # noqa: S606
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         found = {name: digest(value) for name, value in work(Path(folder)).items()}
