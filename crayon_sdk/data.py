@@ -176,8 +176,8 @@ class ImageDataset(Samples):
         looked at before they are needed; ``check`` looks at all of them.
 
         Args:
-            dataset: Images are PIL images, tensors (C, H, W) or arrays
-                (H, W, C); uint8, or float in [0, 1].
+            dataset: Images are PIL images, tensors (C, H, W) or arrays (H, W, C): uint8, uint16
+                (white is 65535), bool, or float in [0, 1].
             class_names: Default ``dataset.classes``, else the numbers.
             ids: One text per sample; default the position as text.
             groups: Attribute values: a tuple per sample, or a column by name.
