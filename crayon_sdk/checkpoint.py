@@ -23,10 +23,11 @@ from torch import nn
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.card import Card, write_card
 from crayon_sdk.checkpoint_files import WEIGHTS
-from crayon_sdk.errors import FileFormatError, MismatchError
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.fetching import fetch, is_on_hub, split_source
+from crayon_sdk.fetching import fetch, hub_hint, is_on_hub, split_source
 from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
+from crayon_sdk.hub import refuse_token
 from crayon_sdk.loading import load_model
 from crayon_sdk.loading_back import check_in_fresh_process, check_loads_back, filled
 from crayon_sdk.models import Provenance, SplitModel, as_split_model
@@ -179,6 +180,7 @@ class Correction(Presenting):
         commit_message: str | None = None,
         dry_run: bool = False,
         card: Card | None = None,
+        token: None = None,
     ) -> Published:
         """Publish what `save` writes on the Hugging Face Hub, in one commit.
 
@@ -196,6 +198,7 @@ class Correction(Presenting):
             commit_message: Default "Upload model with crayon-sdk".
             dry_run: Check the checkpoint and list the files; the Hub is not asked anything.
             card: What the model card says that the correction does not know itself.
+            token: Refused, with a word on where the token comes from.
 
         Returns:
             Where it is, and what was sent.
@@ -207,6 +210,7 @@ class Correction(Presenting):
             HubError: The Hub refuses, cannot be reached, or holds something else than what was sent.
             OutputError: The checkpoint does not give the same logits; nothing was sent.
         """
+        refuse_token(token)
         target = find_target(
             repo_id,
             private=private,
@@ -261,6 +265,11 @@ def load_correction(source: str | os.PathLike[str], *, model: nn.Module | None =
     """
     if is_on_hub(source):
         return _read(fetch(str(source), _OF_A_MODEL[:4], needed=(WEIGHTS,)).folder, model, str(source))
+    if not isinstance(source, str | os.PathLike):
+        raise SettingsError(f"expected a folder or 'hf-hub:user/name', got {type(source).__name__}")
+    if not Path(source).is_dir():
+        name = os.fspath(source)
+        raise FileFormatError(f"no folder at {name!r}; expected one that Correction.save wrote{hub_hint(name)}")
     return _read(Path(source), model, "")
 
 

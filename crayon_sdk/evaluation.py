@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data import ImageDataset, as_dataset
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import DataError, FileFormatError, SettingsError
 from crayon_sdk.files import read_json, write_json
@@ -241,6 +241,8 @@ def evaluate(
     """
     split = as_split_model(model)
     check_labels(dataset, split)
+    if train is not None:
+        as_dataset(train)
     place = resolve_device(device, split.device)
     autocast = resolve_precision(precision, place)
     with borrowed(split, place):

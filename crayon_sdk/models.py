@@ -278,6 +278,9 @@ class SplitModel(nn.Module):
                 features = self._find_grid(images)
                 self._check_end(features)
             except RuntimeError as error:
+                first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
+                if first is not None and first.in_channels != 3:
+                    raise UnsupportedModelError(channels_problem(self.architecture, first.in_channels)) from error
                 raise UnsupportedModelError(
                     f"{self.architecture} cannot be run on {height}x{width} pixels: {error}; check preprocessing="
                 ) from error
@@ -337,6 +340,20 @@ class SplitModel(nn.Module):
             )
 
 
+def channels_problem(name: str, channels: int) -> str:
+    """Say what to do with a model that does not take RGB."""
+    grey = (
+        "; give its trunk a first layer that makes grey of RGB: "
+        "SplitModel(trunk=torch.nn.Sequential(torchvision.transforms.v2.Grayscale(), trunk), head=head)"
+        if channels == 1
+        else ""
+    )
+    return (
+        f"expected a model of RGB pictures, {name} takes {channels} channel{'s' * (channels != 1)}. Make it with "
+        f"in_chans=3; grey pictures are shown to it as RGB{grey}"
+    )
+
+
 def as_split_model(model: nn.Module) -> SplitModel:
     """Give ``model`` itself when it is split already, else split it.
 
@@ -346,7 +363,9 @@ def as_split_model(model: nn.Module) -> SplitModel:
     if isinstance(model, SplitModel):
         return model
     if not isinstance(model, nn.Module):
-        raise SettingsError(f"expected a model, got {type(model).__name__}; load one with load_model(...)")
+        inside = isinstance(getattr(model, "model", None), nn.Module)  # a Correction, an Explainer
+        what = "give its .model" if inside else "load one with load_model(...)"
+        raise SettingsError(f"expected a model, got {type(model).__name__}; {what}")
     return SplitModel(model)
 
 

@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("preprocessing", "devices", "layouts", "torchvision_models"),
     ("sources", "pixels", "torch_items", "wrapping"),
     ("samples", "tables"),
+    ("hf_items",),
     ("data", "final_layers"),
     # pictures under maps
     ("overlays", "sheets"),
