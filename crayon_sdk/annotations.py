@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -36,6 +36,10 @@ from crayon_sdk.relevance import (
     check_rule,
     group_votes,
 )
+from crayon_sdk.showing import as_html
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["Agreement", "AnnotationSet", "ImageAnswer", "NeuronAnswer", "as_answers"]
 
@@ -119,6 +123,25 @@ class AnnotationSet(OnTheHub):
     def __repr__(self) -> str:
         images, neurons = len(self.image_answers), len(self.neuron_answers)
         return f"AnnotationSet({images} image answers, {neurons} neuron answers, {len(self.annotators)} annotators)"
+
+    def table(self, title: str = "Answers") -> Table:
+        """A rich table for the terminal: how many answers of which kind, by how many people, and how far they agree."""
+        from rich.table import Table
+
+        table = Table(title=title or None)
+        names = ("answers", "items", "yes", "no", "unsure", "annotators", "simulated")
+        for name in ("about", *names, "agreement %", "kappa"):
+            table.add_column(name, justify="left" if name == "about" else "right")
+        kinds: tuple[Kind, ...] = ("image", "neuron")
+        for kind in kinds:
+            counts, agreed = self.counts(kind), self.agreement(kind)
+            measured = (agreed.percent, 1), (agreed.kappa, 2)
+            cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in measured)
+            table.add_row(f"{kind}s", *(f"{counts[name]:,}" for name in names), *cells)
+        return table
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
 
     @property
     def image_answers(self) -> tuple[ImageAnswer, ...]:

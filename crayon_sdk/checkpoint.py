@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -25,15 +25,21 @@ from crayon_sdk.card import Card, write_card
 from crayon_sdk.checkpoint_files import WEIGHTS
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.evaluation import Evaluation
+from crayon_sdk.facts import group_rows
 from crayon_sdk.fetching import fetch, hub_hint, is_on_hub, split_source
 from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
 from crayon_sdk.hub import refuse_token
 from crayon_sdk.loading import load_model
 from crayon_sdk.loading_back import check_in_fresh_process, check_loads_back, filled
 from crayon_sdk.models import Provenance, SplitModel, as_split_model
+from crayon_sdk.names import one_line
 from crayon_sdk.presenting import Presenting
 from crayon_sdk.publishing import Published, find_target, publish
+from crayon_sdk.showing import as_html, plain
 from crayon_sdk.timm_config import base_of, how_to_load, is_timm, remember_base, timm_config
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
 
@@ -88,6 +94,9 @@ class CorrectionRecord(BaseModel):
     created: str
     versions: dict[str, str]
 
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [(name, getattr(self, name)) for name in ("method", "counts", "created")]
+
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide about numbers.
@@ -132,6 +141,40 @@ class Correction(Presenting):
         records = tuple(record.model_dump(mode="json") for record in done)
         answers = tuple(answer.model_dump(mode="json") for answer in self.answers)
         self.model.provenance = Provenance(records, answers)
+
+    def __repr__(self) -> str:
+        scores = [each.worst_group for each in (self.before, self.after) if each is not None]
+        worst = f", worst group {' to '.join(f'{100 * score:.1f}' for score in scores)} %" if scores else ""
+        steps = " after ".join(each.method for each in (self.record, *reversed(self.parents)))
+        return f"Correction({one_line(steps, 80)} of {self.model.architecture}, {len(self.answers):,} answers{worst})"
+
+    def table(self, title: str = "") -> Table:
+        """A rich table for the terminal: groups before and after in per cent; without them, what was counted."""
+        from rich.table import Table
+
+        table = Table(title=title or plain(repr(self)))
+        table.add_column("", no_wrap=True)
+        if self.before is None and self.after is None:
+            table.add_column("n", justify="right")
+            for name, count in self.record.counts.items():
+                table.add_row(plain(name.replace("_", " ")), f"{count:,}")
+            return table
+        measured = {"before": self.before, "after": self.after}
+        for name in measured:
+            table.add_column(f"{name} %", justify="right")
+        for row in group_rows(self.before, self.after):
+            table.add_row(
+                plain(row.name), *(f"{100 * each.accuracy:.1f}" if each else "-" for each in (row.before, row.after))
+            )
+        table.add_section()
+        summaries = [each.summary() if each else {} for each in measured.values()]
+        for name in ("worst_group", "mean_group", "accuracy"):
+            cells = (f"{100 * each[name]:.1f}" if name in each else "-" for each in summaries)
+            table.add_row({"accuracy": "all samples"}.get(name, name.replace("_", " ")), *cells)
+        return table
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
 
     @property
     def history(self) -> tuple[dict[str, Any], ...]:

@@ -91,6 +91,9 @@ class Explainer:
         self.autocast = resolve_precision(precision, self.device)
         self.num_workers = num_workers
 
+    def __repr__(self) -> str:
+        return f"Explainer({self.model.architecture}, target={self.target!r}, score={self.score!r}, on {self.device})"
+
     def explain(self, dataset: ImageDataset) -> SaliencyMaps:
         """Make the map of every sample.
 

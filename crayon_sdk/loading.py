@@ -120,7 +120,7 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any], *, source: str
             return create_torchvision(name, pretrained=pretrained, arguments=args)
         known = timm.get_pretrained_cfg(name) if pretrained and ":" not in name else None
         copy = None
-        if known is not None and known.hf_hub_id and known.custom_load != "hf":
+        if known is not None and known.hf_hub_id and str(known.custom_load) != "hf":
             copy = offline_copy(known.hf_hub_id, [known.hf_hub_filename or WEIGHTS, "pytorch_model.bin"])
         if copy is not None:
             args = {"pretrained_cfg_overlay": {"file": str(copy), "custom_load": False}} | dict(args)

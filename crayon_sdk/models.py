@@ -23,6 +23,7 @@ from crayon_sdk.files import sha256_of
 from crayon_sdk.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.layouts import Layout, from_grid, layout_of, to_grid, tokens_are_in_order
+from crayon_sdk.names import one_line
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.torchvision_models import TorchvisionModel
 from crayon_sdk.wrapping import wrapped_module
@@ -104,6 +105,14 @@ class SplitModel(nn.Module):
         self.feature_shape = self._probe()
         self.class_names = _names(class_names or _own_class_names(self.model), self.num_classes)
         self.compile_trunk = compile
+
+    def __repr__(self) -> str:  # nn.Module's has a line for every layer: print(split.model)
+        names = f" ({one_line(', '.join(self.class_names), 60)})" if self.class_names else ""
+        shape = "x".join(map(str, self.feature_shape))
+        return (
+            f"SplitModel({one_line(self.architecture)}, {self.num_classes} classes{names}, features {shape}, "
+            f"{self.num_neurons:,} neurons, on {self.device})"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the compiled trunk out: a copy of it would still run the old weights."""

@@ -139,9 +139,8 @@ class NeuronPatches:
         Raises:
             SettingsError: There is no such neuron.
         """
-        whole = isinstance(neuron, int) and not isinstance(neuron, bool)
-        if not whole or not 0 <= neuron < self.num_neurons:
-            raise SettingsError(f"expected a neuron, a number from 0 to {self.num_neurons - 1}, got {neuron!r}")
+        if not hasattr(neuron, "__index__") or not 0 <= neuron < self.num_neurons:
+            raise SettingsError(f"expected a neuron from 0 to {self.num_neurons - 1}, got {neuron!r}")
         row = zip(self.neurons[neuron].tolist(), self.activations[neuron].tolist(), strict=True)
         return tuple(self._patch(index, activation) for index, activation in row if index >= 0)
 

@@ -105,6 +105,10 @@ class NeuronPruner:
         self.autocast = resolve_precision(precision, self.device)
         self.checkpoint_dir = checkpoint_dir
 
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self.settings, name)!r}" for name in ("epochs", "lr", "answer_rule"))
+        return f"NeuronPruner({self.model.architecture}, {shown}, on {self.device})"
+
     @classmethod
     def from_preset(
         cls,
