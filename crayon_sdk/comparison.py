@@ -131,8 +131,8 @@ class Comparison:
             table.add_row(f"\u0394 {name}", "", *cells)
         table.caption = (
             f"\u0394: points against {plain(self.baseline)}, with {100 * self.confidence:g} % intervals of "
-            f"{self.resamples:,} paired resamples of the pictures; * exceeds the noise of the test set (that of training "
-            "is not in it)"
+            f"{self.resamples:,} paired resamples of the pictures; * exceeds the noise of the test set (that of "
+            "training is not in it)"
         )
         return table
 

@@ -45,7 +45,8 @@ def track(doing: str, total: int) -> Iterator[Callable[[int], None]]:
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=doing, leave=False, file=sys.stderr, ncols=shutil.get_terminal_size().columns) as bar:
+    size = shutil.get_terminal_size()  # tqdm shows nothing where a terminal says that it has no size
+    with tqdm(total=total, desc=doing, leave=False, file=sys.stderr, ncols=size.columns, nrows=size.lines) as bar:
 
         def advance(amount: int) -> None:
             bar.update(amount)
