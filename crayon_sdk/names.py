@@ -40,7 +40,13 @@ def given_only(fields: Mapping[str, Any], shown: Iterable[tuple[str | None, Any]
         shown: What pydantic would show.
     """
     kept = [(name, value) for name, value in shown if value != getattr(fields.get(name or ""), "default", None)]
-    return [(name, one_line(value, limit=80) if isinstance(value, str) else value) for name, value in kept]
+    return [(name, _AsIs(one_line(repr(value), limit=50))) for name, value in kept]
+
+
+class _AsIs(str):
+    """Text whose repr is itself."""
+
+    __repr__ = str.__str__
 
 
 def one_line(text: object, limit: int = 120) -> str:
