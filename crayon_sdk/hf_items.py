@@ -57,7 +57,7 @@ def read_hf(
         DataError: It is no such data set, or a column is missing or cannot be told apart from others.
         SettingsError: ``groups`` is a text.
     """
-    if not is_hf(dataset) or not hasattr(dataset, "select_columns") or not hasattr(dataset, "__getitem__"):
+    if not is_hf(dataset) or not hasattr(dataset, "select_columns") or not hasattr(dataset, "__len__"):
         raise DataError(
             f"expected a data set of the datasets library, with rows in memory or on the disk, got "
             f"{type(dataset).__name__}; {advice(dataset)}"

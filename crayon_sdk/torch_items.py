@@ -42,7 +42,7 @@ def advice(value: Any) -> str:
     if isinstance(value, Mapping) and value and all(map(is_hf, value.values())):
         return f"choose a split: ImageDataset.from_hf(dataset[{next(iter(value))!r}])"
     if is_hf(value):
-        whole = hasattr(value, "__len__") and hasattr(value, "__getitem__")
+        whole = hasattr(value, "__len__")
         return "write ImageDataset.from_hf(dataset)" + ("" if whole else "; load it without streaming=True first")
     if is_frame(value):
         return "write ImageDataset.from_csv(frame, root=FOLDER)"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from crayon_sdk.data import ImageDataset, Preprocessing, SkippedSample
+from crayon_sdk.data import ImageDataset, Preprocessing, SkippedSample, as_dataset
 from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.preprocessing import to_rgb
 
@@ -574,3 +574,70 @@ def test_bad_preprocessed_items(item, message):
     dataset = ImageDataset.from_torch([(item, 0)], preprocessed=True)
     with pytest.raises(DataError, match=f"sample '0' cannot be used: .*{message}"):
         dataset.row(0, None)
+
+
+# --- what Python users try ---
+
+
+def test_a_data_frame_is_a_table(folder):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {"image": ["cat/1.jpg", "dog/1.png"], "label": ["cat", "dog"], "split": ["train", "test"], "place": [0.0, 1.0]}
+    )
+    dataset = ImageDataset.from_csv(frame, root=folder)
+    assert (dataset.ids, dataset.class_names) == (("cat/1.jpg", "dog/1.png"), ("cat", "dog"))
+    assert ImageDataset.from_csv(frame, root=folder, split="test").ids == ("dog/1.png",)
+    with pytest.raises(DataError, match="'data frame' has no column 'kind'"):
+        ImageDataset.from_csv(frame, root=folder, label_column="kind")
+    with pytest.raises(DataError, match="expected the path of a CSV file or a DataFrame, got list; write"):
+        ImageDataset.from_csv([1, 2])
+    with pytest.raises(DataError, match=r"got DataFrame; write ImageDataset.from_csv\(frame, root=FOLDER\)"):
+        ImageDataset.from_torch(frame)
+
+
+def test_a_sample_is_known_by_its_id(folder):
+    dataset = ImageDataset.from_folder(folder)
+    assert list(dataset) == list(dataset.ids)
+    assert "dog/1.png" in dataset
+    assert "emu" not in dataset
+    assert 0 not in dataset
+    shown, label = dataset["dog/1.png"]
+    assert (np.array_equal(shown, dataset.image("dog/1.png")), label) == (True, 1)
+    for key, message in [
+        (0, r"samples are known by ids, which are texts, got 0; .*dataset\[dataset.ids\[0\]\]"),
+        (slice(0, 2), r"write dataset.subset\(dataset.ids\[start:stop\]\)"),
+        (["dog/1.png"], r"write dataset.subset\(\[id, ...\]\)"),
+        ("emu", "there is no sample 'emu' among 4"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            dataset[key]
+    with pytest.raises(DataError, match=r"data sets are not added: .*ConcatDataset"):
+        dataset + dataset
+    with pytest.raises(DataError, match="an ImageDataset already"):
+        ImageDataset.from_torch(dataset)
+
+
+class Photos:
+    """What torchvision's ImageFolder has."""
+
+    root, samples = "birds", []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("birds/train", r"got str; write ImageDataset.from_folder\('birds/train'\)"),
+        (Path("birds"), r"write ImageDataset.from_folder\('birds'\)"),
+        (DataLoader([(CHW, 0)]), r"got DataLoader; write ImageDataset.from_torch\(loader.dataset\)"),
+        (Photos(), r"got Photos; write ImageDataset.from_folder\('birds'\), whose ids are the paths, or .*from_torch"),
+        (Image.new("RGB", (4, 4)), r"got Image; write ImageDataset.from_torch\(\[\(image, label\), ...\]\)"),
+        (CHW, "got Tensor; write ImageDataset.from_torch"),
+        ([CHW, CHW], "got list; write ImageDataset.from_torch"),
+        (Items([CHW], [0]), r"got Items; write ImageDataset.from_torch\(dataset\)"),
+        (None, "got NoneType; make one with ImageDataset.from_folder, from_csv, from_torch or from_hf"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_data_set_is_told_how_to_become_one(given, message):
+    with pytest.raises(DataError, match=f"expected an ImageDataset, {message if 'got' in message else '.*' + message}"):
+        as_dataset(given)
