@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -26,6 +26,7 @@ from crayon_sdk.files import StrPath, sha256_of, write_text
 from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer, parse_record
 from crayon_sdk.relevance import (
     Agreement,
+    Answer,
     Kind,
     NeuronRelevance,
     Relevance,
@@ -35,14 +36,21 @@ from crayon_sdk.relevance import (
     check_rule,
     group_votes,
 )
+from crayon_sdk.showing import as_html
 
-__all__ = ["Agreement", "AnnotationSet", "ImageAnswer", "NeuronAnswer"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Agreement", "AnnotationSet", "ImageAnswer", "NeuronAnswer", "as_answers"]
 
 _log = logging.getLogger(__name__)
 
 
 class AnnotationSet(OnTheHub):
     """Answers in order; `add` changes the set, everything else returns new things.
+
+    Iterating gives the answers in order. ``answers[id]`` are those about one picture, ``id in answers`` asks whether
+    there are any, and ``answers + others`` is `merge`. Positions are refused.
 
     Args:
         answers: Records to start with.
@@ -67,7 +75,7 @@ class AnnotationSet(OnTheHub):
         self.torn_line: str | None = None
         self.dropped = 0
         if isinstance(answers, (str, bytes, Mapping, BaseModel)) or not hasattr(answers, "__iter__"):
-            raise AnswerError(f"expected a list of answers, got {type(answers).__name__}; use load() for a file")
+            raise AnswerError(f"expected a list of answers, got {type(answers).__name__}; {_advice(answers)}")
         for answer in answers:
             self.add(answer)
 
@@ -90,12 +98,50 @@ class AnnotationSet(OnTheHub):
     def __iter__(self) -> Iterator[AnyAnswer]:
         return iter(tuple(self._answers))
 
+    def __contains__(self, item: object) -> bool:
+        if isinstance(item, str):
+            return any(answer.id == item for answer in self.image_answers)
+        return item in self._answers
+
+    def __getitem__(self, sample: str) -> tuple[ImageAnswer, ...]:
+        if not isinstance(sample, str):
+            raise AnswerError(
+                f"answers are looked up by the id of a picture, which is a text, got {sample!r}; tuple(answers) has "
+                "all of them in order, answers.neuron_answers those about neurons"
+            )
+        found = tuple(answer for answer in self.image_answers if answer.id == sample)
+        if not found:
+            raise AnswerError(f"nobody answered about {sample!r}; ask with: {sample!r} in answers")
+        return found
+
+    def __add__(self, other: AnnotationSet) -> AnnotationSet:
+        return self.merge(other) if isinstance(other, AnnotationSet) else NotImplemented
+
     def __eq__(self, other: object) -> bool:
         return self._answers == other._answers if isinstance(other, AnnotationSet) else NotImplemented
 
     def __repr__(self) -> str:
         images, neurons = len(self.image_answers), len(self.neuron_answers)
         return f"AnnotationSet({images} image answers, {neurons} neuron answers, {len(self.annotators)} annotators)"
+
+    def table(self, title: str = "Answers") -> Table:
+        """A rich table for the terminal: how many answers of which kind, by how many people, and how far they agree."""
+        from rich.table import Table
+
+        table = Table(title=title or None)
+        names = ("answers", "items", "yes", "no", "unsure", "annotators", "simulated")
+        for name in ("about", *names, "agreement %", "kappa"):
+            table.add_column(name, justify="left" if name == "about" else "right")
+        kinds: tuple[Kind, ...] = ("image", "neuron")
+        for kind in kinds:
+            counts, agreed = self.counts(kind), self.agreement(kind)
+            measured = (agreed.percent, 1), (agreed.kappa, 2)
+            cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in measured)
+            table.add_row(f"{kind}s", *(f"{counts[name]:,}" for name in names), *cells)
+        return table
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
 
     @property
     def image_answers(self) -> tuple[ImageAnswer, ...]:
@@ -188,6 +234,35 @@ class AnnotationSet(OnTheHub):
                 made._answers.append(parse_record(to_json(record)))
             except (AnswerError, ValueError) as error:  # noqa: PERF203 - the message needs the number
                 raise AnswerError(f"record {number}: {error}") from error
+        return made
+
+    @classmethod
+    def from_dict(
+        cls, answers: Mapping[str, Answer | bool], *, annotator: str, model: str = "", simulated: bool = False
+    ) -> AnnotationSet:
+        """Make a set from sample ids and answers about their maps.
+
+        Args:
+            answers: "yes", "no" or "unsure", or true for yes and false for no, by sample id.
+            annotator: Who answered.
+            model: Fingerprint of the model that made the maps (``maps.model``); empty where it is not known.
+            simulated: Whether a program answered in a person's place.
+
+        Raises:
+            AnswerError: An id is no text, or an answer is something else; the message has the id.
+
+        >>> AnnotationSet.from_dict({"1.jpg": "yes", "2.jpg": False}, annotator="ann").image_relevance()
+        {'1.jpg': 'relevant', '2.jpg': 'irrelevant'}
+        """
+        if not isinstance(answers, Mapping):
+            raise AnswerError(f"expected a dict of sample ids and answers, got {type(answers).__name__}")
+        made = cls()
+        for sample, answer in answers.items():
+            word = ("no", "yes")[answer] if isinstance(answer, bool) else answer
+            try:
+                made.add(ImageAnswer(id=sample, answer=word, annotator=annotator, model=model, simulated=simulated))
+            except AnswerError as error:
+                raise AnswerError(f"the answer to {sample!r}: {error}") from error
         return made
 
     def _lines(self) -> list[str]:
@@ -391,3 +466,24 @@ class AnnotationSet(OnTheHub):
                 f"from 0): {first_few(beyond)}. Use the model that was answered, or strict=False to leave those out."
             )
         return self._keep(lambda answer: isinstance(answer, ImageAnswer) or answer.neuron < num_neurons)
+
+
+def as_answers(value: object) -> AnnotationSet:
+    """Give ``value`` itself when it is an AnnotationSet.
+
+    Raises:
+        AnswerError: It is something else; the message says how to make an AnnotationSet of it.
+    """
+    if isinstance(value, AnnotationSet):
+        return value
+    raise AnswerError(f"expected an AnnotationSet, got {type(value).__name__}; {_advice(value)}")
+
+
+def _advice(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "write AnnotationSet.from_dict({'1.jpg': 'yes', ...}, annotator='ann') for answers by sample id"
+    if isinstance(value, (ImageAnswer, NeuronAnswer)):
+        return "write AnnotationSet([answer])"
+    if isinstance(value, (list, tuple)):
+        return "write AnnotationSet(answers), or AnnotationSet.from_records(answers) for dictionaries"
+    return "use load() for a file: AnnotationSet.load('answers.jsonl')"

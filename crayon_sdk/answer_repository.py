@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from crayon_sdk.errors import AnswerError, HubError
 from crayon_sdk.fetching import PREFIXES, fetch, is_on_hub
 from crayon_sdk.files import StrPath, write_text
-from crayon_sdk.hub import checked_repo_id
+from crayon_sdk.hub import checked_repo_id, refuse_token
 from crayon_sdk.publishing import Published, find_target, publish
 from crayon_sdk.records import AnyAnswer
 
@@ -77,6 +77,7 @@ class OnTheHub:
         revision: str | None = None,
         commit_message: str | None = None,
         dry_run: bool = False,
+        token: None = None,
     ) -> Published:
         """Publish all answers as a data set that ``datasets.load_dataset`` reads, in one commit.
 
@@ -89,12 +90,14 @@ class OnTheHub:
             revision: The branch; made when it is missing. Default main.
             commit_message: Default "Upload answers with crayon-sdk".
             dry_run: List the files; the Hub is not asked anything.
+            token: Refused, with a word on where the token comes from.
 
         Raises:
             AnswerError: There are none.
             HubError: As of a model
                 ([`Correction.push_to_hub`][crayon_sdk.checkpoint.Correction.push_to_hub]).
         """
+        refuse_token(token)
         if not self.counts()["answers"]:
             raise AnswerError("there are no answers to publish")
         target = find_target(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import selection
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.annotations import AnnotationSet, as_answers
 from crayon_sdk.crowd import export_crowd
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError
@@ -43,6 +43,7 @@ class Answering(Holdings):
         Raises:
             MismatchError: Answers about other pictures, neurons or another model.
         """
+        as_answers(answers)
         with self._working("answer"):
             fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
             fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ class Card:
     datasets: tuple[str, ...] = ()
     evaluated_on: str = ""
     images: tuple[str | os.PathLike[str], ...] = ()
+
+    def __repr__(self) -> str:
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        shown = (f"{name}={one_line(repr(value), 60)}" for name, value in given.items() if value)
+        return f"Card({', '.join(shown)})"
 
     def __post_init__(self) -> None:
         given = {"repo_id": (self.repo_id,), "base_model": (self.base_model,), "datasets": self.datasets}

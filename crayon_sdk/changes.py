@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from crayon_sdk.functional.weights import change_norms, relative_of
+from crayon_sdk.showing import as_html, as_text, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,17 +85,18 @@ class WeightChanges:
             table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
         for each in self.changed:
             shape = " x ".join(map(str, each.shape)) or "1"
-            table.add_row(each.name, shape, each.state, _share(each.relative), f"{each.largest:.3g}")
+            table.add_row(plain(each.name), shape, each.state, _share(each.relative), f"{each.largest:.3g}")
         table.caption = f"{self.sentence()}; relative: norm of the difference over the norm before"
         return table
 
-    def __str__(self) -> str:
-        from rich.console import Console
+    def __repr__(self) -> str:
+        return f"WeightChanges({self.sentence()})"
 
-        console = Console(width=110, no_color=True, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+    def __str__(self) -> str:
+        return as_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
 
 
 def _share(value: float) -> str:

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -23,16 +23,23 @@ from torch import nn
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.card import Card, write_card
 from crayon_sdk.checkpoint_files import WEIGHTS
-from crayon_sdk.errors import FileFormatError, MismatchError
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.fetching import fetch, is_on_hub, split_source
+from crayon_sdk.facts import group_rows
+from crayon_sdk.fetching import fetch, hub_hint, is_on_hub, split_source
 from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
+from crayon_sdk.hub import refuse_token
 from crayon_sdk.loading import load_model
 from crayon_sdk.loading_back import check_in_fresh_process, check_loads_back, filled
 from crayon_sdk.models import Provenance, SplitModel, as_split_model
+from crayon_sdk.names import one_line
 from crayon_sdk.presenting import Presenting
 from crayon_sdk.publishing import Published, find_target, publish
+from crayon_sdk.showing import as_html, plain
 from crayon_sdk.timm_config import base_of, how_to_load, is_timm, remember_base, timm_config
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
 
@@ -87,6 +94,9 @@ class CorrectionRecord(BaseModel):
     created: str
     versions: dict[str, str]
 
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [(name, getattr(self, name)) for name in ("method", "counts", "created")]
+
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide about numbers.
@@ -131,6 +141,40 @@ class Correction(Presenting):
         records = tuple(record.model_dump(mode="json") for record in done)
         answers = tuple(answer.model_dump(mode="json") for answer in self.answers)
         self.model.provenance = Provenance(records, answers)
+
+    def __repr__(self) -> str:
+        scores = [each.worst_group for each in (self.before, self.after) if each is not None]
+        worst = f", worst group {' to '.join(f'{100 * score:.1f}' for score in scores)} %" if scores else ""
+        steps = " after ".join(each.method for each in (self.record, *reversed(self.parents)))
+        return f"Correction({one_line(steps, 80)} of {self.model.architecture}, {len(self.answers):,} answers{worst})"
+
+    def table(self, title: str = "") -> Table:
+        """A rich table for the terminal: groups before and after in per cent; without them, what was counted."""
+        from rich.table import Table
+
+        table = Table(title=title or plain(repr(self)))
+        table.add_column("", no_wrap=True)
+        if self.before is None and self.after is None:
+            table.add_column("n", justify="right")
+            for name, count in self.record.counts.items():
+                table.add_row(plain(name.replace("_", " ")), f"{count:,}")
+            return table
+        measured = {"before": self.before, "after": self.after}
+        for name in measured:
+            table.add_column(f"{name} %", justify="right")
+        for row in group_rows(self.before, self.after):
+            table.add_row(
+                plain(row.name), *(f"{100 * each.accuracy:.1f}" if each else "-" for each in (row.before, row.after))
+            )
+        table.add_section()
+        summaries = [each.summary() if each else {} for each in measured.values()]
+        for name in ("worst_group", "mean_group", "accuracy"):
+            cells = (f"{100 * each[name]:.1f}" if name in each else "-" for each in summaries)
+            table.add_row({"accuracy": "all samples"}.get(name, name.replace("_", " ")), *cells)
+        return table
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
 
     @property
     def history(self) -> tuple[dict[str, Any], ...]:
@@ -179,6 +223,7 @@ class Correction(Presenting):
         commit_message: str | None = None,
         dry_run: bool = False,
         card: Card | None = None,
+        token: None = None,
     ) -> Published:
         """Publish what `save` writes on the Hugging Face Hub, in one commit.
 
@@ -196,6 +241,7 @@ class Correction(Presenting):
             commit_message: Default "Upload model with crayon-sdk".
             dry_run: Check the checkpoint and list the files; the Hub is not asked anything.
             card: What the model card says that the correction does not know itself.
+            token: Refused, with a word on where the token comes from.
 
         Returns:
             Where it is, and what was sent.
@@ -207,6 +253,7 @@ class Correction(Presenting):
             HubError: The Hub refuses, cannot be reached, or holds something else than what was sent.
             OutputError: The checkpoint does not give the same logits; nothing was sent.
         """
+        refuse_token(token)
         target = find_target(
             repo_id,
             private=private,
@@ -261,6 +308,11 @@ def load_correction(source: str | os.PathLike[str], *, model: nn.Module | None =
     """
     if is_on_hub(source):
         return _read(fetch(str(source), _OF_A_MODEL[:4], needed=(WEIGHTS,)).folder, model, str(source))
+    if not isinstance(source, str | os.PathLike):
+        raise SettingsError(f"expected a folder or 'hf-hub:user/name', got {type(source).__name__}")
+    if not Path(source).is_dir():
+        name = os.fspath(source)
+        raise FileFormatError(f"no folder at {name!r}; expected one that Correction.save wrote{hub_hint(name)}")
     return _read(Path(source), model, "")
 
 

@@ -14,6 +14,8 @@ from crayon_sdk.errors import MismatchError, SettingsError, first_few
 from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.files import write_json
 from crayon_sdk.functional import metrics
+from crayon_sdk.names import one_line
+from crayon_sdk.showing import as_html, as_text, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,6 +71,20 @@ class Comparison:
     confidence: float
     seed: int
 
+    def __repr__(self) -> str:
+        others = [name for name in self.evaluations if name != self.baseline]
+        beyond = sum(each.exceeds_noise for each in self.differences)
+        return (
+            f"Comparison({one_line(', '.join(others), 80)} against {one_line(self.baseline, 40)} on {self.samples:,} "
+            f"pictures: {beyond} of {len(self.differences)} differences exceed the noise)"
+        )
+
+    def __str__(self) -> str:
+        return as_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; predictions of single samples are left out."""
         return {
@@ -97,11 +113,11 @@ class Comparison:
         table.add_column("", no_wrap=True)
         table.add_column("n", justify="right")
         for name in self.evaluations:
-            table.add_column(name, justify="right")
+            table.add_column(plain(name), justify="right")
         everyone = list(self.evaluations.values())
         for number, group in enumerate(everyone[0].groups):
             accuracies = [each.groups[number].accuracy for each in everyone]
-            table.add_row(group.name, f"{group.total:,}", *(f"{100 * value:.1f}" for value in accuracies))
+            table.add_row(plain(group.name), f"{group.total:,}", *(f"{100 * value:.1f}" for value in accuracies))
         table.add_section()
         for key, name in _NAMES.items():
             table.add_row(name, "", *(f"{100 * each.summary()[key]:.1f}" for each in everyone))
@@ -114,8 +130,9 @@ class Comparison:
             ]
             table.add_row(f"\u0394 {name}", "", *cells)
         table.caption = (
-            f"\u0394: points against {self.baseline}, with {100 * self.confidence:g} % intervals of {self.resamples:,} "
-            "paired resamples of the pictures; * exceeds the noise of the test set (that of training is not in it)"
+            f"\u0394: points against {plain(self.baseline)}, with {100 * self.confidence:g} % intervals of "
+            f"{self.resamples:,} paired resamples of the pictures; * exceeds the noise of the test set (that of "
+            "training is not in it)"
         )
         return table
 
@@ -158,6 +175,11 @@ def compare(
         >>> compare({"before": before, "after": after}).differences[0].exceeds_noise
         True
     """
+    if not isinstance(evaluations, Mapping) or not all(isinstance(each, Evaluation) for each in evaluations.values()):
+        raise SettingsError(
+            f"expected a dict of evaluations by name, such as {{'before': evaluate(...), 'after': evaluate(...)}}, got "
+            f"{one_line(repr(evaluations))}"
+        )
     names = list(evaluations)
     if len(names) < 2:
         raise SettingsError(f"expected at least two evaluations to compare, got {len(names)}")

@@ -45,6 +45,18 @@ class AttentionCorrector:
     are averaged over the last steps (``average_decay``). The published settings are in
     [`from_preset`][crayon_sdk.corrector.AttentionCorrector.from_preset].
 
+    Three settings come first: ``epochs`` (more while the guidance in ``history`` still falls), ``alpha`` and
+    ``beta``, changed together (less where accuracy suffers, more where the maps stay as they were). All by what they
+    are about:
+
+    - how much answers count: ``alpha``, ``beta``, ``area_normalized``, ``answer_rule``, ``zero_maps``;
+    - which map is guided: ``target``, ``score``;
+    - help for rare groups and classes: ``background_swap``, ``logit_adjustment``;
+    - training: ``epochs``, ``batch_size``, ``lr``, ``weight_decay``, ``optimizer``, ``momentum``, ``batch_norm``,
+      ``average_decay``, ``clip_norm``, ``keep``, and its schedule: ``scheduler``, ``warmup_epochs``, ``step_epochs``,
+      ``step_factor``;
+    - where it runs: ``device``, ``precision``, ``seed``, ``checkpoint_dir``.
+
     Args:
         model: A `SplitModel`, timm model, or the model of a `Correction`. It is not changed.
         alpha: Weight of the relevant term, not negative.
@@ -152,6 +164,10 @@ class AttentionCorrector:
         self.device = resolve_device(device, self.model.device)
         self.autocast = resolve_precision(precision, self.device)
         self.checkpoint_dir = checkpoint_dir
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self.settings, name)!r}" for name in ("alpha", "beta", "epochs", "lr"))
+        return f"AttentionCorrector({self.model.architecture}, {shown}, on {self.device})"
 
     @classmethod
     def from_preset(

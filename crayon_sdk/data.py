@@ -6,23 +6,43 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from crayon_sdk.errors import DataError, SettingsError, first_few
+from crayon_sdk.hf_items import read_hf
 from crayon_sdk.pixels import PixelCache, batches
 from crayon_sdk.preprocessing import Preprocessing, effective_preprocessing
 from crayon_sdk.samples import Samples, SkippedSample, raise_for
 from crayon_sdk.sources import FileSource, Listing, Source, TorchSource, list_folder
 from crayon_sdk.tables import Columns, list_table
-from crayon_sdk.torch_items import count_of, guess_class_names, read_groups, read_labels
+from crayon_sdk.torch_items import advice, count_of, guess_class_names, is_frame, read_groups, read_labels
 
-__all__ = ["ImageDataset", "PixelCache", "Preprocessing", "SkippedSample", "batches", "effective_preprocessing"]
+__all__ = [
+    "ImageDataset",
+    "PixelCache",
+    "Preprocessing",
+    "SkippedSample",
+    "as_dataset",
+    "batches",
+    "effective_preprocessing",
+]
 
 StrPath = str | os.PathLike[str]
+
+
+class Frame(Protocol):
+    """What is needed of a DataFrame of pandas."""
+
+    columns: Any
+
+    def to_csv(self, *, index: bool) -> str:
+        """The rows as text."""
+
+
 OnError = Literal["raise", "skip"]
 
 
@@ -30,7 +50,7 @@ OnError = Literal["raise", "skip"]
 class ImageDataset(Samples):
     """Labelled pictures, each known by a string id; a view that never changes.
 
-    Made by ``from_folder``, ``from_csv`` or ``from_torch``; the attributes and
+    Made by ``from_folder``, ``from_csv``, ``from_torch`` or ``from_hf``; the attributes and
     the other methods are those of [`Samples`][crayon_sdk.samples.Samples].
 
     Example:
@@ -41,6 +61,8 @@ class ImageDataset(Samples):
         ImageDataset(2 images, 2 classes)
         >>> dataset.subset(["1"]).group_labels
         ('dog',)
+        >>> list(dataset), "1" in dataset, dataset["1"][1]
+        (['0', '1'], True, 1)
     """
 
     @classmethod
@@ -88,7 +110,7 @@ class ImageDataset(Samples):
     @classmethod
     def from_csv(
         cls,
-        path: StrPath,
+        path: StrPath | Frame,
         *,
         split: str | int | None = None,
         root: StrPath | None = None,
@@ -103,18 +125,20 @@ class ImageDataset(Samples):
         on_error: OnError = "raise",
         decode: bool = True,
     ) -> ImageDataset:
-        """Read a table with one row an image; Waterbirds' ``metadata.csv`` is read as it is.
+        """Read a table with one row an image: a CSV file, or a DataFrame of pandas.
+
+        Waterbirds' ``metadata.csv`` is read as it is.
 
         Columns that are not named are recognised by usual names (image, path,
         filename; label, class, y; split; group, place; mask). Every picture of
         the split is decoded once, as in ``from_folder``.
 
         Args:
-            path: CSV file in UTF-8 with a line of column names.
+            path: CSV file in UTF-8 with a line of column names; or a DataFrame, whose index is not read.
             split: ``"train"``, ``"val"`` (or ``"validation"``), ``"test"``, or
                 what the table says; 0, 1, 2 are these three. None: all rows.
             root: Folder that image and mask paths start from; default the
-                folder of the table.
+                folder of the table, or the current one for a DataFrame.
             image_column: Paths of the images.
             label_column: Class names, or whole numbers from 0.
             id_column: Sample ids; default the image column.
@@ -140,8 +164,9 @@ class ImageDataset(Samples):
             raise SettingsError(
                 f"group_columns must be a list of names, got {group_columns!r}; write [{group_columns!r}]"
             )
+        table, text = _table(path)
         listing = list_table(
-            Path(path),
+            table,
             columns=Columns(
                 image=image_column,
                 label=label_column,
@@ -151,8 +176,9 @@ class ImageDataset(Samples):
                 mask=mask_column,
             ),
             split=None if split is None else str(split),
-            root=Path(path).parent if root is None else Path(root),
+            root=table.parent if root is None else Path(root),
             class_names=_names(class_names),
+            text=text,
         )
         return cls._from_listing(listing, preprocessing, on_error, decode)
 
@@ -176,8 +202,8 @@ class ImageDataset(Samples):
         looked at before they are needed; ``check`` looks at all of them.
 
         Args:
-            dataset: Images are PIL images, tensors (C, H, W) or arrays
-                (H, W, C); uint8, or float in [0, 1].
+            dataset: Images are PIL images, tensors (C, H, W) or arrays (H, W, C): uint8, uint16
+                (white is 65535), bool, or float in [0, 1].
             class_names: Default ``dataset.classes``, else the numbers.
             ids: One text per sample; default the position as text.
             groups: Attribute values: a tuple per sample, or a column by name.
@@ -199,6 +225,8 @@ class ImageDataset(Samples):
             SettingsError: ``on_error`` or ``class_names`` make no sense.
         """
         _check_choice(on_error)
+        if isinstance(dataset, ImageDataset):
+            raise DataError("this is an ImageDataset already; use it as it is, or a part of it: dataset.subset(ids)")
         count = count_of(dataset)
         found, problems = read_labels(dataset, labels)
         names = _names(class_names) or guess_class_names(dataset, found)
@@ -221,6 +249,65 @@ class ImageDataset(Samples):
         source = TorchSource(dataset, masks, preprocessed)
         return cls._assemble(
             listing, source, preprocessing, on_error, has_masks=masks is not None, preprocessed=preprocessed
+        )
+
+    @classmethod
+    def from_hf(
+        cls,
+        dataset: Any,
+        *,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        id_column: str | None = None,
+        group_columns: Sequence[str] | None = None,
+        mask_column: str | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        on_error: OnError = "raise",
+    ) -> ImageDataset:
+        """Wrap a data set of the `datasets` library, whose rows are dicts.
+
+        Columns that are not named are recognised: pictures and classes by their features (``Image``,
+        ``ClassLabel``), others by usual names (label, group, place, mask). Pictures are decoded when they are
+        needed, as they are stored: a format or transform that was set is not used.
+
+        Args:
+            dataset: One split, not a stream.
+            image_column: Pictures.
+            label_column: Classes: ``ClassLabel``, whole numbers from 0, or names.
+            id_column: Sample ids; default the position as text, which is another one after shuffling or filtering.
+            group_columns: Irrelevant attributes; ``()`` for none.
+            mask_column: Object masks.
+            class_names: In the order of the labels; default what the column says.
+            preprocessing: Used in place of the model's own.
+            on_error: ``"raise"``, or ``"skip"`` to leave out what has no label.
+
+        Returns:
+            The data set, in the order of the rows.
+
+        Raises:
+            DataError: Not such a data set, or columns that are missing or cannot be told apart.
+            SettingsError: ``on_error``, ``group_columns`` or ``class_names`` make no sense.
+        """
+        _check_choice(on_error)
+        found = read_hf(
+            dataset,
+            image=image_column,
+            label=label_column,
+            id=id_column,
+            groups=group_columns,
+            mask=mask_column,
+            class_names=_names(class_names),
+        )
+        return cls.from_torch(
+            found.items,
+            labels=found.labels,
+            class_names=found.class_names,
+            ids=found.ids,
+            groups=found.groups,
+            masks=found.masks,
+            preprocessing=preprocessing,
+            on_error=on_error,
         )
 
     @classmethod
@@ -278,6 +365,25 @@ class ImageDataset(Samples):
             _positions=tuple(range(len(listing.ids))),
         )
         return dataset.without(listing.problems)
+
+
+def as_dataset(value: object) -> ImageDataset:
+    """Give ``value`` itself when it is an ImageDataset.
+
+    Raises:
+        DataError: It is something else; the message says how to make an ImageDataset of it.
+    """
+    if isinstance(value, ImageDataset):
+        return value
+    raise DataError(f"expected an ImageDataset, got {type(value).__name__}; {advice(value)}")
+
+
+def _table(path: StrPath | Frame) -> tuple[Path, str | None]:
+    if isinstance(path, (str, os.PathLike)):
+        return Path(path), None
+    if is_frame(path):
+        return Path("data frame"), path.to_csv(index=False)
+    raise DataError(f"expected the path of a CSV file or a DataFrame, got {type(path).__name__}; {advice(path)}")
 
 
 def _check_choice(on_error: str) -> None:

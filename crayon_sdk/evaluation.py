@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data import ImageDataset, as_dataset
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import DataError, FileFormatError, SettingsError
 from crayon_sdk.files import read_json, write_json
@@ -20,6 +20,7 @@ from crayon_sdk.functional.saliency import resize_maps
 from crayon_sdk.inference import check_labels, predict
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import as_split_model, borrowed
+from crayon_sdk.showing import as_html, as_text, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -183,7 +184,7 @@ class Evaluation:
         for group in self.groups:
             low, high = group.interval
             table.add_row(
-                group.name, str(group.total), _per_cent(group.accuracy), f"{100 * low:.1f} - {100 * high:.1f}"
+                plain(group.name), str(group.total), _per_cent(group.accuracy), f"{100 * low:.1f} - {100 * high:.1f}"
             )
         table.add_section()
         names = ("worst group (WGA)", "mean group (MGA)", "training-weighted mean", "all samples")
@@ -193,13 +194,16 @@ class Evaluation:
                 table.add_row(name, "", _per_cent(value), "")
         return table
 
-    def __str__(self) -> str:
-        from rich.console import Console
+    def __repr__(self) -> str:
+        samples = sum(group.total for group in self.groups)
+        numbers = ", ".join(f"{name} {_per_cent(value)} %" for name, value in self.summary().items()) if samples else ""
+        return f"Evaluation({samples:,} samples in {len(self.groups):,} groups{numbers and ': '}{numbers})"
 
-        console = Console(width=100, no_color=True, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+    def __str__(self) -> str:
+        return as_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
 
 
 def _per_cent(value: float) -> str:
@@ -241,6 +245,8 @@ def evaluate(
     """
     split = as_split_model(model)
     check_labels(dataset, split)
+    if train is not None:
+        as_dataset(train)
     place = resolve_device(device, split.device)
     autocast = resolve_precision(precision, place)
     with borrowed(split, place):

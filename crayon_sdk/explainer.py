@@ -10,14 +10,14 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from crayon_sdk import selection
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.annotations import AnnotationSet, as_answers
 from crayon_sdk.data import ImageDataset, effective_preprocessing
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.functional.saliency import has_evidence, normalize_maps, target_scores, weighted_activation
 from crayon_sdk.inference import check_labels, stream_features
-from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.maps import SaliencyMaps, as_maps
 from crayon_sdk.models import SplitModel, as_split_model, borrowed
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.pixels import Workers
@@ -90,6 +90,9 @@ class Explainer:
         self.device = resolve_device(device, self.model.device)
         self.autocast = resolve_precision(precision, self.device)
         self.num_workers = num_workers
+
+    def __repr__(self) -> str:
+        return f"Explainer({self.model.architecture}, target={self.target!r}, score={self.score!r}, on {self.device})"
 
     def explain(self, dataset: ImageDataset) -> SaliencyMaps:
         """Make the map of every sample.
@@ -226,8 +229,8 @@ class Explainer:
                 num_workers=self.num_workers,
             )
 
-        given = AnnotationSet() if answers is None else answers
-        asked = selection.suggest(maps, given, look, count=n, votes=votes, seed=seed, method=method)
+        given = AnnotationSet() if answers is None else as_answers(answers)
+        asked = selection.suggest(as_maps(maps), given, look, count=n, votes=votes, seed=seed, method=method)
         return tuple(question.id for question in asked)
 
     def saliency(self, images: Tensor, targets: Tensor) -> Tensor:

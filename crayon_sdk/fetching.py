@@ -15,14 +15,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, first_line
-from crayon_sdk.hub import RepoKind, client, is_broken_line, passes, patiently, without_token
+from crayon_sdk.hub import RepoKind, chain, client, is_broken_line, passes, patiently, without_token
 
-__all__ = ["PREFIXES", "Fetched", "fetch", "is_on_hub", "split_source"]
+__all__ = ["PREFIXES", "Fetched", "fetch", "hub_hint", "is_on_hub", "offline_copy", "split_source"]
 
 PREFIXES = ("hf-hub:", "hf_hub:")
 _log = logging.getLogger(__name__)
 _TRIES = 3
+_CONNECTING = 5.0  # seconds for each address
 _LARGEST_TEXT = 256 << 20
+_ON_HUB = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
 _ODD = re.compile(r"[\\\x00-\x1f:]")
 
 
@@ -48,6 +50,16 @@ class _Listing:
 def is_on_hub(source: object) -> bool:
     """Tell whether a source is "hf-hub:..."."""
     return isinstance(source, str) and source.startswith(PREFIXES)
+
+
+def hub_hint(source: str) -> str:
+    """What to add to a message about a folder that is not there, where the name could be one of the Hub.
+
+    Example:
+        >>> hub_hint("me/birds"), hub_hint("/home/me/birds")
+        ("; for a repository of the Hub write 'hf-hub:me/birds'", '')
+    """
+    return f"; for a repository of the Hub write 'hf-hub:{source}'" if _ON_HUB.fullmatch(source) else ""
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -111,6 +123,39 @@ def fetch(
         raise error_type(f"{source!r} has no {' and no '.join(lacking)}")
     folders = {path.parents[name.count("/")] for name, path in paths.items()}
     return Fetched(folders.pop() if folders else Path(), frozenset(paths))
+
+
+def offline_copy(repository: str, names: Sequence[str]) -> Path | None:
+    """Find the copy of a file in the cache, when the Hub cannot be reached.
+
+    For libraries that would try to reach it for a minute. A Hub that is only slow to answer counts as reached.
+
+    Args:
+        repository: "timm/resnet18.a1_in1k".
+        names: The file, under the names that it may have.
+
+    Returns:
+        The first of them that is there; ``None`` when the Hub can be reached.
+
+    Raises:
+        ModelLoadError: It cannot be reached, and none of them is there.
+    """
+    try:
+        client().repo_info(repository, timeout=_CONNECTING)
+        return None
+    except Exception as error:
+        slow = any(kind.__name__ == "ReadTimeout" for each in chain(error) for kind in type(each).__mro__)
+        if slow or not is_broken_line(error):
+            return None
+        cause = error
+    for name in names:
+        if (path := _download(repository, "", name, "model", None)) is not None:
+            _log.info("the Hub cannot be reached; taking %s from the cache", repository)
+            return path
+    raise ModelLoadError(
+        f"the Hub cannot be reached ({without_token(first_line(cause))}), and {repository} is not in the cache: check "
+        "the network, or fetch it once where there is one; pretrained=False gives random weights"
+    ) from cause
 
 
 def _listing(repository: str, revision: str, kind: RepoKind) -> _Listing | None:

@@ -24,7 +24,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.annotations import AnnotationSet, as_answers
 from crayon_sdk.crowd_files import read_csv, read_tool_json, write_tool
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
 from crayon_sdk.files import StrPath, read_json, write_json, write_text
@@ -158,6 +158,7 @@ def write_answers(
     """
     if kind not in ANSWER_FORMATS:
         raise SettingsError(f"expected a kind of file from {', '.join(ANSWER_FORMATS)}, got {kind!r}")
+    as_answers(answers)
     if kind == "jsonl":
         answers.save(path)
     elif kind == "published":

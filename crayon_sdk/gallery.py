@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from PIL import Image
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data import ImageDataset, as_dataset
 from crayon_sdk.errors import MismatchError, SettingsError, first_few
 from crayon_sdk.files import write_text
 from crayon_sdk.overlays import TITLES, Maps, Style, class_name, seen, shown
@@ -167,7 +167,7 @@ def gallery(
     chosen = maps if ids is None else maps.select(_listed(ids))
     ranked = _ranked(chosen, order, seed)
     kept = ranked[:limit]
-    known = set(dataset.ids)
+    known = set(as_dataset(dataset).ids)
     lacking = [sample for sample in kept if sample not in known]
     if lacking:
         raise MismatchError(

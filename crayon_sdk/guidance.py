@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.annotations import AnnotationSet, as_answers
+from crayon_sdk.data import ImageDataset, as_dataset
 from crayon_sdk.errors import AnswerError, MismatchError
 from crayon_sdk.functional.saliency import normalize_maps, resample_maps
-from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.maps import SaliencyMaps, as_maps
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.relevance import Rule
 
@@ -58,10 +58,13 @@ def guidance_answers(
         strict: Refuse answers that do not belong; else drop and count them.
 
     Raises:
-        AnswerError: There are no answers about images.
+        AnswerError: There are no answers about images, or they are no AnnotationSet.
+        DataError: The data set is no ImageDataset.
         MismatchError: Answers for another model, or for samples that are lacking.
     """
-    images = AnnotationSet(answers.image_answers)
+    as_dataset(dataset)
+    as_maps(maps)
+    images = AnnotationSet(as_answers(answers).image_answers)
     if not len(images):
         raise AnswerError(
             f"expected answers about images, got {len(answers)} answers of which none is about an image; "

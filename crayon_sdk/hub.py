@@ -102,6 +102,19 @@ def client() -> HfApi:
     return HfApi()
 
 
+def refuse_token(token: object) -> None:
+    """Answer people who pass a token as an argument.
+
+    Raises:
+        SettingsError: There is one; the message does not repeat it.
+    """
+    if token is not None:
+        raise SettingsError(
+            "token= is not taken, so that no token stands in a script, a notebook or a log: log in once with "
+            "`hf auth login`, or set HF_TOKEN in the environment, and leave token= out"
+        )
+
+
 def checked_repo_id(repo_id: str) -> str:
     """Refuse what cannot be the name of a repository.
 

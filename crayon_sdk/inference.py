@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from crayon_sdk.data import ImageDataset, effective_preprocessing
+from crayon_sdk.data import ImageDataset, as_dataset, effective_preprocessing
 from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.models import SplitModel
 from crayon_sdk.pixels import PixelCache, Workers, batches
@@ -20,10 +20,10 @@ def check_labels(dataset: ImageDataset, model: SplitModel) -> None:
     """Check that there are samples and that their labels are classes of a model.
 
     Raises:
-        DataError: The data set is empty.
+        DataError: The data set is empty, or no ImageDataset.
         SettingsError: There are more classes in the data set than in the model.
     """
-    if not len(dataset):
+    if not len(as_dataset(dataset)):
         raise DataError("expected a data set with at least one sample, got an empty one")
     highest = int(dataset.labels.max())
     if highest >= model.num_classes:

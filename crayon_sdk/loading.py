@@ -11,11 +11,18 @@ import torch
 from torch import nn
 
 from crayon_sdk.checkpoint_files import WEIGHTS, check_timm_config
-from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, SettingsError, first_line
-from crayon_sdk.fetching import fetch, is_on_hub, split_source
+from crayon_sdk.errors import (
+    CrayonError,
+    FileFormatError,
+    ModelLoadError,
+    SettingsError,
+    UnsupportedModelError,
+    first_line,
+)
+from crayon_sdk.fetching import fetch, hub_hint, is_on_hub, offline_copy, split_source
 from crayon_sdk.files import read_json, read_tensors
 from crayon_sdk.final_layers import find_final_layers
-from crayon_sdk.models import SplitModel
+from crayon_sdk.models import SplitModel, channels_problem
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.torchvision_models import PREFIX, create_torchvision
 
@@ -70,6 +77,8 @@ def load_model(
     if not isinstance(source, str | os.PathLike):
         raise SettingsError(f"expected a name, a path or a model, got {type(source).__name__}")
     name = os.fspath(source)
+    if (channels := dict(model_args or {}).get("in_chans", 3)) != 3:
+        raise UnsupportedModelError(channels_problem(name, channels))
     args = dict(model_args or {}) | ({} if num_classes is None else {"num_classes": num_classes})
     if name.endswith(".safetensors"):
         module = _from_file(Path(name), architecture, args)
@@ -109,7 +118,15 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any], *, source: str
         # Random initialisation would otherwise move the caller's random numbers on.
         if name.startswith(PREFIX):
             return create_torchvision(name, pretrained=pretrained, arguments=args)
+        known = timm.get_pretrained_cfg(name) if pretrained and ":" not in name else None
+        copy = None
+        if known is not None and known.hf_hub_id and str(known.custom_load) != "hf":
+            copy = offline_copy(known.hf_hub_id, [known.hf_hub_filename or WEIGHTS, "pytorch_model.bin"])
+        if copy is not None:
+            args = {"pretrained_cfg_overlay": {"file": str(copy), "custom_load": False}} | dict(args)
         module: Any = timm.create_model(name, pretrained=pretrained, **args)
+        if copy is not None:
+            module.pretrained_cfg = {key: value for key, value in module.pretrained_cfg.items() if key != "file"}
         if not pretrained:  # timm names the weights all the same: nothing may be said to come from them
             module.pretrained_cfg = {**module.pretrained_cfg, "hf_hub_id": None, "license": None}
         return cast(nn.Module, module)
@@ -165,7 +182,9 @@ def _classes_of(architecture: str, tensors: Mapping[str, torch.Tensor], args: Ma
 
 def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> nn.Module:
     if not folder.is_dir():
-        raise ModelLoadError(f"no folder at {str(folder)!r}; expected one with config.json and {WEIGHTS}")
+        raise ModelLoadError(
+            f"no folder at {str(folder)!r}; expected one with config.json and {WEIGHTS}{hub_hint(str(folder))}"
+        )
     if not (folder / "config.json").is_file() and (folder / "crayon.json").is_file():
         return _from_correction(folder, args)
     check_timm_config(folder / "config.json", other_weights=allow_pickle)

@@ -14,6 +14,7 @@ from crayon_sdk.errors import DataError, FileFormatError, SettingsError
 from crayon_sdk.files import read_json, write_json
 from crayon_sdk.loading import load_model
 from crayon_sdk.models import SplitModel
+from crayon_sdk.names import given_only
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.tables import split_name, splits_of_table
 
@@ -30,6 +31,9 @@ _MIGRATIONS: dict[int, Migration] = {}
 
 class _Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return given_only(type(self).model_fields, super().__repr_args__())
 
 
 class ModelSource(_Plain):

@@ -21,7 +21,7 @@ from crayon_sdk.gallery import Gallery, Order, gallery
 from crayon_sdk.overlays import Style
 from crayon_sdk.preprocessing import Preprocessing
 
-__all__ = ["SaliencyMaps", "read_manifest", "readable"]
+__all__ = ["SaliencyMaps", "as_maps", "read_manifest", "readable"]
 
 _FORMAT = "crayon-saliency-maps"
 
@@ -29,6 +29,9 @@ _FORMAT = "crayon-saliency-maps"
 @dataclass(frozen=True)
 class SaliencyMaps:
     """Normalised Grad-CAM maps of one model on one data set.
+
+    A map is known by the id of its sample: ``maps[id]`` is the map (h, w), ``for id in maps`` goes through the ids,
+    and ``maps + other`` puts maps of different samples together. Positions are refused.
 
     Attributes:
         ids: N sample ids.
@@ -50,6 +53,8 @@ class SaliencyMaps:
         >>> maps = SaliencyMaps(("a", "b"), torch.rand(2, 5, 5), torch.tensor([0, 1]))
         >>> maps.select(["b"]).ids
         ('b',)
+        >>> list(maps), "b" in maps, maps["b"].shape
+        (['a', 'b'], True, torch.Size([5, 5]))
     """
 
     ids: tuple[str, ...]
@@ -74,6 +79,23 @@ class SaliencyMaps:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __contains__(self, sample: object) -> bool:
+        return isinstance(sample, str) and sample in self._positions
+
+    def __getitem__(self, sample: str) -> Tensor:
+        if not isinstance(sample, str):
+            raise SettingsError(
+                f"maps are known by sample ids, which are texts, got {sample!r}; maps.ids has them in the order of "
+                "maps.values, and maps.select(ids) takes several"
+            )
+        return self.select([sample]).values[0]
+
+    def __add__(self, other: SaliencyMaps) -> SaliencyMaps:
+        return SaliencyMaps.concatenate([self, other]) if isinstance(other, SaliencyMaps) else NotImplemented
 
     def __repr__(self) -> str:
         height, width = self.size
@@ -104,7 +126,10 @@ class SaliencyMaps:
 
         Raises:
             MismatchError: There is no map for some of them.
+            SettingsError: A text in the place of a list of ids.
         """
+        if isinstance(ids, str):
+            raise SettingsError(f"expected a list of sample ids, got the text {ids!r}; write [{ids!r}]")
         missing = [sample for sample in ids if sample not in self._positions]
         if missing:
             raise MismatchError(
@@ -238,6 +263,20 @@ class SaliencyMaps:
                 class_names=tuple(manifest["class_names"]),
                 preprocessing=manifest["preprocessing"] and Preprocessing.from_dict(manifest["preprocessing"]),
             )
+
+
+def as_maps(value: object) -> SaliencyMaps:
+    """Give ``value`` itself when it is a SaliencyMaps.
+
+    Raises:
+        SettingsError: It is something else.
+    """
+    if isinstance(value, SaliencyMaps):
+        return value
+    raise SettingsError(
+        f"expected SaliencyMaps, got {type(value).__name__}; Explainer(model).explain(dataset) makes them, "
+        "SaliencyMaps.load(path) reads them"
+    )
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from crayon_sdk.files import sha256_of
 from crayon_sdk.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.layouts import Layout, from_grid, layout_of, to_grid, tokens_are_in_order
+from crayon_sdk.names import one_line
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.torchvision_models import TorchvisionModel
 from crayon_sdk.wrapping import wrapped_module
@@ -104,6 +105,14 @@ class SplitModel(nn.Module):
         self.feature_shape = self._probe()
         self.class_names = _names(class_names or _own_class_names(self.model), self.num_classes)
         self.compile_trunk = compile
+
+    def __repr__(self) -> str:  # nn.Module's has a line for every layer: print(split.model)
+        names = f" ({one_line(', '.join(self.class_names), 60)})" if self.class_names else ""
+        shape = "x".join(map(str, self.feature_shape))
+        return (
+            f"SplitModel({one_line(self.architecture)}, {self.num_classes} classes{names}, features {shape}, "
+            f"{self.num_neurons:,} neurons, on {self.device})"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the compiled trunk out: a copy of it would still run the old weights."""
@@ -278,6 +287,9 @@ class SplitModel(nn.Module):
                 features = self._find_grid(images)
                 self._check_end(features)
             except RuntimeError as error:
+                first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
+                if first is not None and first.in_channels != 3:
+                    raise UnsupportedModelError(channels_problem(self.architecture, first.in_channels)) from error
                 raise UnsupportedModelError(
                     f"{self.architecture} cannot be run on {height}x{width} pixels: {error}; check preprocessing="
                 ) from error
@@ -337,6 +349,20 @@ class SplitModel(nn.Module):
             )
 
 
+def channels_problem(name: str, channels: int) -> str:
+    """Say what to do with a model that does not take RGB."""
+    grey = (
+        "; give its trunk a first layer that makes grey of RGB: "
+        "SplitModel(trunk=torch.nn.Sequential(torchvision.transforms.v2.Grayscale(), trunk), head=head)"
+        if channels == 1
+        else ""
+    )
+    return (
+        f"expected a model of RGB pictures, {name} takes {channels} channel{'s' * (channels != 1)}. Make it with "
+        f"in_chans=3; grey pictures are shown to it as RGB{grey}"
+    )
+
+
 def as_split_model(model: nn.Module) -> SplitModel:
     """Give ``model`` itself when it is split already, else split it.
 
@@ -346,7 +372,9 @@ def as_split_model(model: nn.Module) -> SplitModel:
     if isinstance(model, SplitModel):
         return model
     if not isinstance(model, nn.Module):
-        raise SettingsError(f"expected a model, got {type(model).__name__}; load one with load_model(...)")
+        inside = isinstance(getattr(model, "model", None), nn.Module)  # a Correction, an Explainer
+        what = "give its .model" if inside else "load one with load_model(...)"
+        raise SettingsError(f"expected a model, got {type(model).__name__}; {what}")
     return SplitModel(model)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ["ANSWER_FORMATS", "TOOL_FORMATS", "one_line", "unknown_name"]
+__all__ = ["ANSWER_FORMATS", "TOOL_FORMATS", "given_only", "one_line", "unknown_name"]
 
 TOOL_FORMATS = ("csv", "mturk", "label-studio", "fiftyone")
 ANSWER_FORMATS = ("jsonl", *TOOL_FORMATS, "published", "published-neurons")
@@ -29,6 +30,23 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
     return f"there is no {what} called {name!r}{hint}"
+
+
+def given_only(fields: Mapping[str, Any], shown: Iterable[tuple[str | None, Any]]) -> list[tuple[str | None, Any]]:
+    """What the repr of a pydantic model shows: the fields that are not at their defaults, in few words.
+
+    Args:
+        fields: The model's ``model_fields``.
+        shown: What pydantic would show.
+    """
+    kept = [(name, value) for name, value in shown if value != getattr(fields.get(name or ""), "default", None)]
+    return [(name, _AsIs(one_line(repr(value), limit=50))) for name, value in kept]
+
+
+class _AsIs(str):
+    """Text whose repr is itself."""
+
+    __repr__ = str.__str__
 
 
 def one_line(text: object, limit: int = 120) -> str:

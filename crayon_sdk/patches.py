@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,9 @@ class Patch:
 class NeuronPatches:
     """The strongest patches of every neuron; a patch that several neurons share is held once.
 
+    A neuron is known by its number: ``patches[neuron]`` is `of`, ``len(patches)`` the number of neurons, and
+    iterating goes through the neurons.
+
     Attributes:
         ids: Ids of the samples in which patches lie.
         samples: (P,) int64, position in ``ids`` of each distinct patch.
@@ -71,6 +74,15 @@ class NeuronPatches:
     map_size: tuple[int, int]
     model: str = ""
     preprocessing: Preprocessing | None = None
+
+    def __len__(self) -> int:
+        return self.num_neurons
+
+    def __iter__(self) -> Iterator[tuple[Patch, ...]]:
+        return (self.of(neuron) for neuron in range(self.num_neurons))
+
+    def __getitem__(self, neuron: int) -> tuple[Patch, ...]:
+        return self.of(neuron)
 
     def __repr__(self) -> str:
         return f"NeuronPatches({self.num_neurons} neurons, {self.num_distinct} distinct patches)"
@@ -127,8 +139,8 @@ class NeuronPatches:
         Raises:
             SettingsError: There is no such neuron.
         """
-        if not 0 <= neuron < self.num_neurons:
-            raise SettingsError(f"expected a neuron from 0 to {self.num_neurons - 1}, got {neuron}")
+        if not hasattr(neuron, "__index__") or not 0 <= neuron < self.num_neurons:
+            raise SettingsError(f"expected a neuron from 0 to {self.num_neurons - 1}, got {neuron!r}")
         row = zip(self.neurons[neuron].tolist(), self.activations[neuron].tolist(), strict=True)
         return tuple(self._patch(index, activation) for index, activation in row if index >= 0)
 

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crayon_sdk.errors import SettingsError
+from crayon_sdk.errors import DataError, SettingsError
 
-__all__ = ["Preprocessing", "binary_mask", "effective_preprocessing", "to_rgb"]
+__all__ = ["Preprocessing", "binary_mask", "effective_preprocessing", "eight_bit", "to_rgb"]
 
 CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+_WHITES = {"bool": 1.0, "uint8": 255.0, "uint16": 65535.0}
+_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF; a photometric interpretation of 0 has white at zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,9 @@ class Preprocessing:
 
         Returns:
             RGB, uint8, of exactly ``size``.
+
+        Raises:
+            DataError: It does not say which value is white, or holds values out of range or NaN.
         """
         return _geometry(self)(to_rgb(image))
 
@@ -277,22 +282,86 @@ def _geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Ima
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to 8-bit RGB; transparency is dropped."""
+    """Convert a picture of any mode to 8-bit RGB; transparency is dropped.
+
+    What counts as white depends on the mode and the bit depth of the file, never on the values in it: 65535 in
+    16-bit grey, 1.0 in floating point.
+
+    Raises:
+        DataError: Its values have no known range, lie outside it, or are not numbers.
+    """
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        # Pillow cuts 16-bit grey off at 255, which leaves a white picture.
-        values = np.asarray(image, dtype=np.float64)
-        scale = 257.0 if values.size and values.max() > 255 else 1.0
-        image = Image.fromarray(np.clip(values / scale, 0, 255).round().astype(np.uint8))
+        # Pillow cuts these off at 255: 16-bit grey turns white, floating point black.
+        values, white = np.asarray(image), _white(image)
+        tags = getattr(image, "tag_v2", {})
+        image = Image.fromarray(eight_bit(white - values if tags.get(_PHOTOMETRIC) == 0 else values, white))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns
     return image.convert("RGB")
 
 
+def _white(image: Image.Image) -> float:
+    """The value of white in a picture of one deep channel."""
+    if image.mode == "F":
+        return 1.0
+    if image.mode.startswith("I;16"):
+        bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))[0]  # 12-bit TIFF comes in this mode too
+        return float(2**bits - 1)
+    if image.format in ("PNG", "PPM"):  # they have 16 bits at most, and Pillow spreads PPM over all of them
+        return 65535.0
+    raise DataError(
+        f"a picture of 32-bit or signed integers (mode {image.mode!r}) does not say which value is white; save it with "
+        "8 or 16 unsigned bits, or as floating point in [0, 1]"
+    )
+
+
+def eight_bit(values: np.ndarray[Any, Any], white: float | None = None) -> np.ndarray[Any, Any]:
+    """Bring values to 8 bits; white is 255, whatever the brightest value is.
+
+    Args:
+        values: Of any shape; bool, uint8, uint16 or floating point.
+        white: The value of white; default by type: True, 255, 65535, or 1.0.
+
+    Returns:
+        uint8, same shape.
+
+    Raises:
+        DataError: Another type, or values that lie outside [0, white] or are not numbers.
+
+    Example:
+        >>> eight_bit(np.array([0.0, 0.5, 1.0])).tolist(), eight_bit(np.array([257], dtype=np.uint16)).tolist()
+        ([0, 128, 255], [1])
+    """
+    if white is None:
+        white = _WHITES.get(values.dtype.name, 1.0 if values.dtype.kind == "f" else None)
+    if white is None:
+        raise DataError(
+            f"an image must be uint8, uint16, bool, or float in [0, 1], got {values.dtype}, which does not say which "
+            "value is white"
+        )
+    if (values.dtype == np.uint8 and white == 255) or not values.size:
+        return values.astype(np.uint8, copy=False)
+    values = values.astype(np.promote_types(values.dtype, np.float32))
+    low, high = float(values.min()), float(values.max())  # NaN if any value is
+    if math.isnan(low):
+        raise DataError("an image must hold numbers only, got NaN (not a number) in it")
+    if not (low >= 0 and high <= white):
+        floats = "float images must lie in [0, 1]" if white == 1 else f"values must lie in [0, {white:g}]"
+        raise DataError(f"{floats}, got {low:.4g} to {high:.4g}")
+    return (values * (255 / white)).round().astype(np.uint8)
+
+
 def binary_mask(mask: Image.Image) -> Image.Image:
-    """Return a mask as ``"L"`` with 255 where it is brighter than half of its brightest value, else 0."""
+    """Return a mask as ``"L"`` with 255 where it is brighter than half of its brightest value, else 0.
+
+    Raises:
+        DataError: It holds something that is not a number.
+    """
     numeric = mask.mode in ("1", "L", "F") or mask.mode.startswith("I")
     values = np.asarray(mask if numeric else to_rgb(mask).convert("L"), dtype=np.float64)
+    if np.isnan(values).any():
+        raise DataError("a mask must hold numbers only, got NaN (not a number) in it")
     on = values > values.max(initial=0.0) / 2
     return Image.fromarray(on.astype(np.uint8) * 255)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,7 @@ _hidden = False
 
 @contextlib.contextmanager
 def hidden(wanted: bool = True) -> Iterator[None]:
-    """Show no bars inside the block, also not on a terminal."""
+    """Show no bars inside the block, wherever that is."""
     global _hidden
     before, _hidden = _hidden, wanted or _hidden
     try:
@@ -25,7 +26,7 @@ def hidden(wanted: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def track(doing: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and remaining time on a terminal's stderr; elsewhere do nothing.
+    """Show a bar with rate and remaining time on a terminal or in a notebook; elsewhere do nothing.
 
     Args:
         doing: What is going on, shown before the bar.
@@ -39,27 +40,22 @@ def track(doing: str, total: int) -> Iterator[Callable[[int], None]]:
         ...     for _ in range(3):
         ...         advance(1)
     """
-    watched = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0" and not _hidden
-    if not watched:
+    if not _watched() or os.environ.get("RANK", "0") != "0" or _hidden:
         yield lambda _amount: None
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from tqdm import tqdm
 
-    class _Rate(ProgressColumn):
-        def render(self, task: Task) -> str:
-            speed = task.finished_speed or task.speed
-            return f"{speed:.1f}/s" if speed else "-/s"
+    size = shutil.get_terminal_size()  # tqdm shows nothing where a terminal says that it has no size
+    with tqdm(total=total, desc=doing, leave=False, file=sys.stderr, ncols=size.columns, nrows=size.lines) as bar:
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=total)
-        yield lambda amount: bar.advance(task, amount)
+        def advance(amount: int) -> None:
+            bar.update(amount)
+            if bar.n >= total:
+                bar.refresh()  # the end of what was too fast to be shown
+
+        yield advance
+
+
+def _watched() -> bool:
+    """Whether somebody sees stderr: on a terminal, or below the cell of a notebook."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.partition(".")[0] == "ipykernel"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crayon_sdk import presets
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.annotations import AnnotationSet, as_answers
 from crayon_sdk.checkpoint import Correction
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.devices import resolve_device, resolve_precision
@@ -104,6 +104,10 @@ class NeuronPruner:
         self.device = resolve_device(device, self.model.device)
         self.autocast = resolve_precision(precision, self.device)
         self.checkpoint_dir = checkpoint_dir
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self.settings, name)!r}" for name in ("epochs", "lr", "answer_rule"))
+        return f"NeuronPruner({self.model.architecture}, {shown}, on {self.device})"
 
     @classmethod
     def from_preset(
@@ -220,7 +224,7 @@ def irrelevant_neurons(
         AnswerError: There are no answers about neurons, or they would cut all.
         MismatchError: The answers are about another model or unknown neurons.
     """
-    used = AnnotationSet(answers.neuron_answers)
+    used = AnnotationSet(as_answers(answers).neuron_answers)
     if not len(used):
         raise AnswerError(
             f"expected answers about neurons, got {len(answers)} answers of which none is about a neuron; "

@@ -30,6 +30,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import ErrorDetails
 
 from crayon_sdk.errors import AnswerError
+from crayon_sdk.names import given_only
 from crayon_sdk.relevance import Answer
 
 __all__ = ["AnyAnswer", "ImageAnswer", "NeuronAnswer", "parse_record"]
@@ -85,6 +86,9 @@ class _Record(BaseModel, frozen=True, strict=True, extra="forbid"):
     simulated: bool = False
     source: str = ""
     extra: Extra = ()
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return given_only(type(self).model_fields, super().__repr_args__())
 
     @model_serializer(mode="wrap")
     def _without_empty_extra(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ class SkippedSample:
 class Samples:
     """What [`ImageDataset`][crayon_sdk.data.ImageDataset] can do once it is made.
 
+    A sample is known by its id, a text, wherever it stands: ``dataset[id]`` is its (picture, label), ``for id in
+    dataset`` goes through the ids, ``id in dataset`` asks for one. Positions are refused.
+
     Attributes:
         ids: One per sample, without repeats.
         labels: int64 (N,), indices into ``class_names``.
@@ -68,6 +71,35 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __contains__(self, sample_id: object) -> bool:
+        return isinstance(sample_id, str) and sample_id in self._index
+
+    def __getitem__(self, sample_id: str) -> tuple[Image.Image, int]:
+        """Return picture and label of the sample with an id.
+
+        Raises:
+            DataError: There is no such sample, it cannot be read, or what was given is a position.
+        """
+        if isinstance(sample_id, slice):
+            raise DataError("samples are known by ids: write dataset.subset(dataset.ids[start:stop]) for some of them")
+        if isinstance(sample_id, (list, tuple, Tensor, np.ndarray)):
+            raise DataError("one sample at a time: write dataset.subset([id, ...]) for some of them")
+        if not isinstance(sample_id, str):
+            raise DataError(
+                f"samples are known by ids, which are texts, got {sample_id!r}; dataset.ids has them in order: "
+                f"dataset[dataset.ids[{sample_id!r}]]"
+            )
+        return self.image(sample_id), int(self.labels[self.index_of(sample_id)])
+
+    def __add__(self, other: object) -> NoReturn:
+        raise DataError(
+            "data sets are not added: list both in one table for from_csv, or give from_torch a "
+            "torch.utils.data.ConcatDataset with ids="
+        )
 
     def __repr__(self) -> str:
         parts = [f"{len(self)} images", f"{self.num_classes} classes"]

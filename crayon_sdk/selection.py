@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data import ImageDataset, as_dataset
 from crayon_sdk.errors import MismatchError, SettingsError, first_few
 from crayon_sdk.files import read_tensors, write_tensors
 from crayon_sdk.functional.selection import k_centre, surprise
@@ -92,7 +92,7 @@ def look(
             f"the maps are of another model ({maps.model[:12]}) than this one ({model.fingerprint[:12]}); "
             "choose with the model that was explained, or at random"
         )
-    known = {sample: position for position, sample in enumerate(dataset.ids)}
+    known = {sample: position for position, sample in enumerate(as_dataset(dataset).ids)}
     missing = [sample for sample in maps.ids if sample not in known]
     if missing:
         raise MismatchError(

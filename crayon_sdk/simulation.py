@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data import ImageDataset, as_dataset
 from crayon_sdk.errors import DataError, SettingsError, first_few
 from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.maps import SaliencyMaps, as_maps
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
@@ -55,7 +55,7 @@ def simulate_answers(
     low, high = strictness
     if not 0 <= low <= high <= 1:
         raise SettingsError(f"expected strictness (low, high) with 0 <= low <= high <= 1, got {strictness}")
-    shares = highlight_share(maps, masks)
+    shares = highlight_share(as_maps(maps), masks)
     thresholds = [(low + high) / 2] if annotators == 1 else torch.linspace(low, high, annotators).tolist()
     flip = _flips(noise, seed)
     targets = dict(zip(maps.ids, maps.targets.tolist(), strict=True))
@@ -168,7 +168,7 @@ def _check(annotators: int, noise: float) -> None:
 
 def _geometry(known: Preprocessing | None, masks: ImageDataset, ids: tuple[str, ...]) -> Preprocessing:
     """How masks are resized and cropped; checks on the way that there are masks for all ids."""
-    if not masks.has_masks:
+    if not as_dataset(masks).has_masks:
         raise DataError("simulated answers need object masks; the data set has none (masks= or mask_column=)")
     present = set(masks.ids)
     lacking = [sample for sample in ids if sample not in present]

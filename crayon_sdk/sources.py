@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from crayon_sdk.errors import DataError, first_few
-from crayon_sdk.preprocessing import Preprocessing, binary_mask, to_rgb
+from crayon_sdk.preprocessing import Preprocessing, binary_mask, eight_bit, to_rgb
 
 __all__ = ["FileSource", "Listing", "Source", "TorchSource", "describe", "list_folder"]
 
@@ -100,7 +100,10 @@ class FileSource:
         """Decode a picture, upright."""
         with Image.open(self.images[position]) as file:
             file.load()
-            return to_rgb(ImageOps.exif_transpose(file))
+            rgb = to_rgb(file)  # before it is turned: a turned copy does not know its file's bit depth
+            if _ORIENTATION in (exif := file.getexif()):
+                rgb.getexif()[_ORIENTATION] = exif[_ORIENTATION]
+            return ImageOps.exif_transpose(rgb)
 
     def row(self, position: int, preprocessing: Preprocessing | None) -> Tensor:
         """Decode, resize and crop a picture."""
@@ -183,7 +186,7 @@ def _pixels(image: Image.Image, preprocessing: Preprocessing | None) -> Tensor:
 
 
 def _to_picture(item: Any) -> Image.Image:
-    """Accept a PIL image, a (C, H, W) tensor or an (H, W, C) array; floats lie in [0, 1]."""
+    """Accept a PIL image, a (C, H, W) tensor or an (H, W, C) array; 16 bits count to 65535, floats to 1."""
     if isinstance(item, Image.Image):
         return to_rgb(item)
     if isinstance(item, Tensor):
@@ -200,16 +203,12 @@ def _to_picture(item: Any) -> Image.Image:
         values = values[..., None]
     if values.dim() != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
         raise DataError(f"an image must be {layout} with 1, 3 or 4 channels, got shape {tuple(item.shape)}")
-    if values.is_floating_point():
-        if not (float(values.min()) >= 0 and float(values.max()) <= 1):
-            raise DataError(
-                f"float images must lie in [0, 1], got {float(values.min()):.4g} to {float(values.max()):.4g}; "
-                "pass preprocessed=True when they are normalised already"
-            )
-        values = values.mul(255).round().to(torch.uint8)
-    if values.dtype != torch.uint8:
-        raise DataError(f"an image must be uint8 or float, got {values.dtype}")
-    return to_rgb(Image.fromarray(values.contiguous().numpy().squeeze(2) if values.shape[2] == 1 else values.numpy()))
+    try:
+        picture = eight_bit((values.float() if values.is_floating_point() else values).numpy())
+    except DataError as error:
+        hint = "; pass preprocessed=True when they are normalised already" if values.is_floating_point() else ""
+        raise DataError(f"{error}{hint}") from None
+    return to_rgb(Image.fromarray(np.ascontiguousarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)))
 
 
 def _to_input(item: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -48,14 +49,15 @@ def list_table(
     split: str | None,
     root: Path,
     class_names: tuple[str, ...] | None,
+    text: str | None = None,
 ) -> Listing:
-    """List the samples of a CSV file.
+    """List the samples of a CSV file, or of a text in its place; ``path`` is then the name of it in messages.
 
     Raises:
         DataError: The file cannot be read, columns are missing or cannot be
             told apart, or there is no such split.
     """
-    header, rows = _read(path)
+    header, rows = _read(path, text)
     waterbirds = set(header) >= WATERBIRDS
     named = _recognise(path, header, columns, need_split=split is not None)
     birds_labels = waterbirds and named.label == "y"
@@ -128,12 +130,12 @@ def _add(
             listing.problems.setdefault(position, f"it has no mask: {named.mask!r} is empty")
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read(path: Path, text: str | None = None) -> tuple[list[str], list[dict[str, str]]]:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") if text is None else io.StringIO(text, newline="") as file:
             first = file.readline()
             file.seek(0)
-            delimiter = max(",;\t", key=first.count)
+            delimiter = max(",;\t", key=first.count) if text is None else ","
             lines = [[cell.strip() for cell in line] for line in csv.reader(file, delimiter=delimiter)]
     except OSError as error:
         raise DataError(f"cannot read the table {str(path)!r}: {error.strerror or error}") from error

@@ -3,15 +3,59 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from crayon_sdk.errors import DataError
 
-__all__ = ["count_of", "guess_class_names", "read_groups", "read_labels"]
+__all__ = ["advice", "count_of", "guess_class_names", "is_frame", "is_hf", "read_groups", "read_labels"]
+
+
+def is_frame(value: Any) -> bool:
+    """Tell whether a value is a DataFrame of pandas."""
+    return hasattr(value, "to_csv") and hasattr(value, "columns")
+
+
+def is_hf(value: Any) -> bool:
+    """Tell whether a value is a data set of the `datasets` library, of which rows are dicts."""
+    return hasattr(value, "features") and hasattr(value, "column_names")
+
+
+def advice(value: Any) -> str:
+    """Say how an ImageDataset is made of what was given in its place.
+
+    Example:
+        >>> advice("birds/train")
+        "write ImageDataset.from_folder('birds/train') for class folders, ImageDataset.from_csv(...) for a table"
+    """
+    if isinstance(value, (str, os.PathLike)):
+        where = os.fspath(value)
+        return f"write ImageDataset.from_folder({where!r}) for class folders, ImageDataset.from_csv(...) for a table"
+    if isinstance(value, DataLoader):
+        return "write ImageDataset.from_torch(loader.dataset), with preprocessed=True where its transform normalises"
+    if isinstance(value, Mapping) and value and all(map(is_hf, value.values())):
+        return f"choose a split: ImageDataset.from_hf(dataset[{next(iter(value))!r}])"
+    if is_hf(value):
+        whole = hasattr(value, "__len__")
+        return "write ImageDataset.from_hf(dataset)" + ("" if whole else "; load it without streaming=True first")
+    if is_frame(value):
+        return "write ImageDataset.from_csv(frame, root=FOLDER)"
+    if isinstance(getattr(value, "root", None), (str, os.PathLike)) and hasattr(value, "samples"):
+        return (
+            f"write ImageDataset.from_folder({os.fspath(value.root)!r}), whose ids are the paths, or "
+            "ImageDataset.from_torch(dataset)"
+        )
+    if isinstance(value, (Image.Image, Tensor, np.ndarray, list, tuple)):
+        return "write ImageDataset.from_torch([(image, label), ...]) with the class of every image"
+    if isinstance(value, Sized) and hasattr(value, "__getitem__"):
+        return "write ImageDataset.from_torch(dataset)"
+    return "make one with ImageDataset.from_folder, from_csv, from_torch or from_hf"
 
 
 def count_of(dataset: Any) -> int:
@@ -20,6 +64,12 @@ def count_of(dataset: Any) -> int:
     Raises:
         DataError: It is of another kind, or empty.
     """
+    if isinstance(dataset, Mapping) or is_hf(dataset) or is_frame(dataset):
+        raise DataError(f"expected items (image, label), got {type(dataset).__name__}; {advice(dataset)}")
+    if isinstance(dataset, DataLoader):
+        raise DataError(
+            f"expected a data set with items (image, label), got a {type(dataset).__name__}; {advice(dataset)}"
+        )
     fits = isinstance(dataset, Sized) and hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
     if not fits:
         raise DataError(
@@ -115,8 +165,14 @@ def _targets(dataset: Any) -> Any:
 
 def _item_label(item: Any) -> Any:
     if not isinstance(item, (tuple, list)) or len(item) < 2:
-        raise DataError(f"items must be (image, label), got {type(item).__name__}")
+        raise DataError(f"items must be (image, label), got {type(item).__name__}{_pairs(item)}")
     return item[1]
+
+
+def _pairs(item: Any) -> str:
+    if isinstance(item, Mapping):
+        return f" with {', '.join(map(repr, item))}; ImageDataset.from_hf reads data sets of the datasets library"
+    return ""
 
 
 def _as_label(value: Any) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.annotations import AnnotationSet, as_answers
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, OutputError, SettingsError
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
 
@@ -447,3 +447,47 @@ def test_dropped_adds_up_when_merging():
 def test_import_loads_no_torch():
     code = "import sys, crayon_sdk.formats; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_dict_of_answers():
+    answers = AnnotationSet.from_dict({"a": "yes", "b": False, "c": "unsure"}, annotator="ann", model="m")
+    assert [(each.id, each.answer, each.annotator, each.model) for each in answers.image_answers] == [
+        ("a", "yes", "ann", "m"),
+        ("b", "no", "ann", "m"),
+        ("c", "unsure", "ann", "m"),
+    ]
+    for given, message in [
+        ({"a": "maybe"}, "the answer to 'a': field 'answer' is 'maybe'; expected one of yes, no, unsure"),
+        ({3: "yes"}, "the answer to 3: field 'id' is 3"),
+        ([("a", "yes")], "expected a dict of sample ids and answers, got list"),
+    ]:
+        with pytest.raises(AnswerError, match=message):
+            AnnotationSet.from_dict(given, annotator="ann")
+
+
+def test_answers_are_looked_up_by_picture():
+    one, two = (AnnotationSet.from_dict({"a": "yes", "b": "no"}, annotator=name) for name in ("ann", "ben"))
+    both = one + two
+    assert both == one.merge(two)
+    assert [each.annotator for each in both["a"]] == ["ann", "ben"]
+    assert ("a" in both, "z" in both, one.image_answers[0] in both) == (True, False, True)
+    with pytest.raises(AnswerError, match="answers are looked up by the id of a picture, which is a text, got 0"):
+        both[0]
+    with pytest.raises(AnswerError, match="nobody answered about 'z'"):
+        both["z"]
+    with pytest.raises(TypeError):
+        both + 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, r"got dict; write AnnotationSet.from_dict\({'1.jpg': 'yes', ...}, annotator='ann'\)"),
+        ([], r"got list; write AnnotationSet\(answers\), or AnnotationSet.from_records"),
+        ("answers.jsonl", r"got str; use load\(\) for a file"),
+        (None, "got NoneType; use load"),
+    ],
+)
+def test_what_is_no_set_of_answers(given, message):
+    with pytest.raises(AnswerError, match=f"expected an AnnotationSet, {message}"):
+        as_answers(given)

@@ -15,7 +15,14 @@ from torch import nn
 
 from crayon_sdk.checkpoint import Correction, CorrectionRecord, load_correction, versions
 from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.errors import FileFormatError, MismatchError, ModelLoadError, OutputError, OutputExistsError
+from crayon_sdk.errors import (
+    FileFormatError,
+    MismatchError,
+    ModelLoadError,
+    OutputError,
+    OutputExistsError,
+    SettingsError,
+)
 from crayon_sdk.evaluation import Evaluation, GroupResult
 from crayon_sdk.files import read_tensors, write_tensors
 from crayon_sdk.models import SplitModel
@@ -297,7 +304,7 @@ def test_missing_manifest(correction, tmp_path):
     (folder / "config.json").unlink()
     with pytest.raises(FileFormatError, match=r"no crayon\.json in .*load_model\(\.\.\.\) loads a plain checkpoint"):
         load_correction(folder)
-    with pytest.raises(FileFormatError, match=r"no crayon\.json"):
+    with pytest.raises(FileFormatError, match=r"no folder at .*nowhere'; expected one that Correction.save wrote$"):
         load_correction(tmp_path / "nowhere")
 
 
@@ -422,3 +429,19 @@ def test_saving_changes_nothing(correction, tmp_path, snapshot):
 def test_versions_name_the_software():
     assert versions()["timm"] == timm.__version__
     assert set(versions()) == {"python", "crayon-sdk", "torch", "torchvision", "timm", "captum", "safetensors"}
+
+
+def test_a_name_of_the_hub_without_its_prefix():
+    with pytest.raises(
+        FileFormatError, match=r"no folder at 'me/x'; .*for a repository of the Hub write 'hf-hub:me/x'"
+    ):
+        load_correction("me/x")
+    with pytest.raises(SettingsError, match="expected a folder or 'hf-hub:user/name', got int"):
+        load_correction(3)
+
+
+def test_tokens_are_not_taken(correction):
+    for result in (correction, correction.answers):
+        with pytest.raises(SettingsError, match="log in once with `hf auth login`, or set HF_TOKEN") as caught:
+            result.push_to_hub("me/x", token="hf_secret")
+        assert "hf_secret" not in str(caught.value)

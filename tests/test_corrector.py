@@ -18,15 +18,18 @@ from helpers_correction import (
 )
 from torch.nn import functional as F  # noqa: N812
 
+from crayon_sdk.comparison import compare
 from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import AnswerError, MismatchError, NonFiniteLossError, SettingsError
+from crayon_sdk.errors import AnswerError, DataError, MismatchError, NonFiniteLossError, SettingsError
+from crayon_sdk.evaluation import evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import read_tensors
 from crayon_sdk.functional.losses import attention_loss
 from crayon_sdk.functional.saliency import normalize_maps
 from crayon_sdk.models import SplitModel
 from crayon_sdk.presets import AFTER_PRUNING, ATTENTION
+from crayon_sdk.pruner import NeuronPruner
 from crayon_sdk.simulation import highlight_share
 
 PLAIN = {
@@ -405,3 +408,34 @@ def test_maps_for_another_target_are_a_warning(caplog):
     caplog.clear()
     AttentionCorrector(model, epochs=1).fit(dataset, maps, answers)
     assert "target=" not in caplog.text
+
+
+def test_wrong_things_are_told_before_the_work():
+    dataset, model = noise_pictures(), split_model()
+    maps, answers = random_maps(dataset), half_and_half(dataset)
+    corrector, pruner = AttentionCorrector(model, device="cpu"), NeuronPruner(model, device="cpu")
+    items = [dataset[sample] for sample in dataset]
+    calls = [
+        (AnswerError, "got dict; write AnnotationSet.from_dict", lambda: corrector.fit(dataset, maps, {})),
+        (AnswerError, "got dict; write AnnotationSet.from_dict", lambda: pruner.fit(dataset, {"s0": "yes"})),
+        (SettingsError, "expected SaliencyMaps, got AnnotationSet", lambda: corrector.fit(dataset, answers, maps)),
+        (DataError, "expected an ImageDataset, got list", lambda: corrector.fit(items, maps, answers)),
+        (DataError, "expected an ImageDataset, got list", lambda: corrector.fit(dataset, maps, answers, items)),
+        (DataError, "expected an ImageDataset, got list", lambda: evaluate(model, items)),
+        (DataError, "expected an ImageDataset, got list", lambda: evaluate(model, dataset, train=items)),
+        (DataError, "expected an ImageDataset, got Tensor", lambda: Explainer(model).explain(torch.rand(3, 8, 8))),
+        (DataError, "expected an ImageDataset, got str", lambda: Explainer(model).explain_neurons("birds")),
+        (AnswerError, "expected an AnnotationSet", lambda: Explainer(model).suggest(maps, answers={"s0": "yes"})),
+        (DataError, "expected an ImageDataset, got list", lambda: maps.gallery(items)),
+        (SettingsError, "expected a dict of evaluations by name", lambda: compare([1, 2])),
+    ]
+    for error, message, call in calls:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_a_correction_is_no_model():
+    dataset = noise_pictures()
+    done = NeuronPruner(split_model(), epochs=1, device="cpu").fit(dataset, neuron_answers([1]))
+    with pytest.raises(SettingsError, match=r"expected a model, got Correction; give its .model"):
+        AttentionCorrector(done)

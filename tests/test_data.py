@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from crayon_sdk.data import ImageDataset, Preprocessing, SkippedSample
+from crayon_sdk.data import ImageDataset, Preprocessing, SkippedSample, as_dataset
 from crayon_sdk.errors import DataError, SettingsError
+from crayon_sdk.preprocessing import to_rgb
 
 SMALL = Preprocessing(size=(8, 8))
 
@@ -263,6 +264,56 @@ def test_modes(tmp_path, mode, suffix, transparency):
         assert np.abs(np.array(shown)[..., 1].astype(int) - values).max() < (26 if mode == "P" else 12)
 
 
+@pytest.mark.parametrize(
+    ("name", "brightest", "white"),
+    [("1.png", 250, 65535), ("1.png", 260, 65535), ("1.tif", 260, 65535), ("1.pgm", 260, 65535)],
+)
+def test_white_of_sixteen_bits_is_that_of_the_file(tmp_path, name, brightest, white):
+    values = np.linspace(0, brightest, 160).astype(np.uint16).reshape(10, 16)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(values).save(tmp_path / "a" / name)
+    shown = np.array(ImageDataset.from_folder(tmp_path).image(f"a/{name}"))
+    assert np.array_equal(shown[..., 1], np.round(values * (255 / white)))
+
+
+def test_floating_point_files(tmp_path):
+    values = np.linspace(0, 1, 160, dtype=np.float32).reshape(10, 16)
+    (tmp_path / "a").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(values).save(tmp_path / "a" / "1.tif", exif=exif)
+    shown = np.array(ImageDataset.from_folder(tmp_path).image("a/1.tif"))
+    assert np.array_equal(shown[..., 1], np.round(values * 255)[::-1, ::-1])
+    values[3, 4] = np.nan
+    Image.fromarray(values).save(tmp_path / "a" / "2.tif")
+    Image.fromarray(np.full((10, 16), 9, dtype=np.int32)).save(tmp_path / "a" / "3.tif")
+    with pytest.raises(DataError, match=r"a/2.tif: an image must hold numbers only, got NaN.*a/3.tif: .* 32-bit"):
+        ImageDataset.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("tags", "turn"), [({258: (12,)}, False), ({262: 0}, True)])
+def test_tiff_says_what_is_white(tags, turn):
+    """12 bits in 16, and white at zero: Pillow leaves both to the reader."""
+    values = np.linspace(0, 4095 if 258 in tags else 65535, 64).astype(np.uint16).reshape(8, 8)
+    image = Image.fromarray(values)
+    image.tag_v2 = tags
+    shown = np.array(to_rgb(image))[..., 1]
+    expected = np.round(values * (255 / values.max()))
+    assert np.abs(shown - (255 - expected if turn else expected)).max() == 0
+
+
+@pytest.mark.parametrize("rotation", [1, 6])
+def test_rotated_by_the_camera_in_sixteen_bits(tmp_path, rotation):
+    values = np.linspace(0, 65535, 160).astype(np.uint16).reshape(10, 16)
+    exif = Image.Exif()
+    exif[0x0112] = rotation
+    (tmp_path / "a").mkdir()
+    Image.fromarray(values).save(tmp_path / "a" / "1.png", exif=exif)
+    shown = np.array(ImageDataset.from_folder(tmp_path).image("a/1.png"))[..., 1]
+    upright = np.round(values / 257)
+    assert np.array_equal(shown, np.rot90(upright, -1) if rotation == 6 else upright)
+
+
 def test_rotated_by_the_camera(tmp_path):
     values = np.zeros((10, 16, 3), dtype=np.uint8)
     values[:, 8:] = 255
@@ -325,6 +376,23 @@ def test_survives_being_sent_to_another_process(folder):
 # --- torch data sets ---
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("kind", "white"),
+    [("uint8", 255), ("uint16", 65535), ("bool", 1), ("float16", 1), ("float32", 1), ("float64", 1)],
+)
+def test_white_of_arrays_is_that_of_their_type(kind, white, channels):
+    values = (np.arange(6 * 7 * channels).reshape(6, 7, channels) % 2 * white).astype(kind)
+    tensor = torch.from_numpy(values).permute(2, 0, 1)
+    dataset = ImageDataset.from_torch(
+        [(values, 0), (tensor, 0), ((values * 0.5).astype(kind) if white > 1 else values, 0)]
+    )
+    bright = np.broadcast_to(values > 0, (6, 7, channels))[..., :3] * np.array([255], dtype=np.uint8)
+    for sample in ("0", "1"):
+        assert np.array_equal(np.array(dataset.image(sample)), np.broadcast_to(bright, (6, 7, 3)))
+    assert np.array(dataset.image("2")).max() == (127 if white > 1 else 255)
+
+
 class Items(Dataset):
     def __init__(self, images, labels, **attributes):
         self.images, self.labels, self.asked = images, labels, 0
@@ -365,8 +433,8 @@ def test_grey_torch_items(item):
     ("item", "message"),
     [
         (CHW.float(), "float images must lie in .*preprocessed=True"),
-        (torch.full((3, 4, 4), float("nan")), "float images must lie in"),
-        (CHW.long(), "must be uint8 or float, got torch.int64"),
+        (torch.full((3, 4, 4), float("nan")), "must hold numbers only, got NaN"),
+        (CHW.long(), r"must be uint8, uint16, bool, or float in \[0, 1\], got int64"),
         (torch.zeros(6, 7, 3, dtype=torch.uint8)[:, :6], r"must be \(C, H, W\) with 1, 3 or 4 channels, got shape"),
         (CHW.numpy().copy()[:, :, :6], r"must be \(H, W, C\) with 1, 3 or 4 channels"),
         ("picture.png", "must be a PIL image, a tensor or an array, got str"),
@@ -506,3 +574,70 @@ def test_bad_preprocessed_items(item, message):
     dataset = ImageDataset.from_torch([(item, 0)], preprocessed=True)
     with pytest.raises(DataError, match=f"sample '0' cannot be used: .*{message}"):
         dataset.row(0, None)
+
+
+# --- what Python users try ---
+
+
+def test_a_data_frame_is_a_table(folder):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {"image": ["cat/1.jpg", "dog/1.png"], "label": ["cat", "dog"], "split": ["train", "test"], "place": [0.0, 1.0]}
+    )
+    dataset = ImageDataset.from_csv(frame, root=folder)
+    assert (dataset.ids, dataset.class_names) == (("cat/1.jpg", "dog/1.png"), ("cat", "dog"))
+    assert ImageDataset.from_csv(frame, root=folder, split="test").ids == ("dog/1.png",)
+    with pytest.raises(DataError, match="'data frame' has no column 'kind'"):
+        ImageDataset.from_csv(frame, root=folder, label_column="kind")
+    with pytest.raises(DataError, match="expected the path of a CSV file or a DataFrame, got list; write"):
+        ImageDataset.from_csv([1, 2])
+    with pytest.raises(DataError, match=r"got DataFrame; write ImageDataset.from_csv\(frame, root=FOLDER\)"):
+        ImageDataset.from_torch(frame)
+
+
+def test_a_sample_is_known_by_its_id(folder):
+    dataset = ImageDataset.from_folder(folder)
+    assert list(dataset) == list(dataset.ids)
+    assert "dog/1.png" in dataset
+    assert "emu" not in dataset
+    assert 0 not in dataset
+    shown, label = dataset["dog/1.png"]
+    assert (np.array_equal(shown, dataset.image("dog/1.png")), label) == (True, 1)
+    for key, message in [
+        (0, r"samples are known by ids, which are texts, got 0; .*dataset\[dataset.ids\[0\]\]"),
+        (slice(0, 2), r"write dataset.subset\(dataset.ids\[start:stop\]\)"),
+        (["dog/1.png"], r"write dataset.subset\(\[id, ...\]\)"),
+        ("emu", "there is no sample 'emu' among 4"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            dataset[key]
+    with pytest.raises(DataError, match=r"data sets are not added: .*ConcatDataset"):
+        dataset + dataset
+    with pytest.raises(DataError, match="an ImageDataset already"):
+        ImageDataset.from_torch(dataset)
+
+
+class Photos:
+    """What torchvision's ImageFolder has."""
+
+    root, samples = "birds", []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("birds/train", r"got str; write ImageDataset.from_folder\('birds/train'\)"),
+        (Path("birds"), r"write ImageDataset.from_folder\('birds'\)"),
+        (DataLoader([(CHW, 0)]), r"got DataLoader; write ImageDataset.from_torch\(loader.dataset\)"),
+        (Photos(), r"got Photos; write ImageDataset.from_folder\('birds'\), whose ids are the paths, or .*from_torch"),
+        (Image.new("RGB", (4, 4)), r"got Image; write ImageDataset.from_torch\(\[\(image, label\), ...\]\)"),
+        (CHW, "got Tensor; write ImageDataset.from_torch"),
+        ([CHW, CHW], "got list; write ImageDataset.from_torch"),
+        (Items([CHW], [0]), r"got Items; write ImageDataset.from_torch\(dataset\)"),
+        (None, "got NoneType; make one with ImageDataset.from_folder, from_csv, from_torch or from_hf"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_data_set_is_told_how_to_become_one(given, message):
+    with pytest.raises(DataError, match=f"expected an ImageDataset, {message if 'got' in message else '.*' + message}"):
+        as_dataset(given)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 from helpers_hub import Repository, serving
-from helpers_hub_client import ask
+from helpers_hub_client import ask, environment_for, run
 from helpers_workspace import save_model
 
 from crayon_sdk.models import SplitModel
@@ -115,3 +115,33 @@ def test_a_repository_that_is_no_model(folder, tmp_path):
     assert "ModelLoadError: cannot load 'hf-hub:ann/odd'" in odd
     assert "no_such_net" in odd
     assert "ModelLoadError: cannot load 'hf-hub:ann/bare'" in no_config
+
+
+def test_published_weights_without_a_network(tmp_path, tiny_model):
+    """A timm name: an answer within seconds, from the cache or in words; timm alone tries for a minute."""
+    name = "test_resnet.r160_in1k"
+    place = save_model(tmp_path / "published", num_classes=1000)
+    with serving({f"timm/{name}": Repository({"main": place})}) as hub:
+        (first,), _ = ask([name], hub.endpoint, tmp_path / "home")
+    assert first.startswith(f"{name} loaded ")
+    (again, never), written = ask([name, "resnet18"], "http://127.0.0.1:9", tmp_path / "home")
+    assert again == first
+    assert "ModelLoadError: the Hub cannot be reached (" in never
+    assert "timm/resnet18.a1_in1k is not in the cache: check the network" in never
+    assert "Retrying" not in written
+
+
+def test_the_copy_leaves_no_trace_in_the_config(tmp_path):
+    name = "test_resnet.r160_in1k"
+    with serving({f"timm/{name}": Repository({"main": save_model(tmp_path / "m", num_classes=1000)})}) as hub:
+        environment = environment_for(hub.endpoint, tmp_path / "home")
+        online, _ = run(SHOW, [name], environment)
+    offline, _ = run(SHOW, [name], environment | {"HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert json.loads(offline) == json.loads(online)
+
+
+SHOW = """
+import json, sys
+from crayon_sdk.loading import load_model
+print(json.dumps(load_model(sys.argv[1]).model.pretrained_cfg))
+"""

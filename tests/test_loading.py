@@ -211,3 +211,15 @@ def test_a_weights_file_without_architecture(folder):
 def test_random_weights_come_from_nowhere():
     model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2)
     assert base_of(model) == {"architecture": "test_resnet", "model": "", "license": ""}
+
+
+def test_channels_are_looked_at_before_anything_is_fetched():
+    with pytest.raises(UnsupportedModelError, match="expected a model of RGB pictures, resnet50 takes 1 channel"):
+        load_model("resnet50", model_args={"in_chans": 1})
+
+
+def test_a_name_of_the_hub_without_its_prefix():
+    with pytest.raises(
+        ModelLoadError, match=r"no folder at 'me/birds'; .*for a repository of the Hub write 'hf-hub:me/birds'"
+    ):
+        load_model("me/birds")

@@ -10,7 +10,7 @@ import torch
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.files import read_tensors, write_tensors
 from crayon_sdk.functional.saliency import normalize_maps, resize_maps
-from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.maps import SaliencyMaps, as_maps
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.preprocessing import Preprocessing
 
@@ -171,3 +171,26 @@ def test_parts_are_put_together():
         SaliencyMaps.concatenate([maps, SaliencyMaps(("d",), torch.rand(1, 3, 3), torch.tensor([0]))])
     with pytest.raises(MismatchError, match="got 0 ways"):
         SaliencyMaps.concatenate([])
+
+
+def test_a_map_is_known_by_its_sample():
+    maps = SaliencyMaps(("a", "b"), torch.rand(2, 4, 5), torch.tensor([0, 1]))
+    other = SaliencyMaps(("c",), torch.rand(1, 4, 5), torch.tensor([1]))
+    assert list(maps) == ["a", "b"]
+    assert ("b" in maps, "z" in maps, 0 in maps) == (True, False, False)
+    assert torch.equal(maps["b"], maps.values[1])
+    assert (maps + other).ids == ("a", "b", "c")
+    with pytest.raises(SettingsError, match=r"maps are known by sample ids, which are texts, got 0; maps.ids"):
+        maps[0]
+    with pytest.raises(SettingsError, match=r"expected a list of sample ids, got the text 'ab'"):
+        maps.select("ab")
+    with pytest.raises(MismatchError, match="no saliency map for 1 of 1 samples"):
+        maps["z"]
+    with pytest.raises(SettingsError, match="different"):
+        maps + maps
+    with pytest.raises(TypeError):
+        maps + 1
+    with pytest.raises(
+        SettingsError, match=r"expected SaliencyMaps, got list; Explainer\(model\).explain\(dataset\) makes"
+    ):
+        as_maps([1])

@@ -490,3 +490,32 @@ def test_double_precision(tiny_model):
     split = SplitModel(tiny_model().double())
     assert split(torch.rand(1, 3, 160, 160)).dtype == torch.float64
     assert Explainer(split, device="cpu").saliency(torch.rand(1, 3, 160, 160), torch.tensor([0])).shape == (1, 5, 5)
+
+
+def test_one_channel():
+    grey = timm.create_model("test_resnet.r160_in1k", pretrained=False, num_classes=2, in_chans=1)
+    with pytest.raises(
+        UnsupportedModelError, match=r"expected a model of RGB pictures, test_resnet takes 1 channel.*Grayscale"
+    ):
+        SplitModel(grey)
+    # What the message says works.
+    from torchvision.transforms import v2
+
+    class Trunk(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = grey
+
+        def forward(self, images):
+            return self.model.forward_features(images)
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.fc = grey.global_pool, grey.fc
+
+        def forward(self, features):
+            return self.fc(self.pool(features))
+
+    split = SplitModel(trunk=nn.Sequential(v2.Grayscale(), Trunk()), head=Head().eval())
+    assert split(torch.rand(2, 3, 160, 160)).shape == (2, 2)

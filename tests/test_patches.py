@@ -75,3 +75,11 @@ def test_files_that_are_none(patches, tmp_path):
     path.write_bytes(whole.replace(b"map_size", b"map_siza"))
     with pytest.raises(FileFormatError, match=r"damaged \(KeyError: 'map_size'\)"):
         NeuronPatches.load(path)
+
+
+def test_neurons_in_order(patches):
+    assert len(patches) == 3
+    assert list(patches) == [patches.of(0), patches.of(1), patches.of(2)]
+    assert patches[torch.tensor(1)] == patches.of(1)
+    with pytest.raises(SettingsError, match="expected a neuron from 0 to 2, got 'b'"):
+        patches["b"]

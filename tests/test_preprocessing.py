@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from crayon_sdk.errors import SettingsError
-from crayon_sdk.preprocessing import Preprocessing, effective_preprocessing
+from crayon_sdk.errors import DataError, SettingsError
+from crayon_sdk.preprocessing import Preprocessing, binary_mask, effective_preprocessing, to_rgb
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -164,17 +164,48 @@ def test_empty_one_bit_and_palette_masks():
         assert np.argwhere(np.array(preprocessing.geometry_mask(mask))).tolist() == [[4, 3]]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16", "HSV"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "F", "I;16", "HSV"])
 def test_every_mode_becomes_rgb(mode):
-    image = (
-        noise(12, 10).convert("L").convert("I;16")
-        if mode == "I;16"
-        else noise(12, 10).convert("L" if mode in ("I", "F") else "RGB").convert(mode)
-    )
+    grey = noise(12, 10).convert("L")
+    deep = {"F": np.asarray(grey, dtype=np.float32) / 255, "I;16": np.asarray(grey).astype(np.uint16) * 257}
+    image = Image.fromarray(deep[mode]) if mode in deep else noise(12, 10).convert("RGB").convert(mode)
+    assert image.mode == mode
     result = Preprocessing(size=(10, 10)).geometry(image)
     assert result.mode == "RGB"
     assert result.size == (10, 10)
     assert np.array(result).std() > 20
+
+
+@pytest.mark.parametrize("brightest", [250, 260, 65535])
+def test_white_of_sixteen_bits_does_not_depend_on_the_brightest_value(brightest):
+    values = np.linspace(0, brightest, 64).astype(np.uint16).reshape(8, 8)
+    assert np.array_equal(np.array(to_rgb(Image.fromarray(values)))[..., 1], np.round(values / 257))
+
+
+@pytest.mark.parametrize("white", [0.25, 1.0])
+def test_white_of_floats_is_one(white):
+    values = np.linspace(0, white, 64, dtype=np.float32).reshape(8, 8)
+    assert np.array_equal(np.array(to_rgb(Image.fromarray(values)))[..., 1], np.round(values * 255))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (np.full((4, 4), np.nan, dtype=np.float32), "an image must hold numbers only, got NaN"),
+        (np.full((4, 4), np.inf, dtype=np.float32), r"float images must lie in \[0, 1\], got inf to inf"),
+        (np.full((4, 4), 255, dtype=np.float32), r"float images must lie in \[0, 1\], got 255 to 255"),
+        (np.full((4, 4), -0.5, dtype=np.float32), "got -0.5 to -0.5"),
+        (np.full((4, 4), 200, dtype=np.int32), "32-bit or signed integers .* does not say which value is white"),
+    ],
+)
+def test_pictures_without_a_known_range_are_refused(values, problem):
+    with pytest.raises(DataError, match=problem):
+        to_rgb(Image.fromarray(values))
+
+
+def test_a_mask_must_hold_numbers():
+    with pytest.raises(DataError, match="a mask must hold numbers only, got NaN"):
+        binary_mask(Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32)))
 
 
 def test_sixteen_bit_grey_is_scaled_not_cut_off():

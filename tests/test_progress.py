@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crayon_sdk.progress import track
+from crayon_sdk.progress import hidden, track
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT = """
@@ -61,6 +62,25 @@ def test_a_bar_on_a_terminal():
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
 def test_only_the_first_process_shows_it():
     assert run_in_terminal(RANK="1") == ""
+
+
+class Cell(io.StringIO):
+    """What stands in for stderr in a notebook, by the module of its class."""
+
+    __module__ = "ipykernel.iostream"
+
+
+def test_a_bar_in_a_notebook(monkeypatch):
+    cell = Cell()
+    monkeypatch.setattr(sys, "stderr", cell)
+    with track("counting sheep", 3) as advance:
+        for _ in range(3):
+            advance(1)
+    assert "counting sheep" in cell.getvalue()
+    assert "/3" in cell.getvalue()
+    with hidden(), track("counting cows", 3) as advance:
+        advance(1)
+    assert "cows" not in cell.getvalue()
 
 
 def test_an_error_goes_through():

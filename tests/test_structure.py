@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 # above its own line in this list only; rooms that share a line do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "names"),
-    ("files", "progress", "style"),
+    ("files", "progress", "showing", "style"),
     ("hub", "checkpoint_files"),
     ("publishing", "fetching"),
     # answers: no torch up to here
@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("preprocessing", "devices", "layouts", "torchvision_models"),
     ("sources", "pixels", "torch_items", "wrapping"),
     ("samples", "tables"),
+    ("hf_items",),
     ("data", "final_layers"),
     # pictures under maps
     ("overlays", "sheets"),

@@ -1,0 +1,164 @@
+"""What an object shows of itself: a few lines, a table when printed, an HTML table in a notebook."""
+
+from __future__ import annotations
+
+import io
+import math
+from html.parser import HTMLParser
+
+import pytest
+from helpers_correction import (
+    SMALL,
+    half_and_half,
+    neuron_answers,
+    noise_pictures,
+    random_maps,
+    split_model,
+)
+from helpers_workspace import new_workspace, save_model
+from rich.console import Console
+
+import crayon_sdk as crayon
+from crayon_sdk.changes import weight_changes
+from crayon_sdk.evaluation import GroupResult
+from crayon_sdk.showing import as_html, as_text, plain
+
+CLASSES = sorted(name for name in crayon.__all__ if isinstance(getattr(crayon, name), type))
+LONG = "b" * 300
+
+
+@pytest.fixture(scope="module")
+def correction():
+    dataset = noise_pictures()
+    corrector = crayon.AttentionCorrector(split_model(), epochs=1, batch_size=6, device="cpu")
+    return corrector.fit(dataset, random_maps(dataset), half_and_half(dataset), evaluate_on=dataset)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory, picture_folder, correction):
+    """A real instance of every public class, with names as long as they come."""
+    place, model, dataset = tmp_path_factory.mktemp("shown"), split_model(), noise_pictures()
+    before, after = correction.before, correction.after
+    answer = {"answer": "yes", "annotator": LONG, "question": LONG, "model": LONG, "extra": (("worker", LONG),)}
+    return {
+        "AnnotationSet": half_and_half(dataset),
+        "AttentionCorrector": crayon.AttentionCorrector(model),
+        "Card": crayon.Card(title=LONG, datasets=("me/birds",) * 20),
+        "Comparison": crayon.compare({LONG: before, "after": after}),
+        "Correction": correction,
+        "CrayonError": crayon.CrayonError("expected this, got that"),
+        "DataSource": crayon.DataSource(csv=f"{LONG}.csv"),
+        "Evaluation": after,
+        "Explainer": crayon.Explainer(model),
+        "ImageAnswer": crayon.ImageAnswer(id=LONG, **answer),
+        "ImageDataset": dataset,
+        "ModelSource": crayon.ModelSource(source=LONG),
+        "NeuronAnswer": crayon.NeuronAnswer(neuron=0, patch=0, **answer),
+        "NeuronPatches": crayon.Explainer(model).explain_neurons(dataset),
+        "NeuronPruner": crayon.NeuronPruner(model),
+        "Preprocessing": SMALL,
+        "SaliencyMaps": random_maps(dataset),
+        "SplitModel": model,
+        "Workspace": new_workspace(place / "w", picture_folder, save_model(place / "m")),
+    }
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_repr_is_three_lines_at_most(shown, name):
+    found = repr(shown[name])
+    assert found.startswith(name)
+    assert " object at 0x" not in found
+    assert sum(math.ceil(len(line) / 120) for line in found.splitlines()) <= 3, found
+
+
+def test_repr_says_what_matters(correction):
+    model = repr(split_model())
+    assert model.startswith("SplitModel(test_resnet, 2 classes, features ")
+    assert repr(crayon.NeuronAnswer(neuron=0, patch=0, answer="no", annotator="ann")) == (
+        "NeuronAnswer(answer='no', annotator='ann', neuron=0, patch=0)"
+    )
+    assert repr(crayon.Card(license="mit")) == "Card(license='mit')"
+    assert repr(correction).startswith("Correction(attention of test_resnet, 18 answers, worst group ")
+
+
+class Tables(HTMLParser):
+    """Rows of cells, and every tag."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+def results(correction):
+    pair = {"before": correction.before, "after": correction.after}
+    changes = weight_changes(split_model().plain_state_dict(), correction.model.plain_state_dict())
+    answers = half_and_half(noise_pictures())
+    return {
+        "evaluation": correction.after,
+        "comparison": crayon.compare(pair),
+        "changes": changes,
+        "correction": correction,
+        "answers": answers,
+    }
+
+
+def test_notebooks_get_a_table(correction):
+    for name, result in results(correction).items():
+        found = Tables(result._repr_html_())
+        assert {"table", "th", "td"} <= found.tags, name
+        assert "pre" not in found.tags
+        assert len({len(row) for row in found.rows}) == 1, name
+        assert len(found.rows) == 1 + len(result.table().rows)
+
+
+def test_print_is_the_table_of_the_shell(correction):
+    for result in (correction.after, crayon.compare({"before": correction.before, "after": correction.after})):
+        shell = Console(file=io.StringIO(), width=100, color_system=None)
+        shell.print(result.table())
+        expected = [line.rstrip() for line in shell.file.getvalue().splitlines()]
+        assert str(result).splitlines() == expected
+    assert "worst group" in str(result)
+
+
+def test_names_are_text_and_nothing_else():
+    evil = "[red]<script>alert(1)</script>[/nope]"
+    ids = [str(number) for number in range(4)]
+    same = {"labels": dict.fromkeys(ids, 0), "membership": dict.fromkeys(ids, 0), "predictions": dict.fromkeys(ids, 0)}
+    found = crayon.Evaluation((GroupResult(evil, 4, 4),), **same)
+    both = crayon.compare({evil: found, "b": found})
+    for result in (found, both):
+        page = result._repr_html_()
+        assert "<script" not in page
+        assert evil in {cell for row in Tables(page).rows for cell in row}
+        assert evil in str(result)
+
+
+def test_a_wide_table_is_not_cut():
+    from rich.table import Table
+
+    table = Table(*(f"column {number}" for number in range(30)))
+    table.add_row(*(["1"] * 30))
+    assert "column 29" in as_text(table)
+    assert "…" not in as_text(table)
+    assert as_html(table).count("<th>") == 30
+    assert plain("[b]") == r"\[b]"
+
+
+def test_a_correction_that_was_not_measured_shows_its_counts():
+    pruned = crayon.NeuronPruner(split_model(), epochs=1, device="cpu").fit(noise_pictures(), neuron_answers([1, 2]))
+    rows = dict(row for row in Tables(pruned._repr_html_()).rows)
+    assert rows["pruned"] == "2"
+    assert repr(pruned) == "Correction(pruning of test_resnet, 6 answers)"
