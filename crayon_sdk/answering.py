@@ -118,7 +118,9 @@ class Answering(Holdings):
         if not len(answers):
             raise AnswerError("there are no answers yet; nothing was written")
         if Path(path).exists() and not overwrite:
-            raise OutputExistsError(f"{os.fspath(path)!r} exists; choose another name, or replace it (--overwrite)")
+            raise OutputExistsError(
+                f"{os.fspath(path)!r} exists; choose another name, or replace it with overwrite=True"
+            )
         neurons = self.model.num_neurons if kind == "published-neurons" else 0
         write_answers(answers, path, kind, self.dataset().ids, num_neurons=neurons)
         return len(answers)

@@ -97,7 +97,7 @@ def _check_folder(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputExistsError(
             f"{str(target)!r} exists already and is not empty; name another folder, "
-            "or replace an earlier demo with --overwrite (overwrite=True)"
+            "or replace an earlier demo with overwrite=True"
         )
     if not (target / _MARK).is_file():
         raise OutputExistsError(

@@ -119,7 +119,7 @@ def free_path(path: StrPath, ending: str, *, overwrite: bool) -> Path:
         raise SettingsError(f"expected a name that ends in {ending}, got {os.fspath(path)!r}")
     if target.exists() and not overwrite:
         raise OutputExistsError(
-            f"{str(target)!r} exists already; choose another name, or pass overwrite=True (--overwrite) to replace it"
+            f"{str(target)!r} exists already; choose another name, or pass overwrite=True to replace it"
         )
     return target
 

@@ -229,7 +229,7 @@ def to_published(
     if lacking and missing == "error":
         raise MismatchError(
             f"{len(lacking)} of {len(ids)} images have no answer: {first_few(lacking)}. The published form has no word "
-            'for that; pass missing="maybe" to write "maybe"'
+            'for that (in Python: missing="maybe" writes "maybe")'
         )
     return [_WORDS[relevance.get(id_, "mixed")] for id_ in ids]
 
@@ -266,7 +266,7 @@ def to_published_neurons(
     if lacking and missing == "error":
         raise MismatchError(
             f"{len(lacking)} of {num_neurons} neurons have no answer: {first_few(lacking)}. The published form has "
-            'no word for that; pass missing="relevant" to write true'
+            'no word for that (in Python: missing="relevant" writes true)'
         )
     return [relevance.get(neuron, "relevant") == "relevant" for neuron in range(num_neurons)]
 

@@ -211,7 +211,7 @@ def _labels(
             shown = ", ".join(sorted(distinct, key=int)[:10])
             raise DataError(
                 f"{str(path)!r}: the numbers in {column!r} ({shown}) are not 0 to {len(distinct) - 1} without gaps; "
-                "pass class_names=, one name for each number from 0, or use names as labels"
+                "use names as labels (in Python: or class_names=, one name for each number from 0)"
             )
     index = {name: position for position, name in enumerate(class_names)}
     by_number = {str(position): position for position in range(len(class_names))}

@@ -184,7 +184,7 @@ def _list_settings(shell: Shell) -> None:
     shell.result({section: dict(described(section)) for section in ("attention", "pruning")}, table)
 
 
-@command("evaluate", section="evaluate", example="crayon evaluate original both --split test", positional=False)
+@command("evaluate", section="evaluate", example="crayon evaluate original both --split test", workspace="names")
 @click.argument("names", nargs=-1)
 @click.option("--again", is_flag=True, help="Measure also what is up to date.")
 def evaluate(shell: Shell, *, names: tuple[str, ...], again: bool, **given: Any) -> None:
@@ -208,7 +208,7 @@ def evaluate(shell: Shell, *, names: tuple[str, ...], again: bool, **given: Any)
     shell.say(f"Next: {workspace.command('compare')}")
 
 
-@command("compare", section="compare", example="crayon compare original attention both", positional=False)
+@command("compare", section="compare", example="crayon compare original attention both", workspace="names")
 @click.argument("names", nargs=-1)
 def compare(shell: Shell, *, names: tuple[str, ...], **given: Any) -> None:
     """Put evaluated models side by side, and say which differences exceed the noise.
@@ -244,7 +244,7 @@ def report(shell: Shell, *, names: tuple[str, ...], output: Path | None, overwri
     shell.result({"reports": pages}, *pages.values())
 
 
-@command("export-onnx", example="crayon export-onnx both ../birds.onnx", positional=False)
+@command("export-onnx", example="crayon export-onnx both ../birds.onnx", workspace="first")
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
@@ -260,7 +260,7 @@ def export_onnx(shell: Shell, *, name: str, target: Path, overwrite: bool) -> No
     shell.result({"file": str(written), "bytes": size}, f"{written}: {size / 1e6:.1f} MB")
 
 
-@command("save", example="crayon save both ../birds-corrected", positional=False)
+@command("save", example="crayon save both ../birds-corrected", workspace="first")
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the folder.")

@@ -77,7 +77,7 @@ def _changes(workspace: Workspace) -> dict[str, WeightChanges | str]:
     return found
 
 
-@command("doctor", example="crayon doctor --json", positional=False)
+@command("doctor", example="crayon doctor --json", workspace="")
 def doctor(shell: Shell) -> None:
     """Show versions, devices, precision, caches and the Hub login: what a report of a fault needs.
 
