@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     _ParamType = click.ParamType  # older versions of click know no [...] here
 
-__all__ = ["EXIT_CODES", "Assignment", "Commands", "Shell", "command", "section_options"]
+__all__ = ["EXIT_CODES", "Assignment", "Command", "Commands", "Shell", "command", "section_options"]
 
 EXIT_CODES = {
     0: "done",
@@ -60,6 +60,15 @@ _CODES: tuple[tuple[type[errors.CrayonError], int], ...] = (
 
 _LONGEST = 4000  # characters of a message
 _CORRECTORS = ("attention", "pruning")
+
+
+class Command(click.Command):
+    """Turns what it raises into a message, in the words of its options, and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _reported():
+            return super().invoke(ctx)
 
 
 class Commands(click.Group):
@@ -89,7 +98,7 @@ class Commands(click.Group):
 
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
-    """Turn what is raised into a message and an exit code; a group in a group has done it already."""
+    """Turn what is raised into a message and an exit code; whoever is outside of that sees the exit only."""
     try:
         yield
     except errors.CrayonError as error:
@@ -97,7 +106,8 @@ def _reported() -> Iterator[None]:
     except KeyboardInterrupt as error:
         _fail(visible(str(error)) or STOPPED, 130)
     except click.ClickException as error:
-        error.message = visible(shortened(f"{error.message}{_as_setting(error)}", _LONGEST))
+        # Written past the type: newer versions of click call the attribute final.
+        vars(error)["message"] = visible(shortened(f"{error.message}{_as_setting(error)}", _LONGEST))
         raise
 
 
@@ -226,7 +236,7 @@ def command(
             made = decorator(made)
         if section is not None:
             made = section_options(section)(made)
-        return click.command(name, epilog=f"\b\nExample: {example}")(made)
+        return click.command(name, cls=Command, epilog=f"\b\nExample: {example}")(made)
 
     return decorate
 
@@ -266,9 +276,7 @@ def _logging(*, quiet: bool, verbose: bool) -> Iterator[None]:
     handler.setFormatter(_Told("crayon: %(message)s"))
     before, warn = logger.level, warnings.showwarning
     if not quiet:
-        warnings.showwarning = lambda message, category, *_: click.echo(
-            f"crayon: {_warned(message, category)}", err=True
-        )
+        warnings.showwarning = lambda message, kind, *_: click.echo(f"crayon: {_warned(message, kind)}", err=True)
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crayon_sdk.cli.common import Shell, command
+from crayon_sdk.cli.common import Command, Shell, command
 from crayon_sdk.errors import CrayonError, first_line
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def doctor(shell: Shell) -> None:
     shell.result(found, table)
 
 
-@click.command("demo", epilog="\b\nExample: crayon demo my-demo --seed 1")
+@click.command("demo", cls=Command, epilog="\b\nExample: crayon demo my-demo --seed 1")
 @click.argument("folder", type=click.Path(path_type=Path), default="crayon-demo")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the pictures and of all training.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing.")
