@@ -21,13 +21,12 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Literal
 
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.crowd_files import read_csv, read_tool_json, write_tool
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
-from crayon_sdk.files import StrPath, read_json, write_json, write_text
+from crayon_sdk.files import StrPath, read_json, read_whole, write_json, write_text
 from crayon_sdk.names import ANSWER_FORMATS
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.relevance import Answer, Rule
@@ -112,7 +111,7 @@ def read_answers(
     if not start or start.startswith(b"{"):
         return AnnotationSet.load(path, strict=strict)
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        text = read_whole(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{str(path)!r} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     return read_csv(text, dataset_ids, name=name, annotator=annotator, strict=strict)
@@ -128,7 +127,7 @@ def _is_one_object(path: StrPath, start: bytes) -> bool:
         value = json.loads(first)
     except ValueError:
         # A broken line of ours is for the reader of lines to report, which knows its number.
-        return b'"samples"' in Path(path).read_bytes() and b'"kind"' not in first
+        return b'"samples"' in read_whole(path) and b'"kind"' not in first
     return "samples" in value
 
 

@@ -160,7 +160,7 @@ class DataSource(_Plain):
         """
         if (self.folder is None) == (self.csv is None):
             raise SettingsError(
-                "name the pictures: either a folder with a folder per class, or csv=, a table; not both"
+                "name the pictures: either folder=, a folder with a folder per class, or csv=, a table; not both"
             )
         if self._other(split):
             return True

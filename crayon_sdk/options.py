@@ -13,9 +13,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from crayon_sdk.errors import FileFormatError, SettingsError
+from crayon_sdk.files import read_whole
 from crayon_sdk.names import shortened, unknown_name
 from crayon_sdk.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS, AttentionSettings, PruningSettings
 
@@ -27,6 +37,7 @@ else:
 __all__ = ["CONFIG", "SECTIONS", "Options", "described", "merged", "parse_assignments", "read_config"]
 
 CONFIG = "crayon.toml"
+_LONGEST = 1_000_000  # bytes of it
 OptionsT = TypeVar("OptionsT", bound="Options")
 _SettingsT = TypeVar("_SettingsT", AttentionSettings, PruningSettings)
 
@@ -45,7 +56,13 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-Target = Annotated[str | int, BeforeValidator(_number_or_word)]
+def _target(value: str | int) -> str | int:
+    if value not in ("label", "predicted") and not (isinstance(value, int) and value >= 0):
+        raise ValueError("expected 'label', 'predicted' or a class number from 0")
+    return value
+
+
+Target = Annotated[str | int, BeforeValidator(_number_or_word), AfterValidator(_target)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Split = Literal["train", "val", "test"]
 
@@ -109,7 +126,10 @@ class SimulateOptions(Options):
     neuron_annotators: int = Field(1, ge=1, description="Simulated people who answer about patches.")
     noise: float = Field(0.0, ge=0, le=1, description="Probability that one answer is turned round.")
     coverage: float = Field(0.5, ge=0, le=1, description="Least covered share of a patch for a yes.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the noise.")
+    count: int | None = Field(None, ge=0, description="Answer about so many pictures only, drawn by the seed.")
+    neuron_count: int | None = Field(None, ge=0, description="Answer about so many neurons only, drawn by the seed.")
+    ids: Names | None = Field(None, description="Answer about this picture only; may be given several times.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the noise, and of what is drawn.")
 
 
 class SuggestOptions(Options):
@@ -253,7 +273,7 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_whole(path, _LONGEST).decode())
     except OSError as error:
         raise FileFormatError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError

@@ -197,7 +197,7 @@ def test_table_without_the_column(tmp_path, model_folder, picture_folder):
     table = picture_folder / "metadata.csv"
     failed(init(tmp_path, model_folder, "--csv", table, "--label-column", "kind"), 3, "has no column 'kind'", "'label'")
     failed(init(tmp_path, model_folder, "--csv", table, "--split-column", "part"), 3, "has no column 'part'")
-    failed(init(tmp_path, model_folder, "--csv", tmp_path / "no.csv"), 3, "cannot read the table")
+    failed(init(tmp_path, model_folder, "--csv", tmp_path / "no.csv"), 3, "no.csv', which --csv names")
 
 
 def test_model_that_is_not_there(tmp_path, picture_folder):
@@ -289,8 +289,8 @@ def test_settings_of_the_other_method(ws):
 
 
 def test_numbers_out_of_range(ws):
-    failed(crayon("suggest", ws, "--seed", 10**20), 2, "suggest.seed")
-    failed(crayon("explain", ws, "--sheet", -1), 2, "explain.sheet")
+    failed(crayon("suggest", ws, "--seed", 10**20), 2, "--seed 1000000")
+    failed(crayon("explain", ws, "--sheet", -1), 2, "--sheet -1: ")
 
 
 def test_a_split_that_was_named_and_is_not_there(tmp_path, model_folder, picture_folder):

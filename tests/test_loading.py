@@ -199,7 +199,7 @@ def test_weights_that_do_not_fit(folder):
 
 def test_a_weights_file_without_architecture(folder):
     with pytest.raises(
-        SettingsError, match=r"holds weights only.*load_model\('model.safetensors', architecture='resnet50'"
+        SettingsError, match=r"'model.safetensors' holds weights only.*architecture=, such as 'resnet50'"
     ):
         load_model(folder / "model.safetensors")
     with pytest.raises(ModelLoadError, match=r"no weights file at '.*none.safetensors'"):
