@@ -96,7 +96,8 @@ def test_waterbirds_with_values_that_are_no_class_or_place(waterbirds):
     text = waterbirds.read_text().replace("_0.jpg,0,0,0", "_0.jpg,3,0,0").replace("_1.jpg,1,0,1", "_1.jpg,1,0,7")
     waterbirds.write_text(text)
     with pytest.raises(
-        DataError, match=r"2 of 6.*label '3' in data row 1 is not a class \(landbird, waterbird\).*its 'place' in data row 4 is '7'"
+        DataError,
+        match=r"2 of 6.*label '3' in data row 1 is not a class \(landbird, waterbird\).*its 'place' in data row 2 is '7'",
     ):
         ImageDataset.from_csv(waterbirds)
     assert len(ImageDataset.from_csv(waterbirds, on_error="skip").skipped) == 2
@@ -145,16 +146,16 @@ def test_minus_one_and_one_as_labels(pictures):
 
 def test_numbers_with_gaps(pictures):
     path = table(pictures, "image,label", "a.png,1", "b.png,3")
-    with pytest.raises(
-        DataError, match=r"the numbers in 'label' \(1, 3\) are not 0 to 1 without gaps; .*class_names="
-    ):
+    with pytest.raises(DataError, match=r"the numbers in 'label' \(1, 3\) are not 0 to 1 without gaps; .*class_names="):
         ImageDataset.from_csv(path)
     assert ImageDataset.from_csv(path, class_names=list("wxyz")).labels.tolist() == [1, 3]
 
 
 def test_labels_that_are_no_class(pictures):
     path = table(pictures, "image,label", "a.png,cat", "b.png,dog", "c.png,", "d.png,1")
-    with pytest.raises(DataError, match=r"3 of 4.*b.png: its label 'dog' in data row 2 is not a class \(cat, cow\).*c.png.*d.png"):
+    with pytest.raises(
+        DataError, match=r"3 of 4.*b.png: its label 'dog' in data row 2 is not a class \(cat, cow\).*c.png.*d.png"
+    ):
         ImageDataset.from_csv(path, class_names=["cat", "cow"])
 
 
