@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from crayon_sdk.errors import FileFormatError, ModelLoadError, SettingsError, UnsupportedModelError
+from crayon_sdk.files import read_tensors, write_tensors
 from crayon_sdk.loading import load_model
 from crayon_sdk.models import Provenance, SplitModel
 from crayon_sdk.preprocessing import Preprocessing
@@ -211,3 +212,17 @@ def test_a_weights_file_without_architecture(folder):
 def test_random_weights_come_from_nowhere():
     model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2)
     assert base_of(model) == {"architecture": "test_resnet", "model": "", "license": ""}
+
+
+def test_tensors_that_do_not_fit_are_named(folder):
+    """By timm's way and by ours: which tensors, and which shapes."""
+    tensors, metadata = read_tensors(folder / "model.safetensors")
+    first = next(iter(tensors))
+    wrong = {("other" if name == first else name): tensor for name, tensor in tensors.items()}
+    last = list(wrong)[-1]
+    wrong[last] = torch.cat([wrong[last], wrong[last]])
+    write_tensors(folder / "model.safetensors", wrong, metadata)
+    with pytest.raises(ModelLoadError) as error:
+        load_model(folder)
+    for text in (first, "other", last, str(list(wrong[last].shape))):
+        assert text in str(error.value), error.value

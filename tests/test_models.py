@@ -490,3 +490,9 @@ def test_double_precision(tiny_model):
     split = SplitModel(tiny_model().double())
     assert split(torch.rand(1, 3, 160, 160)).dtype == torch.float64
     assert Explainer(split, device="cpu").saliency(torch.rand(1, 3, 160, 160), torch.tensor([0])).shape == (1, 5, 5)
+
+
+@pytest.mark.parametrize("name", ["meta", "xla", "hpu", "vulkan", "cuda:99", ""])
+def test_devices_that_cannot_work(name):
+    with pytest.raises(SettingsError, match=rf"expected device='auto'.*got '{name}', which cannot be used here"):
+        resolve_device(name, torch.device("cpu"))

@@ -97,7 +97,7 @@ def test_waterbirds_with_values_that_are_no_class_or_place(waterbirds):
     waterbirds.write_text(text)
     with pytest.raises(
         DataError,
-        match=r"2 of 6.*label '3' in data row 1 is not a class \(landbird, waterbird\).*its 'place' in data row 2 is '7'",
+        match=r"2 of 6.*'3' in data row 1 is not a class \(landbird, waterbird\).*its 'place' in data row 2 is '7'",
     ):
         ImageDataset.from_csv(waterbirds)
     assert len(ImageDataset.from_csv(waterbirds, on_error="skip").skipped) == 2
@@ -261,3 +261,19 @@ def test_path_that_no_file_can_have(pictures):
     path = table(pictures, "image,label", "a.png,0", f"{'x' * 5000}.png,0")
     with pytest.raises(DataError, match=r"1 of 2 samples .*the file is missing"):
         ImageDataset.from_csv(path)
+
+
+def test_nan_is_no_class_no_group_and_no_mask(pictures):
+    """What pandas writes for an empty cell is not a third class."""
+    path = table(pictures, "image,label,place", "a.png,cat,sea", "b.png,nan,sea", "c.png,dog,NaN", "d.png,dog,sea")
+    with pytest.raises(
+        DataError, match=r"'nan' in data row 2 is not a class \(cat, dog\).*'place' in data row 3 is 'NaN'"
+    ):
+        ImageDataset.from_csv(path)
+    kept = ImageDataset.from_csv(path, on_error="skip")
+    assert (kept.class_names, len(kept)) == (("cat", "dog"), 2)
+
+
+def test_a_table_that_never_ends(pictures):
+    with pytest.raises(DataError, match="'/dev/zero' is longer than 134 MB"):
+        ImageDataset.from_csv("/dev/zero")
