@@ -407,7 +407,7 @@ def test_messages_speak_of_options(tmp_path, model_folder, picture_folder, ws):
     failed(crayon("explain", ws, "--again", "--device", "meta"), 2, "expected --device 'auto'", "got 'meta'")
     failed(crayon("init", ws, "--model", "x", "--data", tmp_path), 5, "take other inputs into it with --again")
     line = ["--csv", picture_folder / "metadata.csv", "--val-split", "holdout"]
-    failed(init(tmp_path, model_folder, *line), 3, "there is 'test', 'train', 'val'")
+    failed(init(tmp_path, model_folder, *line), 3, "there is 'test', 'train'")
 
 
 def test_a_long_name_makes_no_long_message(ws):

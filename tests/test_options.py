@@ -156,7 +156,7 @@ def _kinds(hint):
 
 
 def test_what_was_typed_is_named_as_it_was_typed():
-    with pytest.raises(SettingsError, match="^--batch-size 0: "):
+    with pytest.raises(SettingsError, match=r"^--batch-size 0: "):
         merged("explain", {}, {"batch_size": 0})
     with pytest.raises(SettingsError, match=r"^crayon.toml: explain.batch_size = 0: "):
         merged("explain", {"batch_size": 0}, {}, where="crayon.toml: ")

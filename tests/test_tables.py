@@ -266,9 +266,7 @@ def test_path_that_no_file_can_have(pictures):
 def test_nan_is_no_class_no_group_and_no_mask(pictures):
     """What pandas writes for an empty cell is not a third class."""
     path = table(pictures, "image,label,place", "a.png,cat,sea", "b.png,nan,sea", "c.png,dog,NaN", "d.png,dog,sea")
-    with pytest.raises(
-        DataError, match=r"'nan' in data row 2 is not a class \(cat, dog\).*'place' in data row 3 is 'NaN'"
-    ):
+    with pytest.raises(DataError, match=r"'nan' in data row 2 is not .*\(cat, dog\).*'place' in data row 3 is 'NaN'"):
         ImageDataset.from_csv(path)
     kept = ImageDataset.from_csv(path, on_error="skip")
     assert (kept.class_names, len(kept)) == (("cat", "dog"), 2)

@@ -243,9 +243,9 @@ def command(
 
 def _leads(names: tuple[str, ...], here: Path) -> bool:
     """Whether the first of the names is a workspace, and not a correction of the one that is meant otherwise."""
-    return (
-        bool(names) and (Path(names[0]) / "workspace.json").is_file() and not (here / "corrections" / names[0]).is_dir()
-    )
+    if not names or not (Path(names[0]) / "workspace.json").is_file():
+        return False
+    return Path(names[0]).name != names[0] or not (here / "corrections" / names[0]).is_dir()
 
 
 def _shared(workspace: str) -> list[Callable[[Any], Any]]:
