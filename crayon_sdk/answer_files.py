@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic_core import from_json
 
 from crayon_sdk.errors import FileFormatError, OutputError
-from crayon_sdk.files import StrPath, describe_write_failure
+from crayon_sdk.files import StrPath, describe_write_failure, read_whole
 
 try:
     import fcntl
@@ -56,7 +56,7 @@ def read_lines(path: StrPath) -> AnswerLines:
         FileFormatError: It is missing, or cannot be read.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_whole(path)
     except FileNotFoundError as error:
         raise FileFormatError(
             f"no file at {str(path)!r}; expected a file of answers, one JSON record a line"

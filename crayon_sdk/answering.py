@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from crayon_sdk.holdings import ANSWERS, MAPS, PATCHES, Holdings
 from crayon_sdk.ledger import now
 from crayon_sdk.naming import plain
 from crayon_sdk.questions import Question
-from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
+from crayon_sdk.simulation import drawn, simulate_answers, simulate_neuron_answers
 
 __all__ = ["Answering"]
 
@@ -119,7 +120,9 @@ class Answering(Holdings):
         if not len(answers):
             raise AnswerError("there are no answers yet; nothing was written")
         if Path(path).exists() and not overwrite:
-            raise OutputExistsError(f"{os.fspath(path)!r} exists; choose another name, or replace it (--overwrite)")
+            raise OutputExistsError(
+                f"{os.fspath(path)!r} exists; choose another name, or replace it with overwrite=True"
+            )
         neurons = self.model.num_neurons if kind == "published-neurons" else 0
         write_answers(answers, path, kind, self.dataset().ids, num_neurons=neurons)
         return len(answers)
@@ -171,6 +174,9 @@ class Answering(Holdings):
         neuron_annotators: int = 1,
         noise: float = 0.0,
         coverage: float = 0.5,
+        count: int | None = None,
+        neuron_count: int | None = None,
+        ids: Sequence[str] | None = None,
         seed: int = 0,
     ) -> AnnotationSet:
         """Answer from the object masks of the training pictures; earlier simulated answers are replaced.
@@ -180,13 +186,18 @@ class Answering(Holdings):
             neuron_annotators: How many answer about patches.
             noise: Probability in [0, 1] that one answer is turned round.
             coverage: Least covered share of a patch for a yes.
-            seed: Of the noise.
+            count: Answer about so many pictures only, drawn by the seed: those of a smaller count are among
+                those of a larger one. ``None`` answers about all.
+            neuron_count: Likewise, about so many neurons.
+            ids: Answer about these pictures only.
+            seed: Of the noise, and of what is drawn.
 
         Returns:
             The new answers, each marked as simulated. Those of people stay as they are.
 
         Raises:
-            DataError: The pictures have no masks.
+            DataError: The pictures have no masks, or there is no picture of such an id.
+            SettingsError: A setting is out of range.
             StaleError: There are no maps or patches yet.
         """
         with self._working("answer simulate"):
@@ -195,9 +206,18 @@ class Answering(Holdings):
             about_patches = simulate_neuron_answers(
                 self.patches(), train, annotators=neuron_annotators, noise=noise, coverage=coverage, seed=seed
             )
-            made = made.merge(about_patches)
+            if ids is not None:
+                for sample in ids:
+                    train.index_of(sample)  # raises for one that there is not
+                made = AnnotationSet(answer for answer in made if answer.id in set(ids))
+            made = drawn(made, count, seed=seed).merge(drawn(about_patches, neuron_count, seed=seed))
             people = AnnotationSet(answer for answer in self.answers() if not answer.simulated)
-            how = {"annotators": annotators, "neuron_annotators": neuron_annotators, "coverage": coverage}
+            how: dict[str, Any] = {
+                "annotators": annotators,
+                "neuron_annotators": neuron_annotators,
+                "coverage": coverage,
+            }
+            how |= {"count": count, "neuron_count": neuron_count, "ids": None if ids is None else list(ids)}
             self._keep_answers(people, made, "simulated", seed=seed, noise=noise, **how)
         return made
 

@@ -233,7 +233,7 @@ class AttentionCorrector:
         settings = replace(self.settings, score=check_score(score, self.model.num_classes))
         if maps.target_rule != str(settings.target):
             _log.warning(
-                "the maps show the evidence for target=%s, and training guides that for target=%s; they are "
+                "the maps show the evidence for the target %s, and training guides that for the target %s; they are "
                 "compared all the same. Explain and correct with one target",
                 maps.target_rule,
                 settings.target,

@@ -120,8 +120,7 @@ def _answers(rows: Sequence[_Row], ids: Sequence[str], *, name: str, annotator: 
     if problems and strict:
         more = f" ({len(problems)} of {len(rows)} rows are bad)" if len(problems) > 1 else ""
         raise FileFormatError(
-            f"{name!r}, {problems[0]}{more}. Nothing was taken; correct it, or leave such rows out with --skip-bad "
-            "(strict=False)"
+            f"{name!r}, {problems[0]}{more}. Nothing was taken; correct it, or leave such rows out with strict=False"
         )
     made.dropped = len(problems)
     return made

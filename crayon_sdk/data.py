@@ -103,7 +103,8 @@ class ImageDataset(Samples):
         if listing.empty_classes and on_error == "raise":
             raise DataError(
                 f"{len(listing.empty_classes)} classes have no images in {str(root)!r}: "
-                f"{first_few(listing.empty_classes)}. Remove the folders, or pass class_names= with the others."
+                f"{first_few(listing.empty_classes)}. Remove the folders (in Python: or name the "
+                "other classes with class_names=)."
             )
         return cls._from_listing(listing, preprocessing, on_error, decode)
 

@@ -32,8 +32,10 @@ from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import new_folder, write_json, write_tensors
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel
+from crayon_sdk.names import visible
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.pictures import before_after_sheet, choose_ids, maps_sheet, patches_sheet
+from crayon_sdk.progress import duration
 from crayon_sdk.pruner import NeuronPruner
 from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
 from crayon_sdk.timm_config import timm_config
@@ -97,7 +99,7 @@ def _check_folder(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputExistsError(
             f"{str(target)!r} exists already and is not empty; name another folder, "
-            "or replace an earlier demo with --overwrite (overwrite=True)"
+            "or replace an earlier demo with overwrite=True"
         )
     if not (target / _MARK).is_file():
         raise OutputExistsError(
@@ -151,12 +153,16 @@ class _Demo:
 
     def _original(self, folder: Path, dataset: ImageDataset) -> SplitModel:
         self._say(f"Training a small network; {100 * self.settings.correlation:.0f} % of the backgrounds give it away")
-        model, epochs, accuracy = train_original(dataset, self.settings, seed=self.seed)
+        model, epochs, accuracy = train_original(dataset, self.settings, seed=self.seed, measured=self._say_how_long)
         self._say(f"Stopped after epoch {epochs}, with {100 * accuracy:.1f} % of the training pictures right")
         (folder / "original").mkdir()
         write_tensors(folder / "original" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
         write_json(folder / "original" / "config.json", timm_config(model))
         return model
+
+    def _say_how_long(self, seconds: float) -> None:
+        """Three corrections of as long steps follow; all else takes about as long as a dozen epochs."""
+        self._say(f"About {duration(seconds * (3 * self.settings.attention_epochs + 12))} to go on this machine")
 
     def _answers(
         self, folder: Path, model: SplitModel, dataset: ImageDataset
@@ -334,6 +340,8 @@ def _per_cent(share: float) -> str:
 
 
 def _say_what_to_look_at(console: Console, folder: Path) -> None:
+    # Its name was typed, and may hold anything.
+    folder = Path(visible(str(folder)))
     best = folder / "attention"
     console.print(
         f"""

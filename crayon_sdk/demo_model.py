@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -71,13 +73,20 @@ class DemoSettings:
             )
 
 
-def train_original(dataset: ImageDataset, settings: DemoSettings, *, seed: int) -> tuple[SplitModel, int, float]:
+def train_original(
+    dataset: ImageDataset,
+    settings: DemoSettings,
+    *,
+    seed: int,
+    measured: Callable[[float], None] = lambda seconds: None,
+) -> tuple[SplitModel, int, float]:
     """Make and train the network that is going to be corrected.
 
     Args:
         dataset: The training set.
         settings: How large and how long.
         seed: Of the first weights and of the order of the pictures.
+        measured: Told how many seconds an epoch takes, as soon as one was made.
 
     Returns:
         The network in eval mode, the number of epochs that it took, and its accuracy in the last of them.
@@ -93,10 +102,12 @@ def train_original(dataset: ImageDataset, settings: DemoSettings, *, seed: int) 
             model_args=_MODEL_ARGS,
             preprocessing=Preprocessing(size=(side, side), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
         )
-    return model, *_train(model, dataset, settings, seed)
+    return model, *_train(model, dataset, settings, seed, measured)
 
 
-def _train(model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed: int) -> tuple[int, float]:
+def _train(
+    model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed: int, measured: Callable[[float], None]
+) -> tuple[int, float]:
     """Train as one usually does, until the training accuracy is good.
 
     The background alone gives an accuracy of ``wanted.correlation``. Stopping a little above it
@@ -112,7 +123,7 @@ def _train(model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed:
         track("training", wanted.original_epochs) as advance,
     ):
         while epoch < wanted.original_epochs and accuracy < wanted.original_accuracy:
-            right = 0
+            right, started = 0, time.monotonic()
             for batch in torch.randperm(len(dataset), generator=generator).split(64):
                 labels = dataset.labels[batch].to(device)
                 logits = model(cache.get(batch))
@@ -122,6 +133,8 @@ def _train(model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed:
                 right += int((logits.argmax(dim=1) == labels).sum())
             epoch, accuracy = epoch + 1, right / len(dataset)
             advance(1)
+            if epoch == min(2, wanted.original_epochs):  # the first one also fills the cache
+                measured(time.monotonic() - started)
     model.to("cpu").eval()
     for parameter in model.parameters():
         parameter.grad = None

@@ -19,11 +19,21 @@ def resolve_device(device: str | torch.device, model_device: torch.device) -> to
         return torch.device("cuda") if torch.cuda.is_available() and model_device.type == "cpu" else model_device
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(f"expected device='auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device='cuda' was asked for, but torch finds no GPU here; use device='auto' or 'cpu'")
+        # Only a device that gives numbers back can be worked on: "meta" and many a name that torch knows cannot.
+        torch.ones(1, device=resolved).add(1).item()
+    except Exception as error:  # each kind of device fails in its own way
+        gpu = " (torch finds no GPU)" if str(device).startswith("cuda") and not torch.cuda.is_available() else ""
+        raise SettingsError(
+            f"expected device={_available()}, got {str(device)!r}, which cannot be used here{gpu}"
+        ) from error
     return resolved
+
+
+def _available() -> str:
+    names = ["'auto'", "'cpu'", *(f"'cuda:{number}'" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        names.append("'mps'")
+    return " or ".join((", ".join(names[:-1]), names[-1]))
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:

@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from crayon_sdk.names import shortened
+
 __all__ = [
     "AnswerError",
     "CrayonError",
@@ -51,8 +53,14 @@ __all__ = [
 ]
 
 
+_LONGEST = 4000  # characters of a message; an id or a cell in it can have any length
+
+
 class CrayonError(Exception):
     """Base class of every error that crayon-sdk raises on purpose."""
+
+    def __str__(self) -> str:
+        return shortened(super().__str__(), _LONGEST)
 
 
 class SettingsError(CrayonError, ValueError):
@@ -141,9 +149,15 @@ def first_line(error: BaseException) -> str:
 
     >>> first_line(ValueError("no such file\nat line 3")), first_line(KeyError())
     ('no such file', 'KeyError')
+    >>> first_line(ValueError("bad:\n a\n b"))  # what it is about comes below
+    'bad: a; b'
     """
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0].endswith(":"):
+        return f"{lines[0]} {'; '.join(shortened(line, 300) for line in lines[1:6])}"
+    return lines[0]
 
 
 def first_few(items: Iterable[object], limit: int = 5) -> str:
@@ -153,6 +167,6 @@ def first_few(items: Iterable[object], limit: int = 5) -> str:
     "'a', 'b' and 1 more"
     """
     shown = list(items)
-    text = ", ".join(repr(item) for item in shown[:limit])
+    text = ", ".join(shortened(repr(item), 200) for item in shown[:limit])
     rest = len(shown) - limit
     return f"{text} and {rest} more" if rest > 0 else text

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "LARGEST",
     "describe_write_failure",
     "free_path",
     "new_folder",
     "read_json",
     "read_tensors",
+    "read_whole",
     "replace_file",
     "sha256_of",
     "write_json",
@@ -38,6 +41,7 @@ __all__ = [
     "write_text",
 ]
 
+LARGEST = 1 << 30  # bytes of a file that is read whole: tables and answers of many millions of lines
 _LONGEST_HEADER = 100_000_000  # as the format has it
 StrPath = str | os.PathLike[str]
 
@@ -119,9 +123,30 @@ def free_path(path: StrPath, ending: str, *, overwrite: bool) -> Path:
         raise SettingsError(f"expected a name that ends in {ending}, got {os.fspath(path)!r}")
     if target.exists() and not overwrite:
         raise OutputExistsError(
-            f"{str(target)!r} exists already; choose another name, or pass overwrite=True (--overwrite) to replace it"
+            f"{str(target)!r} exists already; choose another name, or pass overwrite=True to replace it"
         )
     return target
+
+
+def read_whole(path: StrPath, limit: int = LARGEST) -> bytes:
+    """Read a file that somebody named into memory, if it is one that fits there.
+
+    Args:
+        path: The file; a pipe is read as well.
+        limit: Most bytes.
+
+    Raises:
+        FileFormatError: It is longer; a device such as /dev/zero never ends.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            limit = min(limit, LARGEST // 8)  # nothing but reading tells how long it is
+        data = file.read(limit + 1) if about.st_size <= limit else None
+    if data is None or len(data) > limit:
+        raise FileFormatError(f"{str(path)!r} is longer than {limit / 1e6:,.0f} MB, which no file of this kind is")
+    return data
 
 
 def write_json(path: StrPath, value: object) -> None:
@@ -136,7 +161,7 @@ def read_json(path: StrPath) -> Any:
         FileFormatError: It is missing, unreadable, or not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin files with a mark
+        return json.loads(read_whole(path).decode("utf-8-sig"))  # some editors begin files with a mark
     except FileNotFoundError as error:
         raise FileFormatError(f"no file at {str(path)!r}") from error
     except (OSError, ValueError, RecursionError) as error:

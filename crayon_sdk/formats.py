@@ -21,13 +21,12 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Literal
 
 from crayon_sdk.annotations import AnnotationSet, as_answers
 from crayon_sdk.crowd_files import read_csv, read_tool_json, write_tool
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
-from crayon_sdk.files import StrPath, read_json, write_json, write_text
+from crayon_sdk.files import StrPath, read_json, read_whole, write_json, write_text
 from crayon_sdk.names import ANSWER_FORMATS
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.relevance import Answer, Rule
@@ -112,7 +111,7 @@ def read_answers(
     if not start or start.startswith(b"{"):
         return AnnotationSet.load(path, strict=strict)
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        text = read_whole(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{str(path)!r} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     return read_csv(text, dataset_ids, name=name, annotator=annotator, strict=strict)
@@ -128,7 +127,7 @@ def _is_one_object(path: StrPath, start: bytes) -> bool:
         value = json.loads(first)
     except ValueError:
         # A broken line of ours is for the reader of lines to report, which knows its number.
-        return b'"samples"' in Path(path).read_bytes() and b'"kind"' not in first
+        return b'"samples"' in read_whole(path) and b'"kind"' not in first
     return "samples" in value
 
 
@@ -230,7 +229,7 @@ def to_published(
     if lacking and missing == "error":
         raise MismatchError(
             f"{len(lacking)} of {len(ids)} images have no answer: {first_few(lacking)}. The published form has no word "
-            'for that; pass missing="maybe" to write "maybe"'
+            'for that (in Python: missing="maybe" writes "maybe")'
         )
     return [_WORDS[relevance.get(id_, "mixed")] for id_ in ids]
 
@@ -267,7 +266,7 @@ def to_published_neurons(
     if lacking and missing == "error":
         raise MismatchError(
             f"{len(lacking)} of {num_neurons} neurons have no answer: {first_few(lacking)}. The published form has "
-            'no word for that; pass missing="relevant" to write true'
+            'no word for that (in Python: missing="relevant" writes true)'
         )
     return [relevance.get(neuron, "relevant") == "relevant" for neuron in range(num_neurons)]
 

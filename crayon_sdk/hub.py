@@ -308,7 +308,7 @@ def _refused(error: Exception, doing: str) -> NoReturn:
     if status in (402, 403):
         raise HubAccessError(
             f"{doing}: the Hub refused ({status}: {said}). Take a token that may write there, or propose the change "
-            "with create_pr=True (--create-pr)"
+            "with create_pr=True"
         ) from cause
     if status in (409, 412):
         raise HubConflictError(f"{doing}: the repository changed at the same moment ({status}: {said})") from cause

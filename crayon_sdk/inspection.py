@@ -38,7 +38,10 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> dict[str, 
         if split != "train" and not data.has_split(place, split):
             named = data.splits.get(split, split)
             if named != split:
-                raise DataError(f"there is no split {named!r} in the data, which was named as the {split} split")
+                there = ", ".join(map(repr, data.split_names(place))) or "none"
+                raise DataError(
+                    f"there is no split {named!r} in the data, which was named as the {split} split; there is {there}"
+                )
             continue
         found = data.load(place, split, decode=True)
         check_labels(found, model)
@@ -67,5 +70,5 @@ def _check_classes(train: ImageDataset, least: int) -> None:
     if small:
         raise DataError(
             f"{len(small)} of {train.num_classes} classes have fewer than {least} training pictures: "
-            f"{first_few(small)}. Add pictures, leave the classes out, or lower --min-images-per-class"
+            f"{first_few(small)}. Add pictures, leave the classes out, or lower min_images_per_class="
         )

@@ -152,7 +152,7 @@ def _near_names(name: str) -> str:
 def _from_file(path: Path, architecture: str | None, args: Mapping[str, Any]) -> nn.Module:
     if architecture is None:
         raise SettingsError(
-            f"{path.name} holds weights only; say whose they are: load_model({path.name!r}, architecture='resnet50')"
+            f"{path.name!r} holds weights only; say whose they are with architecture=, such as 'resnet50'"
         )
     if not path.is_file():
         raise ModelLoadError(f"no weights file at {str(path)!r}")
@@ -163,9 +163,9 @@ def _from_file(path: Path, architecture: str | None, args: Mapping[str, Any]) ->
     try:
         module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
         raise ModelLoadError(
-            f"the weights in {path.name} do not fit {architecture} with {dict(args) or 'no arguments'}: {detail}"
+            f"the weights in {path.name} do not fit {architecture} with {dict(args) or 'no arguments'}: "
+            f"{first_line(error)}"
         ) from error
     return module
 

@@ -126,7 +126,8 @@ class DataSource(_Plain):
             SettingsError: Neither a folder nor a table was named, or both.
         """
         if not self.has_split(workspace, split):
-            raise DataError(f"{self.folder or self.csv!r} has no {split} pictures")
+            there = ", ".join(each for each in ("train", "val", "test") if self.has_split(workspace, each)) or "none"
+            raise DataError(f"{self.folder or self.csv!r} has no {split} pictures; its splits are {there}")
         on_error: Any = "skip" if self.skip_bad else "raise"
         other = self._other(split)
         name = self.splits.get(split, split)
@@ -163,7 +164,7 @@ class DataSource(_Plain):
         """
         if (self.folder is None) == (self.csv is None):
             raise SettingsError(
-                "name the pictures: either --data, a folder with a folder per class, or --csv, a table; not both"
+                "name the pictures: either folder=, a folder with a folder per class, or csv=, a table; not both"
             )
         if self._other(split):
             return True
@@ -174,6 +175,18 @@ class DataSource(_Plain):
         if self._has_split_folders(workspace):
             return (workspace / str(self.folder) / name).is_dir()
         return split == "train"
+
+    def split_names(self, workspace: Path) -> tuple[str, ...]:
+        """What the splits are called in the data; none when it has no splits.
+
+        Raises:
+            DataError: The table cannot be read.
+        """
+        if self.csv is not None:
+            return splits_of_table(workspace / self.csv, self.split_column)
+        if not self._has_split_folders(workspace):
+            return ()
+        return tuple(sorted(each.name for each in (workspace / str(self.folder)).iterdir() if each.is_dir()))
 
     def _other(self, split: str) -> str | None:
         return {"val": self.val, "test": self.test}.get(split)

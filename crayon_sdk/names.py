@@ -1,4 +1,4 @@
-"""Names that people type: what was probably meant, and how they are shown."""
+"""Names that people type, and other text from outside: what was probably meant, and how it is shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["ANSWER_FORMATS", "TOOL_FORMATS", "given_only", "one_line", "unknown_name"]
+__all__ = ["ANSWER_FORMATS", "TOOL_FORMATS", "given_only", "one_line", "shortened", "unknown_name", "visible"]
 
 TOOL_FORMATS = ("csv", "mturk", "label-studio", "fiftyone")
 ANSWER_FORMATS = ("jsonl", *TOOL_FORMATS, "published", "published-neurons")
@@ -26,10 +26,46 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
         >>> unknown_name("epcohs", ["epochs", "lr"], "setting")
         "there is no setting called 'epcohs'; did you mean 'epochs'?"
     """
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    names, shown = sorted(known), shortened(name, 120)
+    near = difflib.get_close_matches(shown, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
-    return f"there is no {what} called {name!r}{hint}"
+    return f"there is no {what} called {shown!r}{hint}"
+
+
+def shortened(text: str, limit: int) -> str:
+    """Cut a long text in the middle: its end is kept, where messages say what to do.
+
+    >>> shortened("abcdefghij", 7)
+    'abc...j'
+    """
+    if len(text) <= limit:
+        return text
+    head = (limit - 3) * 3 // 4
+    return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"
+
+
+def visible(text: str) -> str:
+    r"""Escape what a terminal obeys instead of showing it, as JSON does; line ends and tabs stay.
+
+    Control characters, turned writing and halves of characters; the two joiners, which some scripts need, stay.
+
+    >>> print(visible("wood\x1b[31m \u202educk"))
+    wood\u001b[31m \u202educk
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(each) if _is_hidden(each) else each for each in text)
+
+
+def _is_hidden(character: str) -> bool:
+    if character in "\n\t\u200c\u200d":
+        return False
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def given_only(fields: Mapping[str, Any], shown: Iterable[tuple[str | None, Any]]) -> list[tuple[str | None, Any]]:
@@ -62,8 +98,4 @@ def one_line(text: object, limit: int = 120) -> str:
     """
     # Control and format characters (line ends, escapes, turned writing) are what a name has no use for.
     shown = "".join(" " if unicodedata.category(each)[0] in "CZ" and each != " " else each for each in str(text))
-    line = " ".join(shown.split())
-    if len(line) <= limit:
-        return line
-    head = (limit - 3) * 3 // 4
-    return f"{line[:head]}...{line[len(line) - (limit - 3 - head) :]}"
+    return shortened(" ".join(shown.split()), limit)

@@ -9,14 +9,24 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from crayon_sdk.errors import FileFormatError, SettingsError
-from crayon_sdk.names import unknown_name
+from crayon_sdk.files import read_whole
+from crayon_sdk.names import shortened, unknown_name
 from crayon_sdk.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS, AttentionSettings, PruningSettings
 
 if sys.version_info >= (3, 11):
@@ -27,7 +37,9 @@ else:
 __all__ = ["CONFIG", "SECTIONS", "Options", "described", "merged", "parse_assignments", "read_config"]
 
 CONFIG = "crayon.toml"
+_LONGEST = 1_000_000  # bytes of it
 OptionsT = TypeVar("OptionsT", bound="Options")
+_SettingsT = TypeVar("_SettingsT", AttentionSettings, PruningSettings)
 
 
 class Options(BaseModel):
@@ -44,13 +56,19 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-Target = Annotated[str | int, BeforeValidator(_number_or_word)]
+def _target(value: str | int) -> str | int:
+    if value not in ("label", "predicted") and not (isinstance(value, int) and value >= 0):
+        raise ValueError("expected 'label', 'predicted' or a class number from 0")
+    return value
+
+
+Target = Annotated[str | int, BeforeValidator(_number_or_word), AfterValidator(_target)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Split = Literal["train", "val", "test"]
 
 
 class _Working(Options):
-    batch_size: int = Field(64, description="Pictures at a time.")
+    batch_size: int = Field(64, ge=1, description="Pictures at a time.")
     device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the trunk.")
 
@@ -62,7 +80,7 @@ class InitOptions(Options):
         "", description="timm name, torchvision:NAME, hf-hub:USER/NAME[@REVISION], a folder, or a .safetensors file."
     )
     architecture: str | None = Field(None, description="timm name, for a .safetensors file.")
-    num_classes: int | None = Field(None, description="Number of classes; default what the weights have.")
+    num_classes: int | None = Field(None, ge=1, description="Number of classes; default what the weights have.")
     preprocessing: dict[str, Any] | None = Field(
         None, description='What differs from the model\'s own; JSON such as {"size": [224, 224]}.'
     )
@@ -87,7 +105,7 @@ class InitOptions(Options):
     val_split: str = Field("val", description="What the val split is called.")
     test_split: str = Field("test", description="What the test split is called.")
     skip_bad: bool = Field(False, description="Leave unusable pictures out, and remember which.")
-    min_images_per_class: int = Field(2, description="Refuse classes with fewer training pictures.")
+    min_images_per_class: int = Field(2, ge=0, description="Refuse classes with fewer training pictures.")
 
 
 class ExplainOptions(_Working):
@@ -97,26 +115,29 @@ class ExplainOptions(_Working):
     score: Literal["margin", "logit"] = Field(
         "margin", description="What is differentiated: the log odds of the target, or its logit as in the paper."
     )
-    patches_per_neuron: int = Field(3, description="Patches to keep per neuron.")
+    patches_per_neuron: int = Field(3, ge=1, description="Patches to keep per neuron.")
     sheet: int = Field(8, ge=0, description="Pictures and neurons to draw; 0 draws none.")
 
 
 class SimulateOptions(Options):
     """Answers from object masks."""
 
-    annotators: int = Field(2, description="Simulated people who answer about pictures.")
-    neuron_annotators: int = Field(1, description="Simulated people who answer about patches.")
-    noise: float = Field(0.0, description="Probability that one answer is turned round.")
-    coverage: float = Field(0.5, description="Least covered share of a patch for a yes.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the noise.")
+    annotators: int = Field(2, ge=1, description="Simulated people who answer about pictures.")
+    neuron_annotators: int = Field(1, ge=1, description="Simulated people who answer about patches.")
+    noise: float = Field(0.0, ge=0, le=1, description="Probability that one answer is turned round.")
+    coverage: float = Field(0.5, ge=0, le=1, description="Least covered share of a patch for a yes.")
+    count: int | None = Field(None, ge=0, description="Answer about so many pictures only, drawn by the seed.")
+    neuron_count: int | None = Field(None, ge=0, description="Answer about so many neurons only, drawn by the seed.")
+    ids: Names | None = Field(None, description="Answer about this picture only; may be given several times.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the noise, and of what is drawn.")
 
 
 class SuggestOptions(Options):
     """What to ask next."""
 
-    count: int = Field(20, description="How many at most.")
+    count: int = Field(20, ge=1, description="How many at most.")
     kind: Literal["image", "neuron"] = Field("image", description="Pictures or patches.")
-    votes: int = Field(1, description="How many people are to answer each.")
+    votes: int = Field(1, ge=1, description="How many people are to answer each.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the order.")
     method: Literal["random", "coverage", "uncertain"] = Field(
         "random",
@@ -128,17 +149,19 @@ class AnnotateOptions(Options):
     """The annotation app."""
 
     kind: Literal["image", "neuron"] = Field("image", description="Ask about maps of pictures, or patches of neurons.")
-    votes: int = Field(1, description="How many different people are to answer each.")
+    votes: int = Field(1, ge=1, description="How many different people are to answer each.")
     order: Literal["random", "coverage", "uncertain"] = Field("random", description="What is asked first.")
-    limit: int | None = Field(None, description="Ask about the first so many only.")
+    limit: int | None = Field(None, ge=1, description="Ask about the first so many only.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the order.")
     group_patches: bool = Field(False, description="Show all patches of a neuron together, and ask once.")
     question: str | None = Field(None, description='Other words, such as "Is it on the {label}?".')
     host: str = Field("127.0.0.1", description="Address to listen on; any but this machine's own needs the token.")
-    port: int = Field(8730, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8730, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     people: Names = Field((), description="Name of a person, who gets a link; may be given several times.")
     require_token: bool = Field(False, description="Ask for the token on this machine too.")
-    hold: float = Field(600.0, description="Seconds after which what was not answered is handed out again.")
+    hold: float = Field(
+        600.0, gt=0, allow_inf_nan=False, description="Seconds after which what was not answered is handed out again."
+    )
 
 
 class CorrectOptions(Options):
@@ -165,8 +188,8 @@ class CompareOptions(Options):
 
     split: Split = Field("test", description="Which evaluations.")
     baseline: str | None = Field(None, description="What the others are compared with; default the first.")
-    resamples: int = Field(2000, description="Test sets to draw.")
-    confidence: float = Field(0.95, description="Of the intervals.")
+    resamples: int = Field(2000, ge=100, description="Test sets to draw.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Of the intervals.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the draws.")
 
 
@@ -177,7 +200,9 @@ class ReportOptions(Options):
         None, description="Pictures to measure on and to show; default test, or val where there is none."
     )
     pictures: int = Field(4, ge=1, le=20, description="Pictures to show for each rule.")
-    candidates: int = Field(1000, description="Pictures the rules choose from; of more, so many are drawn at random.")
+    candidates: int = Field(
+        1000, ge=1, description="Pictures the rules choose from; of more, so many are drawn at random."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Of everything that is drawn at random.")
     device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
 
@@ -193,9 +218,7 @@ def _attribute_docs(kind: type) -> dict[str, str]:
     return found
 
 
-def _settings_model(
-    name: str, kind: type[AttentionSettings] | type[PruningSettings], defaults: object, without: Iterable[str]
-) -> type[Options]:
+def _settings_model(name: str, kind: type[_SettingsT], defaults: _SettingsT, without: Iterable[str]) -> type[Options]:
     hints, docs = get_type_hints(kind), _attribute_docs(kind)
     made: dict[str, Any] = {}
     for field in fields(kind):
@@ -203,7 +226,14 @@ def _settings_model(
             hint = Target if field.name == "target" else hints[field.name]
             text = f"{docs[field.name]} Default {getattr(defaults, field.name)!r}."
             made[field.name] = (hint | None, Field(None, description=text))
-    return create_model(name, __base__=Options, **made)
+
+    def in_range(options: Options) -> Options:
+        """Each has its range there; said here, it is said before any work is done."""
+        replace(defaults, **{name: value for name, value in options.model_dump().items() if value is not None})
+        return options
+
+    checks: Any = {"in_range": model_validator(mode="after")(in_range)}
+    return create_model(name, __base__=Options, __validators__=checks, **made)
 
 
 AttentionOptions = _settings_model("AttentionOptions", AttentionSettings, ATTENTION_DEFAULTS, ["seed"])
@@ -243,7 +273,7 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_whole(path, _LONGEST).decode())
     except OSError as error:
         raise FileFormatError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
@@ -282,9 +312,16 @@ def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *,
         return model.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        name = str(problem["loc"][0])
-        message = problem["msg"][0].lower() + problem["msg"][1:]
-        raise SettingsError(f"{where}{section}.{name} = {problem['input']!r}: {message}") from error
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        message = problem["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        if not name:  # of several settings; it names them
+            raise SettingsError(f"{where}{section}: {message}") from error
+        value = shortened(repr(problem["input"]), 200)
+        # What was typed as an option is named as one.
+        typed = given.get(name) is not None
+        what = f"--{name.replace('_', '-')} {value}" if typed else f"{where}{section}.{name} = {value}"
+        raise SettingsError(f"{what}: {message}") from error
 
 
 def parse_assignments(

@@ -1,4 +1,4 @@
-"""The one progress bar: silent where nobody watches."""
+"""The one progress display: a bar on a terminal, a line now and then where the shell asked for it, else silence."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["hidden", "track"]
+__all__ = ["duration", "hidden", "lines", "track"]
 
+_INTERVAL = 30.0  # seconds between two lines
 _hidden = False
+_write: Callable[[str], None] | None = None
+_last = 0.0  # when something was written; work of many short parts is long work too
 
 
 @contextlib.contextmanager
@@ -25,8 +29,19 @@ def hidden(wanted: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def lines(write: Callable[[str], None]) -> Iterator[None]:
+    """Write a line every half minute of work inside the block where stderr is no terminal."""
+    global _write, _last
+    before, _write, _last = _write, write, time.monotonic()
+    try:
+        yield
+    finally:
+        _write = before
+
+
+@contextlib.contextmanager
 def track(doing: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and remaining time on a terminal or in a notebook; elsewhere do nothing.
+    """Show a bar with rate and remaining time on a terminal or in a notebook; elsewhere what `lines` says, or nothing.
 
     Args:
         doing: What is going on, shown before the bar.
@@ -40,8 +55,11 @@ def track(doing: str, total: int) -> Iterator[Callable[[int], None]]:
         ...     for _ in range(3):
         ...         advance(1)
     """
-    if not _watched() or os.environ.get("RANK", "0") != "0" or _hidden:
+    if _hidden or os.environ.get("RANK", "0") != "0":
         yield lambda _amount: None
+        return
+    if not _watched():
+        yield _line_by_line(doing, total)
         return
     from tqdm import tqdm
 
@@ -59,3 +77,31 @@ def track(doing: str, total: int) -> Iterator[Callable[[int], None]]:
 def _watched() -> bool:
     """Whether somebody sees stderr: on a terminal, or below the cell of a notebook."""
     return sys.stderr.isatty() or type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
+
+
+def _line_by_line(doing: str, total: int) -> Callable[[int], None]:
+    started, done = time.monotonic(), 0
+
+    def advance(amount: int) -> None:
+        global _last
+        nonlocal done
+        done += amount
+        now = time.monotonic()
+        if _write is None or now - _last < _INTERVAL or not 0 < done < total:
+            return
+        _last = now
+        left = (now - started) / done * (total - done)
+        _write(f"{doing}: {done:,} of {total:,}, about {duration(left)} to go")
+
+    return advance
+
+
+def duration(seconds: float) -> str:
+    """Say a time as roughly as it is known.
+
+    >>> duration(42.4), duration(200), duration(8000)
+    ('42 seconds', '3 minutes', '2.2 hours')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

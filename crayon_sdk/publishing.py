@@ -145,7 +145,7 @@ def find_target(
     """
     checked_repo_id(repo_id)
     if create_pr and revision is not None:
-        raise SettingsError("a pull request goes to main: leave revision (--revision) out, or create_pr (--create-pr)")
+        raise SettingsError("a pull request goes to main: leave revision= out, or create_pr=True")
     if revision == "" or (commit_message is not None and not commit_message.strip()):
         raise SettingsError("revision and commit_message must not be empty; leave them out for their defaults")
     api, branch = client(), revision or "main"
@@ -175,7 +175,7 @@ def _check_rights(repo_id: str, who: Account, *, create_pr: bool) -> None:
         others = f" (also in {first_few(who.organizations)})" if who.organizations else ""
         raise HubAccessError(
             f"{repo_id!r} belongs to {owner!r}, and the token to {who.name!r}{others}. Push to a repository of yours, "
-            "or propose the change with create_pr=True (--create-pr)"
+            "or propose the change with create_pr=True"
         )
 
 
@@ -187,7 +187,7 @@ def _found(api: HfApi, repo_id: str, branch: str, kind: RepoKind, private: bool 
         state = repo_state(api, repo_id, branch, kind)
     except RevisionNotFoundError:
         if branch == "main":
-            raise HubError(f"{repo_id!r} has no branch main; name one with revision (--revision)") from None
+            raise HubError(f"{repo_id!r} has no branch main; name one with revision=") from None
         _check_visibility(repo_id, repo_state(api, repo_id, "main", kind), private)
         return None
     _check_visibility(repo_id, state, private)
@@ -199,7 +199,7 @@ def _check_visibility(repo_id: str, state: RepoState | None, private: bool | Non
         is_now, asked = ("private", "public") if state.private else ("public", "private")
         raise SettingsError(
             f"{repo_id!r} exists and is {is_now}, but {asked} was asked for; nothing was sent. Change it on its "
-            "settings page, or leave private (--private, --public) out"
+            "settings page, or leave private= out"
         )
 
 

@@ -16,7 +16,7 @@ from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.relevance import Answer
 
-__all__ = ["highlight_share", "simulate_answers", "simulate_neuron_answers"]
+__all__ = ["drawn", "highlight_share", "simulate_answers", "simulate_neuron_answers"]
 
 
 def simulate_answers(
@@ -150,6 +150,34 @@ def simulate_neuron_answers(
                         )
                     )
     return answers
+
+
+def drawn(answers: AnnotationSet, count: int | None, *, seed: int = 0) -> AnnotationSet:
+    """Keep the answers about some pictures and some neurons only, as if people had seen no more.
+
+    Args:
+        answers: In any number.
+        count: How many pictures, and how many neurons; ``None`` keeps all. Those of a smaller count are
+            among those of a larger one.
+        seed: Of the draw.
+
+    Raises:
+        SettingsError: ``count`` is negative.
+    """
+    if count is None:
+        return answers
+    if count < 0:
+        raise SettingsError(f"expected count >= 0, got {count}")
+    kept: set[str | int] = set()
+    for known in (
+        sorted({answer.id for answer in answers.image_answers}),
+        sorted({answer.neuron for answer in answers.neuron_answers}),
+    ):
+        order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
+        kept |= {known[position] for position in order[:count].tolist()}
+    return AnnotationSet(
+        answer for answer in answers if (answer.neuron if isinstance(answer, NeuronAnswer) else answer.id) in kept
+    )
 
 
 def _word(yes: bool) -> Answer:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crayon_sdk.errors import DataError
+from crayon_sdk.errors import DataError, FileFormatError
+from crayon_sdk.files import read_whole
 from crayon_sdk.sources import Listing
 
 __all__ = ["Columns", "list_table", "split_name", "splits_of_table"]
@@ -26,6 +27,8 @@ LABEL = frozenset(("label", "class", "y", "target", "class_name", "label_name", 
 GROUP = frozenset(("group", "place", "background", "attribute", "environment", "domain"))
 SPLIT = frozenset(("split", "partition"))
 MASK = frozenset(("mask", "mask_path", "mask_file", "mask_filename", "mask_name"))
+NOTHING = frozenset(("", "nan", "<na>"))
+"""What tables hold where there is nothing, in lower case: pandas turns an empty cell into NaN, and NaN into text."""
 SPLIT_NUMBERS = {"0": "train", "1": "val", "2": "test"}
 SPLIT_ALIASES = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
 
@@ -71,7 +74,8 @@ def list_table(
     listing.masks = [] if named.mask else None
     for number in keep:
         row = rows[number]
-        _add(listing, row, named, root, labels[number], places=WATERBIRDS_PLACES if waterbirds else {})
+        places = WATERBIRDS_PLACES if waterbirds else {}
+        _add(listing, row, named, root, labels[number], places=places, number=number + 1)
         if not listing.ids[-1]:
             listing.ids[-1] = f"data row {number + 1}"
             listing.problems[len(listing.ids) - 1] = "names no image, or has no id"
@@ -102,7 +106,14 @@ def splits_of_table(path: Path, column: str | None = None) -> tuple[str, ...]:
 
 
 def _add(
-    listing: Listing, row: dict[str, str], named: Columns, root: Path, label: int, *, places: dict[str, str]
+    listing: Listing,
+    row: dict[str, str],
+    named: Columns,
+    root: Path,
+    label: int,
+    *,
+    places: dict[str, str],
+    number: int,
 ) -> None:
     position = len(listing.ids)
     file = row[named.image or ""]
@@ -111,7 +122,8 @@ def _add(
     listing.labels.append(label)
     if label < 0:
         listing.problems[position] = (
-            f"its label {row[named.label or '']!r} is not a class ({', '.join(listing.class_names[:10])})"
+            f"its label {row[named.label or '']!r} in data row {number} is not a class "
+            f"({', '.join(listing.class_names[:10])})"
         )
     if listing.groups is not None:
         values = []
@@ -119,24 +131,28 @@ def _add(
             value = row[name]
             if name == "place" and places:
                 value = places.get(_whole(value) or value, "")
-            if not value:
-                listing.problems.setdefault(position, f"its {name!r} is {row[name]!r}, which is not a group")
+            if value.lower() in NOTHING:
+                listing.problems.setdefault(
+                    position, f"its {name!r} in data row {number} is {row[name]!r}, which is not a group"
+                )
             values.append(value)
         listing.groups.append(tuple(values))
     if listing.masks is not None:
         cell = row[named.mask or ""]
-        listing.masks.append(root / cell if cell else None)
-        if not cell:
+        empty = cell.lower() in NOTHING
+        listing.masks.append(None if empty else root / cell)
+        if empty:
             listing.problems.setdefault(position, f"it has no mask: {named.mask!r} is empty")
 
 
 def _read(path: Path, text: str | None = None) -> tuple[list[str], list[dict[str, str]]]:
     try:
-        with open(path, encoding="utf-8-sig", newline="") if text is None else io.StringIO(text, newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            delimiter = max(",;\t", key=first.count) if text is None else ","
-            lines = [[cell.strip() for cell in line] for line in csv.reader(file, delimiter=delimiter)]
+        content = read_whole(path).decode("utf-8-sig") if text is None else text
+        delimiter = max(",;\t", key=content.partition("\n")[0].count) if text is None else ","
+        reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+        lines = [[cell.strip() for cell in line] for line in reader]
+    except FileFormatError as error:  # longer than any table
+        raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(f"cannot read the table {str(path)!r}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -200,11 +216,11 @@ def _labels(
     """
     whole = [_whole(cell) for cell in cells]
     distinct = {number for number in whole if number is not None}
-    texts = {cell for cell, number in zip(cells, whole, strict=True) if cell and number is None}
+    texts = {cell for cell, number in zip(cells, whole, strict=True) if number is None and cell.lower() not in NOTHING}
     signs = distinct == {"-1", "1"}  # how CelebA writes no and yes
     if class_names is None:
         if texts or not distinct:
-            class_names = tuple(sorted(set(cells) - {""}))
+            class_names = tuple(sorted(cell for cell in set(cells) if cell.lower() not in NOTHING))
         elif signs:
             class_names = ("-1", "1")
         elif distinct == {str(number) for number in range(len(distinct))}:
@@ -213,7 +229,7 @@ def _labels(
             shown = ", ".join(sorted(distinct, key=int)[:10])
             raise DataError(
                 f"{str(path)!r}: the numbers in {column!r} ({shown}) are not 0 to {len(distinct) - 1} without gaps; "
-                "pass class_names=, one name for each number from 0, or use names as labels"
+                "use names as labels (in Python: or class_names=, one name for each number from 0)"
             )
     index = {name: position for position, name in enumerate(class_names)}
     by_number = {str(position): position for position in range(len(class_names))}

@@ -79,7 +79,7 @@ class Workspace(Shipping):
         if (place / MANIFEST).exists() and not again:
             raise OutputExistsError(
                 f"{str(place)!r} is a workspace already; go on with it (crayon info {place}), or take other inputs "
-                "into it with --again (again=True)"
+                "into it with again=True"
             )
         kept = Manifest.load(place) if (place / MANIFEST).exists() else None
         # What is stored counts from the workspace already, what is new from where one is.
@@ -219,7 +219,7 @@ class Workspace(Shipping):
             if entry is not None and entry.settings != wanted and not overwrite:
                 raise OutputExistsError(
                     f"there is a correction {name!r} with other settings ({different(entry.settings, wanted)}); give "
-                    "this one another --name (name=), or replace it with --overwrite (overwrite=True)"
+                    "this one another name=, or replace it with overwrite=True"
                 )
             started = time.time()
             run = self._run_folder(f"corrections-{name}", inputs, wanted)

@@ -20,7 +20,7 @@ from crayon_sdk.models import SplitModel
 from crayon_sdk.timm_config import timm_config
 from crayon_sdk.workspace import Workspace
 
-assert cli
+assert cli.app
 assert workspace  # loaded before the fork, so that children start at once
 
 FAST = ["--set", "attention.epochs=1", "--set", "attention.batch_size=8", "--set", "pruning.epochs=2"]

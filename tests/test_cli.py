@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import logging
 import os
+import platform
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -13,7 +20,9 @@ from click.testing import CliRunner
 
 import crayon_sdk
 from crayon_sdk import errors
-from crayon_sdk.cli.common import EXIT_CODES, Commands
+from crayon_sdk.cli import app
+from crayon_sdk.cli.common import EXIT_CODES, Commands, command
+from crayon_sdk.cli.wording import in_shell
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -215,3 +224,156 @@ def test_sigterm_where_ctrl_c_is_ignored():
         "@cli.app.command()\ndef fail():\n    os.kill(os.getpid(), 15)\n    time.sleep(60)\ncli.main()"
     )
     assert crayon("fail", code=code).returncode == 143
+
+
+ESCAPE = "\x1b[31m\x9b2J\u202ered"
+SHOWN = r"\u001b[31m\u009b2J\u202ered"
+
+
+def test_nothing_from_outside_drives_the_terminal():
+    """Messages, usage errors, log lines, tables, JSON and tracebacks."""
+    from rich.table import Table
+
+    @command("show", example="")
+    @click.argument("how")
+    def show(shell, *, how):
+        if how == "error":
+            raise errors.DataError(f"class {ESCAPE} is bad")
+        logging.getLogger("crayon_sdk.x").warning("log %s", ESCAPE)
+        shell.say(f"said {ESCAPE}")
+        table = Table("a")
+        table.add_row(ESCAPE)
+        shell.result({ESCAPE: ESCAPE}, table, ESCAPE)
+
+    show.params = [each for each in show.params if each.name != "where"]
+    group = Commands("crayon", commands=[show])
+    shown = [
+        CliRunner().invoke(group, ["show", *line])
+        for line in (["error"], ["fine"], ["fine", "--json"], ["fine", f"--{ESCAPE}"], ["fine", ESCAPE])
+    ]
+    for result in shown:
+        assert SHOWN in result.output or repr(ESCAPE)[1:-1] in result.output  # click quotes as Python does
+        assert not set(ESCAPE[0] + "\x9b\u202e") & set(result.output)
+    assert json.loads(shown[2].stdout) == {ESCAPE: ESCAPE}
+    assert shown[1].output.count(SHOWN) == 4
+
+
+def test_a_fault_that_quotes_escapes():
+    result = crayon("fail", code=raising(f"ZeroDivisionError({ESCAPE!r})"))
+    assert result.returncode == 1
+    assert SHOWN in result.stderr
+
+
+def test_half_characters_are_written_where_they_cannot_be_encoded():
+    code = (
+        "import click, crayon_sdk.cli as cli\n@cli.app.command()\ndef fail():\n"
+        "    from rich.console import Console\n    Console().print('\\udc80\\u4e2d')\ncli.main()"
+    )
+    result = crayon("fail", code=code)
+    assert (result.returncode, result.stdout.strip()) == (0, "\\udc80\u4e2d")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which signals a process listens to")
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 1.0, 2.0])
+def test_ctrl_c_at_any_moment(delay, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crayon_sdk", "demo", str(tmp_path / "demo")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    # SIGTERM is caught: the command line listens.
+    while not int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, "crayon: stopped; nothing is half-written, run it again to go on\n")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_ctrl_c_in_an_import_that_swallows_it(tmp_path):
+    (tmp_path / "swallows.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    [0] * 10\n"
+        "except BaseException:\n    pass\n"
+    )
+    code = (
+        f"import sys, crayon_sdk.cli as cli\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "@cli.app.command()\ndef fail():\n    import swallows\n    print('went on')\ncli.main()"
+    )
+    result = crayon("fail", code=code)
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == "crayon: stopped; nothing is half-written, run it again to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "said"),
+    [
+        ("init", 'pass on_error="skip" to', "pass --skip-bad to"),
+        ("init", "pass allow_pickle=True", "pass --allow-pickle"),
+        ("explain", "pass allow_pickle=True", "pass crayon init --again --allow-pickle"),
+        ("correct", "or strict=False to leave", "or --skip-bad to leave"),
+        ("correct", "set background_swap=0", "set --set attention.background_swap=0"),
+        (
+            "correct",
+            'keep="best": evaluate_on= (never)',
+            '--set attention.keep="best": --evaluate-on (never)',
+        ),
+        ("explain", "expected target='label' or 3", "expected --target 'label' or 3"),
+        ("init", "its name 'strict=False' and (in Python: a(b=1)) x", "its name 'strict=False' and x"),
+        ("init", "a (in Python: f(x, y=1) does).", "a."),
+        ("init", "SplitModel(trunk=..., csv=...) /csv=1", "SplitModel(trunk=..., csv=...) /csv=1"),
+        ("push", "with create_pr=True", "with --create-pr"),
+        ("demo", "with overwrite=True", "with --overwrite"),
+    ],
+)
+def test_keywords_become_options(line, message, said):
+    with click.Context(app) as root, click.Context(app.commands[line], parent=root) as context:
+        assert in_shell(message, context) == said
+
+
+# Names that look like settings in messages, and never reach the shell, with the reason.
+ONLY_PYTHON = {
+    "fingerprint num_neurons rule kind maybe_share yes_share min_votes": "commands choose these from a list",
+    "trunk head classifier compile inplace": "for models that are objects, which the shell has none of",
+    "dataset original patches train": "of Explainer.suggest and report(), which the workspace always gives",
+    "preprocessed": "for data sets of torch",
+    "missing": "of the published form; the value that was passed",
+    "intermediates_only output_fmt": "between timm and us",
+    "token name": "parts of addresses",
+}
+
+
+def test_every_setting_that_a_message_names_is_an_option():
+    """What is raised or logged anywhere in the package names settings that the shell has, too."""
+    known = {name for names in ONLY_PYTHON for name in names.split()}
+    lost = []
+    with click.Context(app) as root, click.Context(app.commands["correct"], parent=root) as context:
+        for path in sorted((ROOT / "crayon_sdk").rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                logged = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("warning", "error", "warn")
+                if not (isinstance(node, ast.Raise) or logged):
+                    continue
+                for each in ast.walk(node):
+                    if isinstance(each, ast.Constant) and isinstance(each.value, str):
+                        said = in_shell(each.value, context)
+                        for name, rest in re.findall(r"(?<![\w./'-])([a-z]\w*)=(?!=)(.?)", said):
+                            if name not in known and rest != "." and f"(in Python: {name}" not in each.value:
+                                lost.append(f"{path.name}:{each.lineno}: {name}")
+    assert lost == []
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_the_c_library_keeps_memory():
+    """In a process of its own, for it stays so: a large block that is freed is the next one."""
+    code = "from crayon_sdk.cli.allocator import keep_memory as k\nassert k()\n" + (
+        "import ctypes\nc = ctypes.CDLL(None)\nc.malloc.restype = ctypes.c_void_p\n"
+        "c.free.argtypes = [ctypes.c_void_p]\n"
+        "first = c.malloc(1 << 27)\nc.free(first)\nassert c.malloc(1 << 27) == first\n"
+        "assert '[heap]' in next(l for l in open('/proc/self/maps') if int(l.split('-')[0], 16) <= first "
+        "< int(l.split('-')[1].split()[0], 16))"
+    )
+    result = crayon(code=code)
+    assert result.returncode == 0, result.stderr

@@ -197,7 +197,7 @@ def test_table_without_the_column(tmp_path, model_folder, picture_folder):
     table = picture_folder / "metadata.csv"
     failed(init(tmp_path, model_folder, "--csv", table, "--label-column", "kind"), 3, "has no column 'kind'", "'label'")
     failed(init(tmp_path, model_folder, "--csv", table, "--split-column", "part"), 3, "has no column 'part'")
-    failed(init(tmp_path, model_folder, "--csv", tmp_path / "no.csv"), 3, "cannot read the table")
+    failed(init(tmp_path, model_folder, "--csv", tmp_path / "no.csv"), 3, "no.csv', which --csv names")
 
 
 def test_model_that_is_not_there(tmp_path, picture_folder):
@@ -289,8 +289,8 @@ def test_settings_of_the_other_method(ws):
 
 
 def test_numbers_out_of_range(ws):
-    failed(crayon("suggest", ws, "--seed", 10**20), 2, "suggest.seed")
-    failed(crayon("explain", ws, "--sheet", -1), 2, "explain.sheet")
+    failed(crayon("suggest", ws, "--seed", 10**20), 2, "--seed 1000000")
+    failed(crayon("explain", ws, "--sheet", -1), 2, "--sheet -1: ")
 
 
 def test_a_split_that_was_named_and_is_not_there(tmp_path, model_folder, picture_folder):
@@ -355,3 +355,62 @@ def test_workspace_that_is_read_only(ws):
     lines = done.stdout.splitlines()
     assert [line[0] for line in lines] == ["5", "5", "0", "5"], done.stdout
     assert all("the folder is not writable" in line for line in lines if line[0] == "5")
+
+
+def test_the_workspace_as_an_argument_of_every_command(ws, tmp_path, monkeypatch):
+    assert crayon("evaluate", ws, "original").exit_code == 0
+    assert crayon("compare", ws, "original", "original", "--resamples", 200).exit_code in (0, 2)
+    assert crayon("answer", "export", ws, tmp_path / "a.jsonl").exit_code == 0
+    assert (tmp_path / "a.jsonl").is_file()
+    assert crayon("answer", "import", ws, tmp_path / "a.jsonl").exit_code == 0
+    assert crayon("save", ws, "both", tmp_path / "out").exit_code == 0
+    failed(crayon("save", ws, "both", tmp_path / "more", "-w", ws), 2, "name the workspace once")
+    failed(crayon("save", ws, ws, "both", tmp_path / "more"), 2, "name the workspace once")
+    # Where a correction of that name is meant, it is meant.
+    monkeypatch.chdir(ws)
+    shutil.copytree(ws / "corrections/both", ws / "corrections/inner")
+    (ws / "inner").mkdir()
+    (ws / "inner/workspace.json").write_text("{}")
+    assert "inner" in crayon("evaluate", "inner").output
+
+
+def test_a_setting_that_is_no_option_is_hinted_at(ws):
+    hint = "it is set with --set attention.background_swap=VALUE"
+    failed(crayon("correct", ws, "--background-swap", "0"), 2, "No such option", hint)
+    failed(crayon("correct", ws, "--lr", "0"), 2, "--set attention.lr=VALUE or --set pruning.lr=VALUE")
+
+
+def test_few_simulated_answers(ws):
+    ids = Workspace(ws).dataset().ids[:2]
+    assert crayon("answer", "simulate", ws, "--count", 3, "--neuron-count", 2).exit_code == 0
+    few = Workspace(ws).answers()
+    assert (len({each.id for each in few.image_answers}), len({each.neuron for each in few.neuron_answers})) == (3, 2)
+    assert few.is_simulated
+    assert crayon("answer", "simulate", ws, "--ids", ids[0], "--ids", ids[1]).exit_code == 0
+    assert {each.id for each in Workspace(ws).answers().image_answers} <= set(ids)
+    failed(crayon("answer", "simulate", ws, "--ids", "nobody"), 3, "there is no sample 'nobody'")
+
+
+def test_suggest_says_that_nothing_is_left(ws):
+    result = crayon("suggest", ws)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing is left to ask" in result.stderr
+    assert json.loads(crayon("suggest", ws, "--json").stdout) == {"questions": []}
+
+
+def test_messages_speak_of_options(tmp_path, model_folder, picture_folder, ws):
+    (tmp_path / "p").mkdir()
+    for name in "ab":
+        (tmp_path / "p" / name).mkdir()
+        (tmp_path / "p" / name / "x.png").write_bytes(b"no picture")
+    failed(init(tmp_path, model_folder, "--data", tmp_path / "p"), 3, "or pass --skip-bad to leave them out")
+    failed(crayon("explain", ws, "--again", "--device", "meta"), 2, "expected --device 'auto'", "got 'meta'")
+    failed(crayon("init", ws, "--model", "x", "--data", tmp_path), 5, "take other inputs into it with --again")
+    line = ["--csv", picture_folder / "metadata.csv", "--val-split", "holdout"]
+    failed(init(tmp_path, model_folder, *line), 3, "there is 'test', 'train'")
+
+
+def test_a_long_name_makes_no_long_message(ws):
+    result = crayon("evaluate", "-w", ws, "x" * 10**6)
+    assert result.exit_code != 0
+    assert len(result.stderr) < 6000

@@ -144,7 +144,7 @@ def test_from_the_shell(workspace, tmp_path):
     assert workspace.answers() == answers
     refused = crayon("answer", "export", tmp_path / "a.csv", *where)
     assert refused.exit_code != 0
-    assert "exists; choose another name, or replace it (--overwrite)" in refused.stderr
+    assert "exists; choose another name, or replace it with --overwrite" in refused.stderr
     assert crayon("answer", "export", tmp_path / "a.csv", "--overwrite", *where).exit_code == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -62,6 +63,10 @@ def small(tmp_path_factory):
     result = run(str(folder), code=SMALL)
     assert result.returncode == 0, result.stderr
     return folder, result.stdout
+
+
+def test_it_says_how_long_it_will_take(small):
+    assert re.search(r"> About \d+ (seconds|minutes) to go on this machine", small[1])
 
 
 class TestPictures:

@@ -16,6 +16,7 @@ from crayon_sdk.files import (
     new_folder,
     read_json,
     read_tensors,
+    read_whole,
     replace_file,
     sha256_of,
     write_json,
@@ -299,3 +300,15 @@ def test_a_place_for_a_file_is_checked_before_any_work(tmp_path):
     with pytest.raises(OutputExistsError, match="overwrite=True"):
         free_path(tmp_path / "b.html", ".html", overwrite=False)
     assert free_path(tmp_path / "b.html", ".html", overwrite=True) == tmp_path / "b.html"
+
+
+def test_read_whole_has_a_limit(tmp_path):
+    path = tmp_path / "long"
+    path.write_bytes(b"12345")
+    assert read_whole(path, 5) == b"12345"
+    with pytest.raises(FileFormatError, match="is longer than"):
+        read_whole(path, 4)
+    with pytest.raises(FileFormatError, match="'/dev/zero' is longer than"):
+        read_whole("/dev/zero", 1000)
+    with pytest.raises(FileFormatError, match="'/dev/zero' is longer than"):
+        read_json("/dev/zero")

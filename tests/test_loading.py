@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from crayon_sdk.errors import FileFormatError, ModelLoadError, SettingsError, UnsupportedModelError
+from crayon_sdk.files import read_tensors, write_tensors
 from crayon_sdk.loading import load_model
 from crayon_sdk.models import Provenance, SplitModel
 from crayon_sdk.preprocessing import Preprocessing
@@ -199,7 +200,7 @@ def test_weights_that_do_not_fit(folder):
 
 def test_a_weights_file_without_architecture(folder):
     with pytest.raises(
-        SettingsError, match=r"holds weights only.*load_model\('model.safetensors', architecture='resnet50'"
+        SettingsError, match=r"'model.safetensors' holds weights only.*architecture=, such as 'resnet50'"
     ):
         load_model(folder / "model.safetensors")
     with pytest.raises(ModelLoadError, match=r"no weights file at '.*none.safetensors'"):
@@ -223,3 +224,17 @@ def test_a_name_of_the_hub_without_its_prefix():
         ModelLoadError, match=r"no folder at 'me/birds'; .*for a repository of the Hub write 'hf-hub:me/birds'"
     ):
         load_model("me/birds")
+
+
+def test_tensors_that_do_not_fit_are_named(folder):
+    """By timm's way and by ours: which tensors, and which shapes."""
+    tensors, metadata = read_tensors(folder / "model.safetensors")
+    first = next(iter(tensors))
+    wrong = {("other" if name == first else name): tensor for name, tensor in tensors.items()}
+    last = list(wrong)[-1]
+    wrong[last] = torch.cat([wrong[last], wrong[last]])
+    write_tensors(folder / "model.safetensors", wrong, metadata)
+    with pytest.raises(ModelLoadError) as error:
+        load_model(folder)
+    for text in (first, "other", last, str(list(wrong[last].shape))):
+        assert text in str(error.value), error.value

@@ -459,13 +459,13 @@ def test_resolve_device():
     cpu = torch.device("cpu")
     assert resolve_device("cpu", cpu) == cpu
     assert resolve_device("auto", cpu).type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(SettingsError, match=r"expected device='auto', 'cpu'.*got 'gpu'"):
+    with pytest.raises(SettingsError, match=r"expected device='auto'.* 'cpu'.*got 'gpu'"):
         resolve_device("gpu", cpu)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_here():
-    with pytest.raises(SettingsError, match=r"no GPU here; use device='auto' or 'cpu'"):
+    with pytest.raises(SettingsError, match=r"expected device='auto' or .*got 'cuda'.*finds no GPU"):
         resolve_device("cuda", torch.device("cpu"))
 
 
@@ -519,3 +519,9 @@ def test_one_channel():
 
     split = SplitModel(trunk=nn.Sequential(v2.Grayscale(), Trunk()), head=Head().eval())
     assert split(torch.rand(2, 3, 160, 160)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["meta", "xla", "hpu", "vulkan", "cuda:99", ""])
+def test_devices_that_cannot_work(name):
+    with pytest.raises(SettingsError, match=rf"expected device='auto'.*got '{name}', which cannot be used here"):
+        resolve_device(name, torch.device("cpu"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -131,3 +133,33 @@ def test_assignments():
 def test_wrong_assignments(text):
     with pytest.raises(SettingsError, match=r"expected SECTION.KEY=VALUE"):
         parse_assignments([text])
+
+
+def test_a_file_that_never_ends():
+    with pytest.raises(FileFormatError, match="'/dev/zero' is longer than 1 MB"):
+        read_config(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_number_has_a_range(section):
+    """A setting that is a number has a least value; none takes what is none."""
+    for name, field in SECTIONS[section].model_fields.items():
+        kinds = _kinds(field.annotation)
+        if kinds & {int, float} and bool not in kinds:
+            for value in (-1, float("nan")) if float in kinds else (-1,):
+                with pytest.raises(SettingsError, match=name):
+                    merged(section, {name: value}, {})
+
+
+def _kinds(hint):
+    return {hint} if not get_args(hint) else {kind for each in get_args(hint) for kind in _kinds(each)}
+
+
+def test_what_was_typed_is_named_as_it_was_typed():
+    with pytest.raises(SettingsError, match=r"^--batch-size 0: "):
+        merged("explain", {}, {"batch_size": 0})
+    with pytest.raises(SettingsError, match=r"^crayon.toml: explain.batch_size = 0: "):
+        merged("explain", {"batch_size": 0}, {}, where="crayon.toml: ")
+    with pytest.raises(SettingsError) as long:
+        merged("explain", {"device": ["x" * 10**6]}, {})
+    assert len(str(long.value)) < 400

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from crayon_sdk import progress
 from crayon_sdk.progress import hidden, track
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,3 +87,26 @@ def test_a_bar_in_a_notebook(monkeypatch):
 def test_an_error_goes_through():
     with pytest.raises(ZeroDivisionError), track("counting", 3):
         _ = 1 / 0
+
+
+def test_lines_now_and_then_where_the_shell_wants_them(monkeypatch):
+    said = []
+    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    with progress.lines(said.append), track("counting", 4) as advance:
+        for _ in range(4):
+            advance(1)
+    assert [line.split(", about")[0] for line in said] == [f"counting: {done} of 4" for done in (1, 2, 3)]
+    assert said[0].endswith(" to go")
+    with track("counting", 4) as advance:
+        advance(1)
+    assert len(said) == 3
+    with progress.lines(said.append), progress.hidden(), track("counting", 4) as advance:
+        advance(1)
+    assert len(said) == 3
+
+
+def test_no_line_before_its_time():
+    said = []
+    with progress.lines(said.append), track("counting", 4) as advance:
+        advance(1)
+    assert said == []

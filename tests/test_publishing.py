@@ -155,7 +155,7 @@ def test_who_may_not(folder, tmp_path):
     assert "the token of 'ann' that was found may only read" in messages[2]
     assert "may only read" in messages[3]
     assert "'bob/birds' belongs to 'bob', and the token to 'ann' (also in 'lab')" in messages[4]
-    assert "create_pr=True (--create-pr)" in messages[4]
+    assert "create_pr=True" in messages[4]
     assert messages[5].startswith("there is no repository 'bob/secret' to propose a change of, or it is private")
     assert messages[6].startswith("there is no repository 'bob/none' to propose a change of, or it is private")
     assert "exists and is public, but private was asked for; nothing was sent" in messages[7]

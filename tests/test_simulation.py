@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.functional.neurons import TopPatches
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.simulation import highlight_share, simulate_answers, simulate_neuron_answers
+from crayon_sdk.records import ImageAnswer
+from crayon_sdk.simulation import drawn, highlight_share, simulate_answers, simulate_neuron_answers
 
 SIDE = Preprocessing(size=(8, 8), interpolation="nearest")
 SHARES = {"none": 0.0, "little": 0.25, "half": 0.5, "most": 0.75, "all": 1.0}
@@ -164,3 +166,22 @@ def test_neuron_noise_and_coverage(masks, patches):
     assert {one.answer for one in simulate_neuron_answers(patches, masks, coverage=1.0)} == {"no"}
     with pytest.raises(SettingsError, match=r"expected coverage from 0 to 1, got 2"):
         simulate_neuron_answers(patches, masks, coverage=2)
+
+
+def test_drawn_answers_are_few_marked_and_nested():
+    answers = AnnotationSet(
+        ImageAnswer(id=f"{number}.png", answer="yes", annotator=name, simulated=True)
+        for number in range(20)
+        for name in ("a", "b")
+    )
+    few, more = drawn(answers, 3, seed=1), drawn(answers, 9, seed=1)
+    assert drawn(answers, 3, seed=1) == few
+    assert set(few) < set(more) < set(answers)
+    assert len(few) == 6
+    assert len({answer.id for answer in few}) == 3
+    assert few.is_simulated
+    assert drawn(answers, 3, seed=2) != few
+    assert drawn(answers, None) is answers
+    assert len(drawn(answers, 0)) == 0
+    with pytest.raises(SettingsError, match="expected count >= 0, got -1"):
+        drawn(answers, -1)

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 # A room is a module or a sub-package directly under crayon_sdk. It may import from the layers
 # above its own line in this list only; rooms that share a line do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "names"),
+    ("names",),
+    ("errors",),
     ("files", "progress", "showing", "style"),
     ("hub", "checkpoint_files"),
     ("publishing", "fetching"),

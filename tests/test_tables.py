@@ -96,7 +96,8 @@ def test_waterbirds_with_values_that_are_no_class_or_place(waterbirds):
     text = waterbirds.read_text().replace("_0.jpg,0,0,0", "_0.jpg,3,0,0").replace("_1.jpg,1,0,1", "_1.jpg,1,0,7")
     waterbirds.write_text(text)
     with pytest.raises(
-        DataError, match=r"2 of 6.*label '3' is not a class \(landbird, waterbird\).*its 'place' is '7'"
+        DataError,
+        match=r"2 of 6.*'3' in data row 1 is not a class \(landbird, waterbird\).*its 'place' in data row 2 is '7'",
     ):
         ImageDataset.from_csv(waterbirds)
     assert len(ImageDataset.from_csv(waterbirds, on_error="skip").skipped) == 2
@@ -145,16 +146,16 @@ def test_minus_one_and_one_as_labels(pictures):
 
 def test_numbers_with_gaps(pictures):
     path = table(pictures, "image,label", "a.png,1", "b.png,3")
-    with pytest.raises(
-        DataError, match=r"the numbers in 'label' \(1, 3\) are not 0 to 1 without gaps; pass class_names="
-    ):
+    with pytest.raises(DataError, match=r"the numbers in 'label' \(1, 3\) are not 0 to 1 without gaps; .*class_names="):
         ImageDataset.from_csv(path)
     assert ImageDataset.from_csv(path, class_names=list("wxyz")).labels.tolist() == [1, 3]
 
 
 def test_labels_that_are_no_class(pictures):
     path = table(pictures, "image,label", "a.png,cat", "b.png,dog", "c.png,", "d.png,1")
-    with pytest.raises(DataError, match=r"3 of 4.*b.png: its label 'dog' is not a class \(cat, cow\).*c.png.*d.png"):
+    with pytest.raises(
+        DataError, match=r"3 of 4.*b.png: its label 'dog' in data row 2 is not a class \(cat, cow\).*c.png.*d.png"
+    ):
         ImageDataset.from_csv(path, class_names=["cat", "cow"])
 
 
@@ -260,3 +261,17 @@ def test_path_that_no_file_can_have(pictures):
     path = table(pictures, "image,label", "a.png,0", f"{'x' * 5000}.png,0")
     with pytest.raises(DataError, match=r"1 of 2 samples .*the file is missing"):
         ImageDataset.from_csv(path)
+
+
+def test_nan_is_no_class_no_group_and_no_mask(pictures):
+    """What pandas writes for an empty cell is not a third class."""
+    path = table(pictures, "image,label,place", "a.png,cat,sea", "b.png,nan,sea", "c.png,dog,NaN", "d.png,dog,sea")
+    with pytest.raises(DataError, match=r"'nan' in data row 2 is not .*\(cat, dog\).*'place' in data row 3 is 'NaN'"):
+        ImageDataset.from_csv(path)
+    kept = ImageDataset.from_csv(path, on_error="skip")
+    assert (kept.class_names, len(kept)) == (("cat", "dog"), 2)
+
+
+def test_a_table_that_never_ends(pictures):
+    with pytest.raises(DataError, match="'/dev/zero' is longer than 134 MB"):
+        ImageDataset.from_csv("/dev/zero")

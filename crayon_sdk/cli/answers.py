@@ -55,7 +55,7 @@ def answer() -> None:
     """Take answers in, hand questions and answers out, make simulated ones, or look at what there is."""
 
 
-@command("import", example="crayon answer import answers.jsonl", positional=False)
+@command("import", example="crayon answer import answers.jsonl", workspace="first")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--annotator", default="published", show_default=True, help="Who answered, where the file says nothing.")
 @click.option("--skip-bad", is_flag=True, help="Leave out broken lines and answers that do not fit.")
@@ -78,7 +78,7 @@ def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None
     shell.say(f"Next: {workspace.command('answer show')}")
 
 
-@command("export", example="crayon answer export answers.csv --format csv", positional=False)
+@command("export", example="crayon answer export answers.csv --format csv", workspace="first")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(KINDS), default="jsonl", show_default=True, help="Kind of file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file when it exists.")
@@ -89,7 +89,7 @@ def export(shell: Shell, *, file: Path, kind: str, overwrite: bool) -> None:
 
 
 @command(
-    "export-crowd", example="crayon answer export-crowd tasks --base-url https://example.org/birds", positional=False
+    "export-crowd", example="crayon answer export-crowd tasks --base-url https://example.org/birds", workspace="first"
 )
 @click.argument("folder_out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--kind", type=click.Choice(["image", "neuron"]), default="image", show_default=True, help="What to ask.")
@@ -117,7 +117,7 @@ def export_crowd(shell: Shell, *, folder_out: Path, **given: Any) -> None:
     shell.say(f"Next: {workspace.command('answer import RESULTS')}")
 
 
-@command("push", example="crayon answer push me/birds-answers --private", positional=False)
+@command("push", example="crayon answer push me/birds-answers --private", workspace="first")
 @click.argument("repo_id")
 @hub_options
 def push(shell: Shell, *, repo_id: str, **given: Any) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
@@ -16,12 +17,15 @@ import click
 from click.shell_completion import CompletionItem
 
 from crayon_sdk import errors
-from crayon_sdk.names import unknown_name
+from crayon_sdk.cli import STOPPED
+from crayon_sdk.cli.allocator import keep_memory
+from crayon_sdk.cli.wording import told
+from crayon_sdk.names import shortened, unknown_name, visible
 from crayon_sdk.options import CONFIG, SECTIONS, Options, described, merged, read_config
-from crayon_sdk.progress import hidden
+from crayon_sdk.progress import hidden, lines
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from crayon_sdk.workspace import Workspace
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 else:
     _ParamType = click.ParamType  # older versions of click know no [...] here
 
-__all__ = ["EXIT_CODES", "Assignment", "Commands", "Shell", "command", "section_options"]
+__all__ = ["EXIT_CODES", "Assignment", "Command", "Commands", "Shell", "command", "section_options"]
 
 EXIT_CODES = {
     0: "done",
@@ -54,17 +58,31 @@ _CODES: tuple[tuple[type[errors.CrayonError], int], ...] = (
 )
 
 
-class Commands(click.Group):
-    """Turns what a command raises into a message and an exit code."""
+_LONGEST = 4000  # characters of a message
+_CORRECTORS = ("attention", "pruning")
+
+
+class Command(click.Command):
+    """Turns what it raises into a message, in the words of its options, and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        try:
+        with _reported():
             return super().invoke(ctx)
-        except errors.CrayonError as error:
-            _fail(str(error), next(code for kind, code in _CODES if isinstance(error, kind)))
-        except KeyboardInterrupt as error:
-            _fail(str(error) or "stopped; nothing is half-written, run it again to go on", 130)
+
+
+class Commands(click.Group):
+    """Turns what a command raises into a message and an exit code."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments."""
+        with _reported():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _reported():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find a command; a misspelt one gets the nearest name."""
@@ -76,6 +94,30 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Commands in the order in which one needs them."""
         return list(self.commands)
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what is raised into a message and an exit code; whoever is outside of that sees the exit only."""
+    try:
+        yield
+    except errors.CrayonError as error:
+        _fail(told(str(error)), next(code for kind, code in _CODES if isinstance(error, kind)))
+    except KeyboardInterrupt as error:
+        _fail(visible(str(error)) or STOPPED, 130)
+    except click.ClickException as error:
+        # Written past the type: newer versions of click call the attribute final.
+        vars(error)["message"] = visible(shortened(f"{error.message}{_as_setting(error)}", _LONGEST))
+        raise
+
+
+def _as_setting(error: click.ClickException) -> str:
+    """Say how a setting of a corrector is set, which has no option of its own."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.command.name == "correct":
+        key = error.option_name.lstrip("-").replace("-", "_")
+        ways = [f"--set {section}.{key}=VALUE" for section in _CORRECTORS if key in SECTIONS[section].model_fields]
+        return f"; it is set with {' or '.join(ways)}" if ways else ""
+    return ""
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -116,28 +158,46 @@ class Shell:
         """The workspace."""
         from crayon_sdk.workspace import Workspace
 
+        keep_memory()
         return Workspace(self.folder)
 
     def say(self, text: str) -> None:
         """Tell people something, on stderr."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(visible(text), err=True)
 
     def result(self, values: dict[str, Any], *shown: RenderableType) -> None:
         """Give the result, on stdout: as JSON for machines, or as it is shown to people."""
         if self.as_json:
-            click.echo(json.dumps(values, indent=2, ensure_ascii=False, default=str))
+            # Escapes are JSON's own: what is read back is what was there.
+            click.echo(visible(json.dumps(values, indent=2, ensure_ascii=False, default=str)))
             return
         from rich.console import Console
 
         console = Console(highlight=False, soft_wrap=False, markup=False)  # a name may hold brackets
         for each in shown:
             # A line stays a line: its end is for whoever reads it.
-            console.print(each, markup=False, soft_wrap=True) if isinstance(each, str) else console.print(each)
+            if isinstance(each, str):
+                console.print(visible(each), markup=False, soft_wrap=True)
+            else:
+                console.print(_Visible(each))
+
+
+class _Visible:
+    """What rich draws, with the escapes of others made visible; those of its styles come after."""
+
+    def __init__(self, shown: RenderableType) -> None:
+        self.shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        for each in console.render(self.shown, options):
+            yield each if each.control else Segment(visible(each.text), each.style)
 
 
 def command(
-    name: str, *, example: str, section: str | None = None, positional: bool = True
+    name: str, *, example: str, section: str | None = None, workspace: Literal["alone", "first", "names", ""] = "alone"
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that takes a `Shell` and its own options.
 
@@ -145,14 +205,15 @@ def command(
         name: What it is called.
         example: Shown in its help.
         section: Of the settings; an option for each.
-        positional: Whether the workspace may also be named without -w.
+        workspace: How the workspace may also be named without -w: "alone", as the only argument; "first", before
+            arguments of a fixed number; "names", before any number of names, where it is no name; "" not at all.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def run(
             *,
-            where: Path | None = None,
+            where: Path | tuple[Path, ...] | None = None,
             folder: Path | None,
             config: Path | None,
             as_json: bool,
@@ -161,27 +222,38 @@ def command(
             **given: Any,
         ) -> None:
             typed = click.get_current_context().get_parameter_source("folder") == click.core.ParameterSource.COMMANDLINE
-            if where is not None and folder is not None and typed:
+            places = where if isinstance(where, tuple) else () if where is None else (where,)
+            if workspace == "names" and not typed and _leads(given["names"], folder or Path()):
+                places, given["names"] = (Path(given["names"][0]),), given["names"][1:]
+            if len(places) + typed > 1:
                 raise click.UsageError("name the workspace once: as an argument or with -w")
-            shell = Shell(where or folder or Path(), config, as_json=as_json, quiet=quiet, verbose=verbose)
-            with _logging(quiet=quiet, verbose=verbose), hidden(quiet):
+            shell = Shell((*places, folder or Path())[0], config, as_json=as_json, quiet=quiet, verbose=verbose)
+            with _logging(quiet=quiet, verbose=verbose), hidden(quiet), lines(shell.say):
                 function(shell, **given)
 
         made: Any = run
-        for decorator in reversed(_shared(positional)):
+        for decorator in reversed(_shared(workspace)):
             made = decorator(made)
         if section is not None:
             made = section_options(section)(made)
-        return click.command(name, epilog=f"\b\nExample: {example}")(made)
+        return click.command(name, cls=Command, epilog=f"\b\nExample: {example}")(made)
 
     return decorate
 
 
-def _shared(positional: bool) -> list[Callable[[Any], Any]]:
+def _leads(names: tuple[str, ...], here: Path) -> bool:
+    """Whether the first of the names is a workspace, and not a correction of the one that is meant otherwise."""
+    if not names or not (Path(names[0]) / "workspace.json").is_file():
+        return False
+    return Path(names[0]).name != names[0] or not (here / "corrections" / names[0]).is_dir()
+
+
+def _shared(workspace: str) -> list[Callable[[Any], Any]]:
     path = click.Path(path_type=Path)
-    argument = [click.argument("where", metavar="[WORKSPACE]", required=False, type=path)] if positional else []
+    many = -1 if workspace == "first" else 1  # click fills what follows first
+    argument = click.argument("where", metavar="[WORKSPACE]", required=False, type=path, nargs=many)
     return [
-        *argument,
+        *([argument] if workspace in ("alone", "first") else []),
         click.option(
             "-w",
             "--workspace",
@@ -201,8 +273,10 @@ def _shared(positional: bool) -> list[Callable[[Any], Any]]:
 def _logging(*, quiet: bool, verbose: bool) -> Iterator[None]:
     logger = logging.getLogger("crayon_sdk")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("crayon: %(message)s"))
-    before = logger.level
+    handler.setFormatter(_Told("crayon: %(message)s"))
+    before, warn = logger.level, warnings.showwarning
+    if not quiet:
+        warnings.showwarning = lambda message, kind, *_: click.echo(f"crayon: {_warned(message, kind)}", err=True)
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     try:
@@ -210,6 +284,19 @@ def _logging(*, quiet: bool, verbose: bool) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+        warnings.showwarning = warn
+
+
+class _Told(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return told(super().format(record))
+
+
+def _warned(message: Warning | str, category: type[Warning]) -> str:
+    """A warning of a library, in one line and without its source code."""
+    if category.__name__ == "DecompressionBombWarning":
+        return "a picture is so large that Pillow warns of it; it is read all the same, and needs as much memory"
+    return told(errors.first_line(message if isinstance(message, Warning) else category(message)))
 
 
 def section_options(section: str) -> Callable[[Any], Any]:

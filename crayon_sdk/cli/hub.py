@@ -65,7 +65,7 @@ def show_published(shell: Shell, found: Published) -> None:
         shell.say(f"removed there, as of an earlier model: {', '.join(found.removed)}")
 
 
-@command("push", example="crayon push both me/birds-resnet50 --private", positional=False)
+@command("push", example="crayon push both me/birds-resnet50 --private", workspace="first")
 @click.argument("name")
 @click.argument("repo_id")
 @hub_options

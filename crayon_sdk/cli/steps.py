@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from crayon_sdk.cli.common import Assignment, Shell, command
-from crayon_sdk.errors import SettingsError
+from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.options import described, parse_assignments
 
 __all__ = ["COMMANDS"]
@@ -38,9 +38,9 @@ def init(shell: Shell, *, again: bool, **given: Any) -> None:
     if not values.get("model") and known is None:
         raise SettingsError("name the model: --model resnet50, --model hf-hub:me/birds or --model FOLDER")
     values |= {
-        key: os.path.abspath(values[key])
+        key: _typed_path(shell.folder, key, given[key], check=again or not (shell.folder / MANIFEST).exists())
         for key in ("data", "csv", "val", "test", "root", "masks")
-        if given.get(key) and os.path.exists(given[key])
+        if given.get(key)
     }
     renamed = {"model": "source", "data": "folder", "group_column": "group_columns"}
     values = {renamed.get(key, key): value for key, value in values.items()}
@@ -73,6 +73,15 @@ def init(shell: Shell, *, again: bool, **given: Any) -> None:
     shell.say(f"Next: {workspace.command('explain')}")
 
 
+def _typed_path(workspace: Path, key: str, typed: str, *, check: bool) -> str:
+    """A path that was typed, as it counts from anywhere; in the workspace too, for it may have been made there."""
+    if os.path.exists(typed):
+        return os.path.abspath(typed)
+    if os.path.exists(workspace / typed) or not check:
+        return typed
+    raise DataError(f"there is no {typed!r}, which --{key} names")
+
+
 @command("explain", section="explain", example="crayon explain birds")
 @click.option("--again", is_flag=True, help="Make them again also when they are up to date.")
 def explain(shell: Shell, *, again: bool, **given: Any) -> None:
@@ -102,13 +111,21 @@ def suggest(shell: Shell, **given: Any) -> None:
     """Say which pictures or patches to ask about next, and in which order."""
     from rich.table import Table
 
-    found = shell.workspace().suggest(**shell.options("suggest", given).model_dump())
+    options = shell.options("suggest", given).model_dump()
+    found = shell.workspace().suggest(**options)
     table = Table("picture", "neuron", "patch", "answers so far")
     for each in found:
         table.add_row(
             each.id, *("" if value is None else str(value) for value in (each.neuron, each.patch)), str(each.votes)
         )
-    shell.result({"questions": [asdict(each) for each in found]}, table)
+    if found or shell.as_json:
+        shell.result({"questions": [asdict(each) for each in found]}, table)
+    if not found:
+        what, people = ("picture", "neuron")[options["kind"] == "neuron"], options["votes"]
+        shell.say(
+            f"nothing is left to ask: every {what} with something to see has {people} answer{'s' * (people > 1)} or "
+            f"more; --votes {people + 1} asks once more"
+        )
 
 
 @command(
@@ -184,7 +201,7 @@ def _list_settings(shell: Shell) -> None:
     shell.result({section: dict(described(section)) for section in ("attention", "pruning")}, table)
 
 
-@command("evaluate", section="evaluate", example="crayon evaluate original both --split test", positional=False)
+@command("evaluate", section="evaluate", example="crayon evaluate original both --split test", workspace="names")
 @click.argument("names", nargs=-1)
 @click.option("--again", is_flag=True, help="Measure also what is up to date.")
 def evaluate(shell: Shell, *, names: tuple[str, ...], again: bool, **given: Any) -> None:
@@ -208,7 +225,7 @@ def evaluate(shell: Shell, *, names: tuple[str, ...], again: bool, **given: Any)
     shell.say(f"Next: {workspace.command('compare')}")
 
 
-@command("compare", section="compare", example="crayon compare original attention both", positional=False)
+@command("compare", section="compare", example="crayon compare original attention both", workspace="names")
 @click.argument("names", nargs=-1)
 def compare(shell: Shell, *, names: tuple[str, ...], **given: Any) -> None:
     """Put evaluated models side by side, and say which differences exceed the noise.
@@ -244,7 +261,7 @@ def report(shell: Shell, *, names: tuple[str, ...], output: Path | None, overwri
     shell.result({"reports": pages}, *pages.values())
 
 
-@command("export-onnx", example="crayon export-onnx both ../birds.onnx", positional=False)
+@command("export-onnx", example="crayon export-onnx both ../birds.onnx", workspace="first")
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
@@ -260,7 +277,7 @@ def export_onnx(shell: Shell, *, name: str, target: Path, overwrite: bool) -> No
     shell.result({"file": str(written), "bytes": size}, f"{written}: {size / 1e6:.1f} MB")
 
 
-@command("save", example="crayon save both ../birds-corrected", positional=False)
+@command("save", example="crayon save both ../birds-corrected", workspace="first")
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the folder.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crayon_sdk.cli.common import Shell, command
+from crayon_sdk.cli.allocator import keep_memory
+from crayon_sdk.cli.common import Command, Shell, command
 from crayon_sdk.errors import CrayonError, first_line
+from crayon_sdk.progress import hidden, lines
 
 if TYPE_CHECKING:
     from crayon_sdk.changes import WeightChanges
@@ -77,7 +80,7 @@ def _changes(workspace: Workspace) -> dict[str, WeightChanges | str]:
     return found
 
 
-@command("doctor", example="crayon doctor --json", positional=False)
+@command("doctor", example="crayon doctor --json", workspace="")
 def doctor(shell: Shell) -> None:
     """Show versions, devices, precision, caches and the Hub login: what a report of a fault needs.
 
@@ -96,7 +99,7 @@ def doctor(shell: Shell) -> None:
     shell.result(found, table)
 
 
-@click.command("demo", epilog="\b\nExample: crayon demo my-demo --seed 1")
+@click.command("demo", cls=Command, epilog="\b\nExample: crayon demo my-demo --seed 1")
 @click.argument("folder", type=click.Path(path_type=Path), default="crayon-demo")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the pictures and of all training.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing.")
@@ -113,7 +116,9 @@ def demo(folder: Path, seed: int, quiet: bool, overwrite: bool) -> None:
 
     # What the explainer warns about, maps without evidence, is a column of the demo's table.
     logging.getLogger("crayon_sdk").setLevel(logging.ERROR)
-    run_demo(folder, seed=seed, quiet=quiet, overwrite=overwrite)
+    keep_memory()
+    with lines(functools.partial(click.echo, err=True)), hidden(quiet):
+        run_demo(folder, seed=seed, quiet=quiet, overwrite=overwrite)
 
 
 @click.command("completion", epilog="\b\nExample: crayon completion bash >> ~/.bashrc")
