@@ -17,7 +17,7 @@ from crayon_sdk.errors import DataError, FileFormatError, SettingsError
 from crayon_sdk.files import read_json, write_json
 from crayon_sdk.functional import metrics
 from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.inference import check_labels, predict
+from crayon_sdk.inference import in_classes_of, predict
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import as_split_model, borrowed
 
@@ -230,7 +230,7 @@ def evaluate(
 
     Raises:
         DataError: A picture cannot be read, or there are none.
-        SettingsError: The data set has more classes than the model.
+        SettingsError: It is not clear which class of the model a class of the data is (``class_map``).
 
     Example:
         >>> from crayon_sdk import load_model
@@ -240,7 +240,8 @@ def evaluate(
         2
     """
     split = as_split_model(model)
-    check_labels(dataset, split)
+    dataset = in_classes_of(dataset, split)
+    train = None if train is None else in_classes_of(train, split)
     place = resolve_device(device, split.device)
     autocast = resolve_precision(precision, place)
     with borrowed(split, place):

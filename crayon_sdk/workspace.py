@@ -33,7 +33,7 @@ from crayon_sdk.evaluation import Evaluation, evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import describe_write_failure
 from crayon_sdk.holdings import MAPS, PATCHES
-from crayon_sdk.inspection import look_at_data
+from crayon_sdk.inspection import behaviour_of, is_same, look_at_data
 from crayon_sdk.ledger import now
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
@@ -89,7 +89,8 @@ class Workspace(Shipping):
         new = {name: path for name, path in paths.items() if path and (not kept or path != getattr(kept.data, name))}
         data = data.model_copy(update={name: portable(path, place) for name, path in new.items()})
         loaded = model.load(place)
-        splits = look_at_data(data, place, loaded)
+        splits, classes = look_at_data(data, place, loaded)
+        behaviour = behaviour_of(loaded)
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -101,6 +102,8 @@ class Workspace(Shipping):
                 model=model,
                 model_fingerprint=loaded.fingerprint,
                 preprocessing=loaded.preprocessing.to_dict(),
+                behaviour=behaviour,
+                classes=classes,
                 data=data,
                 splits=splits,
             )
@@ -109,6 +112,8 @@ class Workspace(Shipping):
                     raise OutputExistsError(f"{str(place)!r} became a workspace in the meantime; nothing was changed")
                 kept = Manifest.load(place)
                 fresh = fresh.model_copy(update={name: getattr(kept, name) for name in ("created", "files", "answers")})
+                if kept.behaviour is not None and is_same(kept.behaviour, behaviour):
+                    fresh = fresh.model_copy(update={"behaviour": kept.behaviour})  # up to rounding
             fresh.save(place)
         return cls(place)
 

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 # above its own line in this list only; rooms that share a line do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "names"),
+    ("classes",),
     ("files", "progress", "style"),
     ("hub", "checkpoint_files"),
     ("publishing", "fetching"),
