@@ -79,8 +79,8 @@ class Holdings:
         changed = differences(self.manifest, model)
         if changed:
             raise MismatchError(
-                f"{self.manifest.model.source!r} has the weights this workspace was made for, but {'; '.join(changed)}. "
-                f"Put it back, or take it in as it is now: {self.command('init')} --again"
+                f"{self.manifest.model.source!r} has the weights this workspace was made for, but "
+                f"{'; '.join(changed)}. Put it back, or take it in as it is now: {self.command('init')} --again"
             )
         return model
 

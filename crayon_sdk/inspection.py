@@ -49,6 +49,7 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> tuple[dict
         SettingsError: It is not clear which class of the model a class of the data is.
     """
     found: dict[str, ImageDataset] = {}
+    aligned: dict[str, ImageDataset] = {}
     for split in _SPLITS:
         if split != "train" and not data.has_split(place, split):
             named = data.splits.get(split, split)
@@ -56,17 +57,14 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> tuple[dict
                 raise DataError(f"there is no split {named!r} in the data, which was named as the {split} split")
             continue
         found[split] = data.load(place, split, decode=True)
-        aligned = in_classes_of(found[split], model)
-        names = found["train"].class_names
+        names, own = found["train"].class_names, found[split].class_names
+        if own != names:
+            raise DataError(f"the {split} pictures have the classes {own}, the train pictures {names}")
         if split == "train":
-            classes = _class_facts(found[split], aligned)
             _check_classes(found[split], data.min_images_per_class)
-        elif found[split].class_names != names:
-            raise DataError(
-                f"the {split} pictures have the classes {found[split].class_names}, the train pictures {names}"
-            )
+        aligned[split] = in_classes_of(found[split], model)
     _warn_of_shared_pictures(found)
-    return {split: facts_of(each) for split, each in found.items()}, classes
+    return {split: facts_of(each) for split, each in found.items()}, _class_facts(found, aligned)
 
 
 def behaviour_of(model: SplitModel) -> Behaviour:
@@ -92,9 +90,9 @@ def differences(manifest: Manifest, model: SplitModel) -> list[str]:
         for name, value in manifest.preprocessing.items()
         if now.get(name) != value
     ]
-    if manifest.classes is not None and model.class_names not in ((), manifest.classes.names):
-        if not are_numbers(model.class_names):
-            found.append(f"its classes are {first_few(model.class_names)}, they were {first_few(manifest.classes.names)}")
+    names = () if are_numbers(model.class_names) else model.class_names
+    if manifest.classes is not None and names not in ((), manifest.classes.names):
+        found.append(f"its classes are {first_few(names)}, they were {first_few(manifest.classes.names)}")
     if manifest.behaviour is not None and not found:
         there = behaviour_of(model)
         found += _changed(manifest.behaviour.arguments, there.arguments)
@@ -128,10 +126,15 @@ def facts_of(dataset: ImageDataset) -> SplitFacts:
     )
 
 
-def _class_facts(raw: ImageDataset, aligned: ImageDataset) -> ClassFacts:
-    numbers = dict(zip(raw.labels.tolist(), aligned.labels.tolist(), strict=True))
-    by_name = {raw.class_names[label]: number for label, number in sorted(numbers.items())}
-    return ClassFacts(names=aligned.class_names, numbers=by_name, moved=aligned.fingerprint != raw.fingerprint)
+def _class_facts(raw: Mapping[str, ImageDataset], aligned: Mapping[str, ImageDataset]) -> ClassFacts:
+    pairs = {
+        pair for split in raw for pair in zip(raw[split].labels.tolist(), aligned[split].labels.tolist(), strict=True)
+    }
+    return ClassFacts(
+        names=aligned["train"].class_names,
+        numbers={raw["train"].class_names[label]: number for label, number in sorted(pairs)},
+        moved=any(aligned[split].fingerprint != raw[split].fingerprint for split in raw),
+    )
 
 
 def _warn_of_shared_pictures(splits: Mapping[str, ImageDataset]) -> None:

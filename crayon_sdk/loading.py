@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.torchvision_models import PREFIX, create_torchvision
 
 __all__ = ["load_model"]
+
+_log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -43,7 +46,8 @@ def load_model(
             ``config.json`` and ``model.safetensors``, a ``.safetensors`` file (with
             ``architecture``), or a model object.
         architecture: The timm name, or ``"torchvision:..."``, of the weights in a ``.safetensors`` file.
-        num_classes: Number of classes; ``None`` takes what the weights have.
+        num_classes: Number of classes; ``None`` takes what the weights have. With another number
+            the last layer is new: random, but the same every time, and a warning is logged.
         class_names: Names of the classes; ``None`` takes what the config says.
         pretrained: For a name: load its published weights. ``False`` gives random ones.
         model_args: Further arguments of ``timm.create_model``, or of torchvision's builder.
@@ -107,9 +111,16 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any], *, source: str
     cpu_state = torch.get_rng_state()
     try:
         # Random initialisation would otherwise move the caller's random numbers on.
+        if pretrained and "num_classes" in args:
+            torch.default_generator.manual_seed(
+                0
+            )  # a last layer that the weights do not have is at least the same every time
         if name.startswith(PREFIX):
-            return create_torchvision(name, pretrained=pretrained, arguments=args)
+            return _with_its_own_end(
+                create_torchvision(name, pretrained=pretrained, arguments=args), name, pretrained, args
+            )
         module: Any = timm.create_model(name, pretrained=pretrained, **args)
+        _with_its_own_end(module, source or name, pretrained, args)
         if not pretrained:  # timm names the weights all the same: nothing may be said to come from them
             module.pretrained_cfg = {**module.pretrained_cfg, "hf_hub_id": None, "license": None}
         return cast(nn.Module, module)
@@ -119,6 +130,20 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any], *, source: str
         raise ModelLoadError(f"cannot load {source or name!r}: {first_line(error)}{_near_names(name)}") from error
     finally:
         torch.set_rng_state(cpu_state)
+
+
+def _with_its_own_end(module: Any, name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
+    """Say when the weights have no last layer for as many classes as were asked for."""
+    own, asked = module.pretrained_cfg.get("num_classes"), args.get("num_classes")
+    if pretrained and None not in (own, asked) and own != asked:
+        _log.warning(
+            "the weights of %s have %s classes, and num_classes=%s: the last layer is new and random (the same every "
+            "time). Train it before you explain or correct the model",
+            name,
+            own,
+            asked,
+        )
+    return cast(nn.Module, module)
 
 
 def _near_names(name: str) -> str:

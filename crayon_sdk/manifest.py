@@ -171,9 +171,7 @@ class DataSource(_Plain):
         masks = None if self.masks is None else workspace / self.masks
         if not other and self._has_split_folders(workspace):
             root, masks = root / name, masks and (masks / name if (masks / name).is_dir() else masks)
-        return ImageDataset.from_folder(
-            root, masks=masks, class_map=self.class_map, on_error=on_error, decode=decode
-        )
+        return ImageDataset.from_folder(root, masks=masks, class_map=self.class_map, on_error=on_error, decode=decode)
 
     def has_split(self, workspace: Path, split: str) -> bool:
         """Tell whether there is such a split; without any splits all pictures are "train".

@@ -156,9 +156,7 @@ class Samples:
         if tuple(names) == self.class_names and all(names[number] == name for name, number in numbers.items()):
             return replace(self, class_map=None) if self.class_map else self
         moved = torch.tensor([numbers.get(name, -1) for name in self.class_names], dtype=torch.int64)
-        return replace(
-            self, class_names=tuple(names), labels=moved[self.labels], class_map=None, guessed_names=False
-        )
+        return replace(self, class_names=tuple(names), labels=moved[self.labels], class_map=None, guessed_names=False)
 
     def without(self, reasons: Mapping[int, str]) -> Self:
         """Leave samples out, by position, and remember why.

@@ -38,6 +38,7 @@ from crayon_sdk.ledger import now
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
 from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.models import SplitModel
 from crayon_sdk.naming import ORIGINAL, checked_name, default_name, different, plain
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.recipes import attention_corrector, neuron_pruner
@@ -217,6 +218,7 @@ class Workspace(Shipping):
         wanted |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
+            original = self.model  # looked at also when the result is there already: it may have changed
             inputs = self._correction_inputs(method, evaluate_on)
             if self._is_fresh(path, inputs, wanted) and not overwrite:
                 return load_correction(self.folder / path)
@@ -229,7 +231,7 @@ class Workspace(Shipping):
             started = time.time()
             run = self._run_folder(f"corrections-{name}", inputs, wanted)
             shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}
-            found = self._corrected(method, attention, pruning, evaluate_on, shared, run, strict=strict)
+            found = self._corrected(original, method, attention, pruning, evaluate_on, shared, run, strict=strict)
             card = self._card(f"{evaluate_on} pictures" if evaluate_on else "")
             found.save(self.folder / path, overwrite=True, card=card)
             self._note(path, f"Workspace.correct({method!r})", inputs, wanted, started)
@@ -238,6 +240,7 @@ class Workspace(Shipping):
 
     def _corrected(
         self,
+        model: SplitModel,
         method: Method,
         attention: Mapping[str, Any] | None,
         pruning: Mapping[str, Any] | None,
@@ -247,7 +250,7 @@ class Workspace(Shipping):
         *,
         strict: bool,
     ) -> Correction:
-        train, answers, model = self.dataset(), self.answers(), self.model
+        train, answers = self.dataset(), self.answers()
         maps = None if method == "pruning" else self.maps()
         if maps is not None:
             self._check_guidance(maps, answers, train, strict=strict)  # before the pruning, not after it
@@ -294,16 +297,16 @@ class Workspace(Shipping):
         """
         found: dict[str, Evaluation] = {}
         with self._working("evaluate"):
-            test, train = self.dataset(split), self.dataset()
+            original, test, train = self.model, self.dataset(split), self.dataset()
             for name in names or (ORIGINAL, *self._usable_corrections()):
                 path = f"evaluations/{split}/{name}.json"
                 wanted = {"batch_size": batch_size, "precision": precision}
-                model = None if name == ORIGINAL else self.correction(name).model
+                model = original if name == ORIGINAL else self.correction(name).model
                 inputs = self._evaluation_inputs(name, split)
                 if again or not self._is_fresh(path, inputs, wanted):
                     started = time.time()
                     made = evaluate(
-                        self.model if model is None else model,
+                        model,
                         test,
                         train=train,
                         batch_size=batch_size,
