@@ -392,6 +392,6 @@ def test_a_table_that_looks_like_waterbirds(tmp_path, picture_folder, model_fold
     assert told.stderr.count("has the columns of Waterbirds, so 0 and 1 in 'y' are read as landbird and waterbird") == 1
     assert "classes of the model: 0 fish (in the data: landbird), 1 bird" in told.stdout
     assert crayon("explain", tmp_path / "ws", "--sheet", 0).exit_code == 0
-    shown = crayon("evaluate", tmp_path / "ws")
+    shown = crayon("evaluate", "-w", tmp_path / "ws")
     assert "fish/land" in shown.stdout
     assert "landbird" not in shown.stdout
