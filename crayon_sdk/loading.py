@@ -201,7 +201,17 @@ def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> n
         raise ModelLoadError(
             f"{str(folder)!r} has no {WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
         )
-    return _create(f"local-dir:{folder}", True, args)
+    return _without_foreign_names(_create(f"local-dir:{folder}", True, args), folder)
+
+
+def _without_foreign_names(module: nn.Module, folder: Path) -> nn.Module:
+    """Forget names of classes that a config took over from a base model with another number of them."""
+    config = read_json(folder / "config.json")
+    inner = config.get("pretrained_cfg") or {}
+    count = config.get("num_classes")
+    if "label_names" not in config and None not in (count, inner.get("num_classes")) and count != inner["num_classes"]:
+        cast(Any, module).pretrained_cfg["label_names"] = None
+    return module
 
 
 def _from_correction(folder: Path, args: Mapping[str, Any]) -> nn.Module:
@@ -240,6 +250,6 @@ def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Modu
         raise ModelLoadError(f"cannot load {name!r}: it has no config.json that says which model its weights are for")
     check_timm_config(found.folder / "config.json", other_weights=allow_pickle)
     read_tensors(found.folder / WEIGHTS)
-    module: Any = _create(f"local-dir:{found.folder}", True, args, source=name)
+    module: Any = _without_foreign_names(_create(f"local-dir:{found.folder}", True, args, source=name), found.folder)
     module.pretrained_cfg["hf_hub_id"] = split_source(name)[0]
     return cast(nn.Module, module)

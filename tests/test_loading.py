@@ -223,6 +223,18 @@ def test_a_new_last_layer_is_the_same_every_time_and_said(model_folder, caplog):
     assert caplog.text == ""
 
 
+def test_names_that_a_config_has_of_its_base_model(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["label_names"]
+    config["pretrained_cfg"] |= {"num_classes": 3, "label_names": ["a", "b", "c"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_model(folder).class_names == ()
+    config["pretrained_cfg"]["num_classes"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModelError, match="as many label_names in the config as it has classes, 2, got 3"):
+        load_model(folder)
+
+
 def test_random_weights_come_from_nowhere():
     model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2)
     assert base_of(model) == {"architecture": "test_resnet", "model": "", "license": ""}
