@@ -304,7 +304,7 @@ def load_correction(source: str | os.PathLike[str], *, model: nn.Module | None =
     Raises:
         FileFormatError: A file is missing, broken, of another kind, or not what the Hub lists.
         ModelLoadError: The weights cannot be loaded, or the repository may not be read.
-        MismatchError: The weights are not those that were saved.
+        MismatchError: Weights or preprocessing are not those that were saved.
     """
     if is_on_hub(source):
         return _read(fetch(str(source), _OF_A_MODEL[:4], needed=(WEIGHTS,)).folder, model, str(source))
@@ -327,6 +327,12 @@ def _read(place: Path, model: nn.Module | None, source: str) -> Correction:
     stored = _Stored.read(place / "crayon.json")
     if model is None:
         loaded = load_model(f"local-dir:{place}", class_names=stored.class_names or None)
+        if stored.preprocessing and loaded.preprocessing.to_dict() != stored.preprocessing:
+            raise MismatchError(
+                f"the preprocessing in {str(place / 'config.json')!r} is not the one that crayon.json describes "
+                f"({loaded.preprocessing.to_dict()}, expected {stored.preprocessing}), and would change what the model "
+                "gives; put it back, or use the folder with load_model(...)"
+            )
     else:
         loaded = filled(as_split_model(model), place)
     # A builder makes float32; the model was saved as it was.
@@ -362,6 +368,7 @@ class _Stored:
     class_names: list[str]
     dtype: torch.dtype
     base: dict[str, str]
+    preprocessing: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> _Stored:
@@ -382,6 +389,7 @@ class _Stored:
                 [str(name) for name in manifest["class_names"]],
                 _FLOAT_TYPES[manifest["dtype"]],
                 {str(name): str(value) for name, value in manifest.get("base", {}).items()},
+                dict(manifest.get("preprocessing", {})),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             detail = " ".join(str(error).split())[:200]

@@ -239,6 +239,7 @@ class AttentionCorrector:
                 settings.target,
             )
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, settings)
+        dataset = fit.dataset
         identity = fit.identity("attention", maps=maps.fingerprint, answers=used.fingerprint)
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
         rule, zero_maps = settings.answer_rule, settings.zero_maps

@@ -102,12 +102,14 @@ def _drawn(
     """Picture, class name and class of a question."""
     if isinstance(source, SaliencyMaps):
         target = int(source.select([asked.id]).targets[0])
+        name = pictures.class_name(dataset, target, source)
         image = pictures.panels(dataset, source, asked.id, cell=cell)
     else:
         target = int(dataset.labels[dataset.index_of(asked.id)])
+        name = pictures.class_name(dataset, target)
         patch = source.of(int(asked.neuron or 0))[int(asked.patch or 0)]
         image = pictures.patch_picture(dataset, source, patch, cell=cell)
-    return image, pictures.class_name(dataset, target), target
+    return image, name, target
 
 
 def _write_tasks(folder: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from crayon_sdk.classes import ClassMap, checked_class_map
 from crayon_sdk.errors import DataError, SettingsError, first_few
 from crayon_sdk.hf_items import read_hf
 from crayon_sdk.pixels import PixelCache, batches
 from crayon_sdk.preprocessing import Preprocessing, effective_preprocessing
 from crayon_sdk.samples import Samples, SkippedSample, raise_for
 from crayon_sdk.sources import FileSource, Listing, Source, TorchSource, list_folder
-from crayon_sdk.tables import Columns, list_table
+from crayon_sdk.tables import Columns, list_table, say_recognised
 from crayon_sdk.torch_items import advice, count_of, guess_class_names, is_frame, read_groups, read_labels
 
 __all__ = [
@@ -71,6 +72,7 @@ class ImageDataset(Samples):
         root: StrPath,
         *,
         class_names: Sequence[str] | None = None,
+        class_map: ClassMap | None = None,
         masks: StrPath | None = None,
         preprocessing: Preprocessing | None = None,
         on_error: OnError = "raise",
@@ -85,6 +87,8 @@ class ImageDataset(Samples):
             root: The folder above the class folders.
             class_names: Class folders in the order of the labels; default all
                 of them, sorted.
+            class_map: Where the model calls the classes otherwise: names here to its
+                names, or to its class numbers.
             masks: A folder with the same paths below it, any image extension.
             preprocessing: Used in place of the model's own.
             on_error: ``"raise"``, or ``"skip"`` to leave unusable samples out.
@@ -96,7 +100,7 @@ class ImageDataset(Samples):
         Raises:
             DataError: Unusable samples (the first five named, the rest
                 counted), no images, or a class without images.
-            SettingsError: ``on_error`` or ``class_names`` make no sense.
+            SettingsError: ``on_error``, ``class_names`` or ``class_map`` make no sense.
         """
         _check_choice(on_error)
         listing = list_folder(Path(root), _names(class_names), None if masks is None else Path(masks))
@@ -106,7 +110,7 @@ class ImageDataset(Samples):
                 f"{first_few(listing.empty_classes)}. Remove the folders (in Python: or name the "
                 "other classes with class_names=)."
             )
-        return cls._from_listing(listing, preprocessing, on_error, decode)
+        return cls._from_listing(listing, preprocessing, on_error, decode, class_map)
 
     @classmethod
     def from_csv(
@@ -122,6 +126,7 @@ class ImageDataset(Samples):
         split_column: str | None = None,
         mask_column: str | None = None,
         class_names: Sequence[str] | None = None,
+        class_map: ClassMap | None = None,
         preprocessing: Preprocessing | None = None,
         on_error: OnError = "raise",
         decode: bool = True,
@@ -148,6 +153,7 @@ class ImageDataset(Samples):
             mask_column: Paths of object masks.
             class_names: In the order of the labels; default what the whole
                 table has, sorted.
+            class_map: Where the model calls the classes otherwise, as in ``from_folder``.
             preprocessing: Used in place of the model's own.
             on_error: ``"raise"``, or ``"skip"`` to leave unusable samples out.
             decode: Look into every picture now; false for data that was looked at before.
@@ -158,7 +164,7 @@ class ImageDataset(Samples):
         Raises:
             DataError: The table, its columns, the split or samples are not
                 usable; the message lists what there is.
-            SettingsError: ``on_error`` or ``class_names`` make no sense.
+            SettingsError: ``on_error``, ``class_names`` or ``class_map`` make no sense.
         """
         _check_choice(on_error)
         if isinstance(group_columns, str):
@@ -181,7 +187,9 @@ class ImageDataset(Samples):
             class_names=_names(class_names),
             text=text,
         )
-        return cls._from_listing(listing, preprocessing, on_error, decode)
+        if listing.guessed_names and decode:
+            say_recognised(table)
+        return cls._from_listing(listing, preprocessing, on_error, decode, class_map)
 
     @classmethod
     def from_torch(
@@ -189,6 +197,7 @@ class ImageDataset(Samples):
         dataset: Dataset[Any] | Sequence[tuple[Any, Any]],
         *,
         class_names: Sequence[str] | None = None,
+        class_map: ClassMap | None = None,
         ids: Sequence[str] | None = None,
         groups: Sequence[Sequence[object]] | Mapping[str, Sequence[object]] | None = None,
         masks: Sequence[Any] | Callable[[int], Any] | None = None,
@@ -206,6 +215,7 @@ class ImageDataset(Samples):
             dataset: Images are PIL images, tensors (C, H, W) or arrays (H, W, C): uint8, uint16
                 (white is 65535), bool, or float in [0, 1].
             class_names: Default ``dataset.classes``, else the numbers.
+            class_map: Where the model calls the classes otherwise, as in ``from_folder``.
             ids: One text per sample; default the position as text.
             groups: Attribute values: a tuple per sample, or a column by name.
             masks: A mask per sample (PIL image or (H, W) values), or a function
@@ -223,7 +233,7 @@ class ImageDataset(Samples):
         Raises:
             DataError: Not a map-style data set, or ids, labels, groups or masks
                 that do not fit it.
-            SettingsError: ``on_error`` or ``class_names`` make no sense.
+            SettingsError: ``on_error``, ``class_names`` or ``class_map`` make no sense.
         """
         _check_choice(on_error)
         if isinstance(dataset, ImageDataset):
@@ -249,7 +259,13 @@ class ImageDataset(Samples):
         )
         source = TorchSource(dataset, masks, preprocessed)
         return cls._assemble(
-            listing, source, preprocessing, on_error, has_masks=masks is not None, preprocessed=preprocessed
+            listing,
+            source,
+            preprocessing,
+            on_error,
+            has_masks=masks is not None,
+            preprocessed=preprocessed,
+            class_map=class_map,
         )
 
     @classmethod
@@ -313,7 +329,12 @@ class ImageDataset(Samples):
 
     @classmethod
     def _from_listing(
-        cls, listing: Listing, preprocessing: Preprocessing | None, on_error: OnError, decode: bool
+        cls,
+        listing: Listing,
+        preprocessing: Preprocessing | None,
+        on_error: OnError,
+        decode: bool,
+        class_map: ClassMap | None,
     ) -> ImageDataset:
         for position, image in enumerate(listing.images):
             mask = None if listing.masks is None else listing.masks[position]
@@ -322,7 +343,9 @@ class ImageDataset(Samples):
             elif mask is not None and not os.path.isfile(mask):
                 listing.problems.setdefault(position, f"its mask {str(mask)!r} is missing")
         source = FileSource(tuple(listing.images), None if listing.masks is None else tuple(listing.masks))
-        dataset = cls._assemble(listing, source, preprocessing, on_error, has_masks=listing.masks is not None)
+        dataset = cls._assemble(
+            listing, source, preprocessing, on_error, has_masks=listing.masks is not None, class_map=class_map
+        )
         if not decode:
             return dataset
         if on_error == "raise":
@@ -340,6 +363,7 @@ class ImageDataset(Samples):
         *,
         has_masks: bool,
         preprocessed: bool = False,
+        class_map: ClassMap | None = None,
     ) -> ImageDataset:
         if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
             raise SettingsError(f"preprocessing must be a Preprocessing, got {type(preprocessing).__name__}")
@@ -362,6 +386,8 @@ class ImageDataset(Samples):
             preprocessing=preprocessing,
             has_masks=has_masks,
             preprocessed=preprocessed,
+            class_map=checked_class_map(class_map, listing.class_names),
+            guessed_names=listing.guessed_names,
             _source=source,
             _positions=tuple(range(len(listing.ids))),
         )

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk.data import ImageDataset, as_dataset
+from crayon_sdk.data import ImageDataset
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import DataError, FileFormatError, SettingsError
 from crayon_sdk.files import read_json, write_json
 from crayon_sdk.functional import metrics
 from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.inference import check_labels, predict
+from crayon_sdk.inference import in_classes_of, predict
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import as_split_model, borrowed
 from crayon_sdk.showing import as_html, as_text, plain
@@ -234,7 +234,7 @@ def evaluate(
 
     Raises:
         DataError: A picture cannot be read, or there are none.
-        SettingsError: The data set has more classes than the model.
+        SettingsError: It is not clear which class of the model a class of the data is (``class_map``).
 
     Example:
         >>> from crayon_sdk import load_model
@@ -244,9 +244,8 @@ def evaluate(
         2
     """
     split = as_split_model(model)
-    check_labels(dataset, split)
-    if train is not None:
-        as_dataset(train)
+    dataset = in_classes_of(dataset, split)
+    train = None if train is None else in_classes_of(train, split)
     place = resolve_device(device, split.device)
     autocast = resolve_precision(precision, place)
     with borrowed(split, place):

@@ -16,7 +16,7 @@ from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.functional.saliency import has_evidence, normalize_maps, target_scores, weighted_activation
-from crayon_sdk.inference import check_labels, stream_features
+from crayon_sdk.inference import in_classes_of, stream_features
 from crayon_sdk.maps import SaliencyMaps, as_maps
 from crayon_sdk.models import SplitModel, as_split_model, borrowed
 from crayon_sdk.patches import NeuronPatches
@@ -107,7 +107,7 @@ class Explainer:
             DataError: A picture cannot be read, or there are none.
             SettingsError: The labels are not classes of the model.
         """
-        check_labels(dataset, self.model)
+        dataset = in_classes_of(dataset, self.model)
         maps, targets = [], []
         with borrowed(self.model, self.device):
             for indices, features in self._features(dataset, "explaining"):
@@ -155,7 +155,7 @@ class Explainer:
         """
         if patches_per_neuron < 1:
             raise SettingsError(f"expected patches_per_neuron >= 1, got {patches_per_neuron}")
-        check_labels(dataset, self.model)
+        dataset = in_classes_of(dataset, self.model)
         mixed = self.model.mixes_channels()
         top = neuron_functions.empty_top_patches(self.model.num_neurons, patches_per_neuron, self.device)
         map_size = self.model.map_size

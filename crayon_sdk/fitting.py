@@ -17,7 +17,7 @@ from crayon_sdk.checkpoint import Correction, CorrectionRecord, versions
 from crayon_sdk.data import ImageDataset, effective_preprocessing
 from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluation_of
-from crayon_sdk.inference import check_labels, predict
+from crayon_sdk.inference import in_classes_of, predict
 from crayon_sdk.models import SplitModel, borrowed
 from crayon_sdk.pixels import PixelCache
 from crayon_sdk.settings import TrainingSettings
@@ -38,6 +38,7 @@ class Fit:
 
     Attributes:
         model: The copy that is corrected, on ``device``.
+        dataset: The training set, in the classes of the model; ``evaluate_on`` likewise.
         original: Fingerprint of the caller's model.
     """
 
@@ -50,9 +51,9 @@ class Fit:
         autocast: torch.dtype | None,
         settings: TrainingSettings,
     ) -> None:
-        check_labels(dataset, original)
+        dataset = in_classes_of(dataset, original)
         if evaluate_on is not None:
-            check_labels(evaluate_on, original)
+            evaluate_on = in_classes_of(evaluate_on, original)
         if getattr(settings, "keep", "last") == "best" and evaluate_on is None:
             raise SettingsError('keep="best" needs data to choose by: pass evaluate_on= (never the test set)')
         records = original.provenance.records
@@ -69,8 +70,7 @@ class Fit:
         self._trainable = {_plain(name): p.requires_grad for name, p in original.named_parameters()}
         self.model = original.copy().to(device, torch.float32)
         self.model.preprocessing = effective_preprocessing(dataset, original.preprocessing)
-        if len(dataset.class_names) == original.num_classes:
-            self.model.class_names = dataset.class_names
+        self.model.class_names = dataset.class_names
         self.dataset, self.evaluate_on = dataset, evaluate_on
         self.device, self.autocast, self.settings = device, autocast, settings
         self._cache: PixelCache | None = None

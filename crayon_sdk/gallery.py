@@ -209,7 +209,7 @@ def _drawn(maps: Maps, dataset: ImageDataset, sample: str, style: Style, cell: i
     panels = [("Original", seen(dataset, maps.preprocessing, sample, cell))]
     panels += [(TITLES[each], shown(dataset, own, sample, cell, each)) for each in styles]
     group = dataset.group_of(dataset.index_of(sample))
-    about = (group, f"evidence for {class_name(dataset, int(own.targets[0]))}")
+    about = (group, f"evidence for {class_name(dataset, int(own.targets[0]), maps)}")
     return Entry(sample, tuple(panels), about, "" if bool(own.evidence[0]) else "no evidence anywhere")
 
 

@@ -16,11 +16,12 @@ from typing import Any
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import DataError, FileFormatError, MismatchError, StaleError
+from crayon_sdk.errors import DataError, FileFormatError, MismatchError, StaleError, first_few
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import read_json, sha256_of
 from crayon_sdk.guidance import guidance_answers
-from crayon_sdk.inspection import facts_of
+from crayon_sdk.inference import in_classes_of
+from crayon_sdk.inspection import differences, facts_of
 from crayon_sdk.ledger import FileStatus, Ledger
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import Manifest, SplitFacts
@@ -75,6 +76,12 @@ class Holdings:
                 f"{model.fingerprint[:12]}, expected {self.manifest.model_fingerprint[:12]}). Put the old one back, or "
                 f"take the new one in: {self.command('init')} --again"
             )
+        changed = differences(self.manifest, model)
+        if changed:
+            raise MismatchError(
+                f"{self.manifest.model.source!r} has the weights this workspace was made for, but "
+                f"{'; '.join(changed)}. Put it back, or take it in as it is now: {self.command('init')} --again"
+            )
         return model
 
     def dataset(self, split: str = "train") -> ImageDataset:
@@ -94,6 +101,16 @@ class Holdings:
                 f"the {split} pictures changed since the workspace was made ({facts.count} then, {len(found)} now; "
                 "ids, labels, groups or file sizes differ). Put them back, or take them in: "
                 f"{self.command('init')} --again"
+            )
+        classes = self.manifest.classes
+        if classes is not None:
+            return found.with_classes(classes.names, classes.numbers)
+        # From before classes were noted: they were taken in the order of the data, whatever the model calls them.
+        if in_classes_of(found, self.model).fingerprint != found.fingerprint:
+            raise StaleError(
+                f"this workspace was made by a version that took the classes in the order of the data "
+                f"({first_few(found.class_names)}), and the model's are {first_few(self.model.class_names)}. Bring "
+                f"them together: {self.command('init')} --again"
             )
         return found
 
@@ -161,7 +178,7 @@ class Holdings:
         with locked(self.folder, doing=doing, timeout=self.lock_timeout):
             before = self.manifest
             self._ledger = Ledger(self.folder)
-            if (before.model, before.model_fingerprint) != (self.manifest.model, self.manifest.model_fingerprint):
+            if _about_the_model(before) != _about_the_model(self.manifest):
                 self.__dict__.pop("model", None)  # another process, or another object, took a new one in
             self._ledger.sweep()
             yield
@@ -187,7 +204,14 @@ class Holdings:
         facts = self._facts(split)
         seen = sha256_of(json.dumps(self.manifest.preprocessing, sort_keys=True))
         base = {"model": self.manifest.model_fingerprint, "data": facts.fingerprint, "pictures": facts.files}
-        return base | {"preprocessing": seen}
+        base |= {"preprocessing": seen}
+        # What a workspace from before did not note is no input there, so that its files stay fresh.
+        classes, behaviour = self.manifest.classes, self.manifest.behaviour
+        if classes is not None and classes.moved:
+            base["classes"] = sha256_of(json.dumps([classes.names, sorted(classes.numbers.items())]))
+        if behaviour is not None:
+            base["behaviour"] = sha256_of(behaviour.model_dump_json())
+        return base
 
     def _correction_inputs(self, method: str, evaluate_on: str | None = None) -> dict[str, str]:
         answers, inputs = self.answers(), self._base()
@@ -284,3 +308,7 @@ class Holdings:
                 run = f"{self.command('report')} --name {Path(rest).stem}" if kind == "reports" else run
                 found.append(self._ledger.status(path, made_from, run))
         return tuple(found)
+
+
+def _about_the_model(manifest: Manifest) -> tuple[object, ...]:
+    return manifest.model, manifest.model_fingerprint, manifest.preprocessing, manifest.behaviour, manifest.classes

@@ -7,31 +7,51 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from crayon_sdk.classes import match_classes
 from crayon_sdk.data import ImageDataset, as_dataset, effective_preprocessing
 from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.models import SplitModel
 from crayon_sdk.pixels import PixelCache, Workers, batches
 from crayon_sdk.progress import track
 
-__all__ = ["check_labels", "predict", "stream_features"]
+__all__ = ["in_classes_of", "predict", "stream_features"]
 
 
-def check_labels(dataset: ImageDataset, model: SplitModel) -> None:
-    """Check that there are samples and that their labels are classes of a model.
+def in_classes_of(dataset: ImageDataset, model: SplitModel) -> ImageDataset:
+    """Bring data and model together: the same samples, with their labels in the classes of the model.
+
+    Classes are found by name. The model's own order and names count; where it has none, or the data has only
+    numbers, they are taken in their order, if there are as many.
+
+    Args:
+        dataset: Its ``class_map`` says what corresponds where the names do not.
+        model: Its weights are looked at, too.
 
     Raises:
         DataError: The data set is empty, or no ImageDataset.
-        SettingsError: There are more classes in the data set than in the model.
+        SettingsError: It is not clear which class of the model a class of the data is.
+        UnsupportedModelError: The model has weights that are no numbers.
     """
     if not len(as_dataset(dataset)):
         raise DataError("expected a data set with at least one sample, got an empty one")
+    model.check_finite()
     highest = int(dataset.labels.max())
-    if highest >= model.num_classes:
+    if highest >= model.num_classes and not model.class_names and not dataset.class_map:
         name = dataset.class_names[highest] if highest < len(dataset.class_names) else str(highest)
         raise SettingsError(
             f"expected labels of the model's {model.num_classes} classes, got label {highest} ({name!r}); "
             f"load a model with at least {highest + 1} classes, or leave these samples out"
         )
+    names, numbers = match_classes(
+        dataset.class_names,
+        model.class_names,
+        model.num_classes,
+        needed=[dataset.class_names[label] for label in dataset.labels.unique().tolist()],
+        class_map=dataset.class_map,
+        guessed=dataset.guessed_names,
+        aliases=model.class_descriptions,
+    )
+    return dataset.with_classes(names, numbers)
 
 
 def stream_features(

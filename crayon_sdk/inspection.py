@@ -1,24 +1,40 @@
-"""A look at all pictures before any work starts."""
+"""A look at model and pictures before any work starts, and whether they are still what they were."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from crayon_sdk.classes import are_numbers
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import DataError, first_few
 from crayon_sdk.files import sha256_of
-from crayon_sdk.inference import check_labels
-from crayon_sdk.manifest import DataSource, SplitFacts
-from crayon_sdk.models import SplitModel
+from crayon_sdk.inference import in_classes_of
+from crayon_sdk.manifest import Behaviour, ClassFacts, DataSource, Manifest, SplitFacts
+from crayon_sdk.models import SplitModel, borrowed
 
-__all__ = ["facts_of", "look_at_data"]
+__all__ = ["behaviour_of", "differences", "facts_of", "is_same", "look_at_data"]
 
 _SPLITS = ("train", "val", "test")
+_LOGITS = 8
+# Another processor or release of torch rounds otherwise; another pooling or padding differs by far more.
+_TOLERANCE = 1e-3
+_log = logging.getLogger(__name__)
 
 
-def look_at_data(data: DataSource, place: Path, model: SplitModel) -> dict[str, SplitFacts]:
+def look_at_data(data: DataSource, place: Path, model: SplitModel) -> tuple[dict[str, SplitFacts], ClassFacts]:
     """Decode every picture of every split there is, and check labels and classes.
+
+    Pictures that are in two splits are a warning.
 
     Args:
         data: Where the pictures come from.
@@ -26,14 +42,14 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> dict[str, 
         model: What is to classify them.
 
     Returns:
-        What the splits are, by name.
+        What the splits are, by name; and which class is which of the model's.
 
     Raises:
         DataError: Pictures are not usable, a class has too few, or splits have different classes.
-        SettingsError: There are more classes than the model has.
+        SettingsError: It is not clear which class of the model a class of the data is.
     """
-    facts: dict[str, SplitFacts] = {}
-    names: tuple[str, ...] = ()
+    found: dict[str, ImageDataset] = {}
+    aligned: dict[str, ImageDataset] = {}
     for split in _SPLITS:
         if split != "train" and not data.has_split(place, split):
             named = data.splits.get(split, split)
@@ -43,15 +59,66 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> dict[str, 
                     f"there is no split {named!r} in the data, which was named as the {split} split; there is {there}"
                 )
             continue
-        found = data.load(place, split, decode=True)
-        check_labels(found, model)
+        found[split] = data.load(place, split, decode=True)
+        names, own = found["train"].class_names, found[split].class_names
+        if own != names:
+            raise DataError(f"the {split} pictures have the classes {own}, the train pictures {names}")
         if split == "train":
-            names = found.class_names
-            _check_classes(found, data.min_images_per_class)
-        elif found.class_names != names:
-            raise DataError(f"the {split} pictures have the classes {found.class_names}, the train pictures {names}")
-        facts[split] = facts_of(found)
-    return facts
+            _check_classes(found[split], data.min_images_per_class)
+        aligned[split] = in_classes_of(found[split], model)
+    _warn_of_shared_pictures(found)
+    return {split: facts_of(each) for split, each in found.items()}, _class_facts(found, aligned)
+
+
+def behaviour_of(model: SplitModel) -> Behaviour:
+    """What decides besides weights, preprocessing and classes about the numbers of a model."""
+    size = model.preprocessing.size
+    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
+    with borrowed(model, model.device), torch.no_grad():
+        logits = model(images).float().cpu()[0, :_LOGITS]
+    arguments: Any = getattr(model.model, "_model_args", None) or getattr(model.model, "arguments", {})
+    # As JSON gives them back.
+    told = json.loads(json.dumps(dict(arguments), default=str))
+    return Behaviour(logits=tuple(float(f"{value:.6g}") for value in logits.tolist()), arguments=told)
+
+
+def differences(manifest: Manifest, model: SplitModel) -> list[str]:
+    """In what a model with the same weights is other than when the workspace was made, in words.
+
+    What a workspace from before did not note is not compared.
+    """
+    now = model.preprocessing.to_dict()
+    found = [
+        f"its {name} is {now.get(name)!r}, it was {value!r}"
+        for name, value in manifest.preprocessing.items()
+        if now.get(name) != value
+    ]
+    names = () if are_numbers(model.class_names) else model.class_names
+    if manifest.classes is not None and names not in ((), manifest.classes.names):
+        found.append(f"its classes are {first_few(names)}, they were {first_few(manifest.classes.names)}")
+    if manifest.behaviour is not None and not found:
+        there = behaviour_of(model)
+        found += _changed(manifest.behaviour.arguments, there.arguments)
+        if not found and not is_same(manifest.behaviour, there):
+            found.append("it gives other logits for the same picture and the same weights")
+    return found
+
+
+def is_same(one: Behaviour, other: Behaviour) -> bool:
+    """Tell whether two models with the same weights give the same, up to rounding."""
+    if _changed(one.arguments, other.arguments):
+        return False
+    first, second = torch.tensor(one.logits), torch.tensor(other.logits)
+    return first.shape == second.shape and torch.allclose(
+        first, second, rtol=0, atol=_TOLERANCE * max(float(first.abs().max()), 1e-6)
+    )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    if not before or not now:  # a release of timm that does not tell them
+        return []
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"it was built with {name} {before.get(name)!r}, now with {now.get(name)!r}" for name in names]
 
 
 def facts_of(dataset: ImageDataset) -> SplitFacts:
@@ -62,6 +129,51 @@ def facts_of(dataset: ImageDataset) -> SplitFacts:
         files=dataset.file_fingerprint,
         skipped={sample.id: sample.reason for sample in dataset.skipped},
     )
+
+
+def _class_facts(raw: Mapping[str, ImageDataset], aligned: Mapping[str, ImageDataset]) -> ClassFacts:
+    pairs = {
+        pair for split in raw for pair in zip(raw[split].labels.tolist(), aligned[split].labels.tolist(), strict=True)
+    }
+    return ClassFacts(
+        names=aligned["train"].class_names,
+        numbers={raw["train"].class_names[label]: number for label, number in sorted(pairs)},
+        moved=any(aligned[split].fingerprint != raw[split].fingerprint for split in raw),
+    )
+
+
+def _warn_of_shared_pictures(splits: Mapping[str, ImageDataset]) -> None:
+    """Say how many pictures two splits share: the same file, or another with the same bytes."""
+    files = {split: dataset.files for split, dataset in splits.items()}
+    sizes: dict[int, set[str]] = defaultdict(set)
+    for split, paths in files.items():
+        for path in paths:
+            sizes[path.stat().st_size].add(split)
+    hashes = {
+        split: {path: _digest(path) for path in paths if len(sizes[path.stat().st_size]) > 1}
+        for split, paths in files.items()
+    }
+    for one, other in combinations(splits, 2):
+        known = set(hashes[one].values())
+        shared = [path for path, digest in hashes[other].items() if digest in known]
+        if shared:
+            same = {os.path.realpath(path) for path in files[one]} & {os.path.realpath(path) for path in shared}
+            _log.warning(
+                "%d of the %d %s pictures are also among the %s pictures (%d are the same files, the others have the "
+                "same bytes; compared were paths, and the SHA-256 of files of equal size): %s. What is measured on "
+                "them says nothing about new pictures",
+                len(shared),
+                len(files[other]),
+                other,
+                one,
+                len(same),
+                first_few(str(path) for path in shared),
+            )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def _check_classes(train: ImageDataset, least: int) -> None:

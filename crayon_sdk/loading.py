@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from crayon_sdk.torchvision_models import PREFIX, create_torchvision
 
 __all__ = ["load_model"]
 
+_log = logging.getLogger(__name__)
+
 
 def load_model(
     source: str | os.PathLike[str] | nn.Module,
@@ -50,7 +53,8 @@ def load_model(
             ``config.json`` and ``model.safetensors``, a ``.safetensors`` file (with
             ``architecture``), or a model object.
         architecture: The timm name, or ``"torchvision:..."``, of the weights in a ``.safetensors`` file.
-        num_classes: Number of classes; ``None`` takes what the weights have.
+        num_classes: Number of classes; ``None`` takes what the weights have. With another number
+            the last layer is new: random, but the same every time, and a warning is logged.
         class_names: Names of the classes; ``None`` takes what the config says.
         pretrained: For a name: load its published weights. ``False`` gives random ones.
         model_args: Further arguments of ``timm.create_model``, or of torchvision's builder.
@@ -116,17 +120,24 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any], *, source: str
     cpu_state = torch.get_rng_state()
     try:
         # Random initialisation would otherwise move the caller's random numbers on.
+        if pretrained and "num_classes" in args:
+            # A last layer that the weights do not have is at least the same every time.
+            torch.default_generator.manual_seed(0)
         if name.startswith(PREFIX):
-            return create_torchvision(name, pretrained=pretrained, arguments=args)
+            return _with_its_own_end(
+                create_torchvision(name, pretrained=pretrained, arguments=args), name, pretrained, args
+            )
         known = timm.get_pretrained_cfg(name) if pretrained and ":" not in name else None
         copy = None
         if known is not None and known.hf_hub_id and str(known.custom_load) != "hf":
             copy = offline_copy(known.hf_hub_id, [known.hf_hub_filename or WEIGHTS, "pytorch_model.bin"])
-        if copy is not None:
-            args = {"pretrained_cfg_overlay": {"file": str(copy), "custom_load": False}} | dict(args)
-        module: Any = timm.create_model(name, pretrained=pretrained, **args)
+        overlay: dict[str, Any] = (
+            {} if copy is None else {"pretrained_cfg_overlay": {"file": str(copy), "custom_load": False}}
+        )
+        module: Any = timm.create_model(name, pretrained=pretrained, **overlay, **args)
         if copy is not None:
             module.pretrained_cfg = {key: value for key, value in module.pretrained_cfg.items() if key != "file"}
+        _with_its_own_end(module, source or name, pretrained, args)
         if not pretrained:  # timm names the weights all the same: nothing may be said to come from them
             module.pretrained_cfg = {**module.pretrained_cfg, "hf_hub_id": None, "license": None}
         return cast(nn.Module, module)
@@ -136,6 +147,20 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any], *, source: str
         raise ModelLoadError(f"cannot load {source or name!r}: {first_line(error)}{_near_names(name)}") from error
     finally:
         torch.set_rng_state(cpu_state)
+
+
+def _with_its_own_end(module: Any, name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
+    """Say when the weights have no last layer for as many classes as were asked for."""
+    own, asked = module.pretrained_cfg.get("num_classes"), args.get("num_classes")
+    if pretrained and None not in (own, asked) and own != asked:
+        _log.warning(
+            "the weights of %s have %s classes, and num_classes=%s: the last layer is new and random (the same every "
+            "time). Train it before you explain or correct the model",
+            name,
+            own,
+            asked,
+        )
+    return cast(nn.Module, module)
 
 
 def _near_names(name: str) -> str:
@@ -195,7 +220,17 @@ def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> n
         raise ModelLoadError(
             f"{str(folder)!r} has no {WEIGHTS}. If its weights are a pickle that you trust, pass allow_pickle=True"
         )
-    return _create(f"local-dir:{folder}", True, args)
+    return _without_foreign_names(_create(f"local-dir:{folder}", True, args), folder)
+
+
+def _without_foreign_names(module: nn.Module, folder: Path) -> nn.Module:
+    """Forget names of classes that a config took over from a base model with another number of them."""
+    config = read_json(folder / "config.json")
+    inner = config.get("pretrained_cfg") or {}
+    count = config.get("num_classes")
+    if "label_names" not in config and None not in (count, inner.get("num_classes")) and count != inner["num_classes"]:
+        cast(Any, module).pretrained_cfg["label_names"] = None
+    return module
 
 
 def _from_correction(folder: Path, args: Mapping[str, Any]) -> nn.Module:
@@ -234,6 +269,6 @@ def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Modu
         raise ModelLoadError(f"cannot load {name!r}: it has no config.json that says which model its weights are for")
     check_timm_config(found.folder / "config.json", other_weights=allow_pickle)
     read_tensors(found.folder / WEIGHTS)
-    module: Any = _create(f"local-dir:{found.folder}", True, args, source=name)
+    module: Any = _without_foreign_names(_create(f"local-dir:{found.folder}", True, args, source=name), found.folder)
     module.pretrained_cfg["hf_hub_id"] = split_source(name)[0]
     return cast(nn.Module, module)

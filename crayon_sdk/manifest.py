@@ -18,15 +18,27 @@ from crayon_sdk.names import given_only
 from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.tables import split_name, splits_of_table
 
-__all__ = ["MANIFEST", "DataSource", "FileRecord", "Manifest", "ModelSource", "SplitFacts", "migrated", "portable"]
+__all__ = [
+    "MANIFEST",
+    "Behaviour",
+    "ClassFacts",
+    "DataSource",
+    "FileRecord",
+    "Manifest",
+    "ModelSource",
+    "SplitFacts",
+    "migrated",
+    "portable",
+]
 
 MANIFEST = "workspace.json"
 _FORMAT = "crayon-workspace"
-SCHEMA = 1
+SCHEMA = 2
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-_MIGRATIONS: dict[int, Migration] = {}
-"""From the schema that is the key to the one after it. Schema 1 is the first that was ever released."""
+_MIGRATIONS: dict[int, Migration] = {1: dict}
+"""From the schema that is the key to the one after it. Schema 1 is the first that was ever released; what schema 2
+knows besides (classes, class map, behaviour) is empty in a workspace from before, which means: nobody wrote it down."""
 
 
 class _Plain(BaseModel):
@@ -42,7 +54,7 @@ class ModelSource(_Plain):
     Attributes:
         source: Timm name, "hf-hub:...", "local-dir:...", folder or safetensors file.
         architecture: Timm name, for a safetensors file.
-        num_classes: Number of classes; ``None`` takes what the weights have.
+        num_classes: How many classes the weights must have; ``None`` takes what they have.
         model_args: Further arguments of ``timm.create_model``.
         preprocessing: What differs from the model's own, by name.
         allow_pickle: Read weights that exist only as a pickle.
@@ -60,15 +72,23 @@ class ModelSource(_Plain):
 
         Raises:
             ModelLoadError: There is no such model.
+            SettingsError: Its weights have another number of classes than ``num_classes``.
         """
         prefix, path = _split_prefix(self.source)
+        args = dict(self.model_args)
+        wanted = args.pop("num_classes", None) if self.num_classes is None else self.num_classes
         model = load_model(
             f"{prefix}{folder / path}" if path.startswith("./") else self.source,
             architecture=self.architecture,
-            num_classes=self.num_classes,
-            model_args=self.model_args,
+            model_args=args,
             allow_pickle=self.allow_pickle,
         )
+        if wanted not in (None, model.num_classes):
+            raise SettingsError(
+                f"expected weights for {wanted} classes (num_classes), and those of {self.source!r} have "
+                f"{model.num_classes}: the last layer would be new and random, another one in every process. Leave "
+                f"--num-classes out, or train a model of {wanted} classes first and name its checkpoint"
+            )
         if self.preprocessing is None:
             return model
         return load_model(
@@ -95,6 +115,7 @@ class DataSource(_Plain):
         splits: Name of the train, val and test split in the data.
         skip_bad: Leave unusable pictures out and remember them.
         min_images_per_class: Least number of training pictures of every class.
+        class_map: Where the model calls classes otherwise: names in the data to its names or numbers.
     """
 
     folder: str | None = None
@@ -112,6 +133,7 @@ class DataSource(_Plain):
     splits: dict[str, str] = {"train": "train", "val": "val", "test": "test"}
     skip_bad: bool = False
     min_images_per_class: int = 2
+    class_map: dict[str, str | int] | None = None
 
     def load(self, workspace: Path, split: str, *, decode: bool = False) -> ImageDataset:
         """Read one split; relative paths start at the workspace.
@@ -146,6 +168,7 @@ class DataSource(_Plain):
                 group_columns=self.group_columns,
                 split_column=self.split_column,
                 mask_column=self.mask_column,
+                class_map=self.class_map,
                 on_error=on_error,
                 decode=decode,
             )
@@ -153,7 +176,7 @@ class DataSource(_Plain):
         masks = None if self.masks is None else workspace / self.masks
         if not other and self._has_split_folders(workspace):
             root, masks = root / name, masks and (masks / name if (masks / name).is_dir() else masks)
-        return ImageDataset.from_folder(root, masks=masks, on_error=on_error, decode=decode)
+        return ImageDataset.from_folder(root, masks=masks, class_map=self.class_map, on_error=on_error, decode=decode)
 
     def has_split(self, workspace: Path, split: str) -> bool:
         """Tell whether there is such a split; without any splits all pictures are "train".
@@ -211,6 +234,32 @@ class SplitFacts(_Plain):
     skipped: dict[str, str] = {}
 
 
+class ClassFacts(_Plain):
+    """Which class of the data is which class of the model.
+
+    Attributes:
+        names: Of the model's classes, in its order; the data's where the model has none.
+        numbers: Number in the model of every class of the data, by its name there.
+        moved: Whether labels or names are other than in the data.
+    """
+
+    names: tuple[str, ...]
+    numbers: dict[str, int]
+    moved: bool
+
+
+class Behaviour(_Plain):
+    """What decides besides the weights what a model gives.
+
+    Attributes:
+        logits: The first of them for one picture of noise.
+        arguments: What it was built with.
+    """
+
+    logits: tuple[float, ...]
+    arguments: dict[str, Any]
+
+
 class FileRecord(_Plain):
     """How one file or folder came to be.
 
@@ -244,6 +293,8 @@ class Manifest(_Plain):
         model: Where the model comes from.
         model_fingerprint: Of its weights.
         preprocessing: What it sees of the pictures.
+        behaviour: What else decides about its numbers; ``None`` in a workspace from before this was noted.
+        classes: Which class of the data is which of its own; likewise.
         data: Where the pictures come from.
         splits: What they were, by split.
         files: How each file came to be, by its path in the workspace.
@@ -257,6 +308,8 @@ class Manifest(_Plain):
     model: ModelSource
     model_fingerprint: str
     preprocessing: dict[str, Any] = {}
+    behaviour: Behaviour | None = None
+    classes: ClassFacts | None = None
     data: DataSource
     splits: dict[str, SplitFacts]
     files: dict[str, FileRecord] = {}

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk.errors import SettingsError, UnsupportedModelError
+from crayon_sdk.errors import SettingsError, UnsupportedModelError, first_few
 from crayon_sdk.files import sha256_of
 from crayon_sdk.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers
 from crayon_sdk.functional import neurons as neuron_functions
@@ -59,7 +59,7 @@ class SplitModel(nn.Module):
         head: Instead of ``model``: features to logits (N, K), sample by sample.
         classifier: With ``head``: its last linear layer; found by itself when left out.
         preprocessing: What the model expects of pictures; from the timm config when left out.
-        class_names: Names of the K classes; from the timm config when left out.
+        class_names: Names of the K classes; from the timm config when left out, if it has any.
         compile: Run the trunk through ``torch.compile``. The first batches take longer, and the maps
             differ by rounding. The head, through which maps are differentiated twice, stays as it is.
 
@@ -71,7 +71,9 @@ class SplitModel(nn.Module):
 
     Raises:
         UnsupportedModelError: No grid of features, no final linear layer, or
-            a head that does not end in it.
+            a head that does not end in it; weights that are no numbers; names in the config that are
+            not as many as its classes.
+        SettingsError: ``class_names`` are not as many as the classes.
 
     Example:
         >>> import timm
@@ -102,8 +104,9 @@ class SplitModel(nn.Module):
         self.provenance = Provenance()
         self.layout: Layout = "NCHW"
         self._final_names = self._find_end()
+        self.class_names = _given_names(class_names, self.num_classes) if class_names else _own_names(self)
+        self.check_finite()
         self.feature_shape = self._probe()
-        self.class_names = _names(class_names or _own_class_names(self.model), self.num_classes)
         self.compile_trunk = compile
 
     def __repr__(self) -> str:  # nn.Module's has a line for every layer: print(split.model)
@@ -228,6 +231,31 @@ class SplitModel(nn.Module):
     def neuron_mask(self) -> Tensor:
         """(num_neurons,) bool, false for pruned neurons."""
         return neuron_functions.neuron_mask(self.classifier)
+
+    @property
+    def class_descriptions(self) -> dict[str, str]:
+        """What the config says about its class names, such as the words for the ids of ImageNet's classes."""
+        told = (getattr(self.model, "pretrained_cfg", None) or {}).get("label_descriptions") or {}
+        if isinstance(told, Sequence) and len(told) == len(self.class_names):
+            told = dict(zip(self.class_names, told, strict=True))
+        return {str(name): str(text) for name, text in told.items()} if isinstance(told, Mapping) else {}
+
+    def check_finite(self) -> None:
+        """See that every weight is a number.
+
+        Raises:
+            UnsupportedModelError: Some are NaN or infinite; the message names the tensors.
+        """
+        wrong = [
+            f"{name} ({int((~tensor.isfinite()).sum()):,} of {tensor.numel():,})"
+            for name, tensor in self.model.state_dict().items()
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+        ]
+        if wrong:
+            raise UnsupportedModelError(
+                f"expected finite weights, got NaN or infinity in {len(wrong)} of {self.architecture}'s tensors: "
+                f"{first_few(wrong)}. A training that diverged leaves such weights: take an earlier checkpoint"
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -412,11 +440,25 @@ def _own_preprocessing(model: nn.Module) -> Preprocessing:
     return Preprocessing.from_config(resolve_model_data_config(model))
 
 
-def _own_class_names(model: nn.Module) -> Sequence[str]:
-    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names") or ()
-    return list(names.values()) if isinstance(names, Mapping) else list(names)
+def _own_names(split: SplitModel) -> tuple[str, ...]:
+    """The names in a model's config; none where these are of the classes that it had before."""
+    config = getattr(split.model, "pretrained_cfg", None) or {}
+    told, count = config.get("label_names") or (), split.num_classes
+    if isinstance(told, Mapping):  # timm writes numbers to names where numbers are left out
+        numbered = {str(key): str(name) for key, name in told.items()}
+        told = [numbered.pop(str(number), f"class {number}") for number in range(count)] + list(numbered.values())
+    names = tuple(map(str, told)) if isinstance(told, list | tuple) else ()
+    if len(names) == count:
+        return names
+    if names and config.get("num_classes") == count:
+        raise UnsupportedModelError(
+            f"expected as many label_names in the config as it has classes, {count}, got {len(names)}: "
+            f"{first_few(names)}. Correct them in config.json, or leave label_names out (class_names= replaces them)"
+        )
+    return ()  # inherited from a base model with other classes
 
 
-def _names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    # A config inherited from a base model may still name that model's classes.
-    return tuple(str(name) for name in names) if len(names) == num_classes else ()
+def _given_names(names: Sequence[str], count: int) -> tuple[str, ...]:
+    if isinstance(names, str) or len(names) != count:
+        raise SettingsError(f"expected {count} class_names, one for each class of the model, got {names!r}")
+    return tuple(str(name) for name in names)

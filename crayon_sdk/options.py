@@ -80,7 +80,7 @@ class InitOptions(Options):
         "", description="timm name, torchvision:NAME, hf-hub:USER/NAME[@REVISION], a folder, or a .safetensors file."
     )
     architecture: str | None = Field(None, description="timm name, for a .safetensors file.")
-    num_classes: int | None = Field(None, ge=1, description="Number of classes; default what the weights have.")
+    num_classes: int | None = Field(None, ge=1, description="How many classes the weights must have.")
     preprocessing: dict[str, Any] | None = Field(
         None, description='What differs from the model\'s own; JSON such as {"size": [224, 224]}.'
     )
@@ -106,6 +106,11 @@ class InitOptions(Options):
     test_split: str = Field("test", description="What the test split is called.")
     skip_bad: bool = Field(False, description="Leave unusable pictures out, and remember which.")
     min_images_per_class: int = Field(2, ge=0, description="Refuse classes with fewer training pictures.")
+    class_map: dict[str, str | int] | None = Field(
+        None,
+        description="Where the model calls classes otherwise; JSON with its names or numbers for those of the data, "
+        'such as {"bird": "waterbird"}.',
+    )
 
 
 class ExplainOptions(_Working):

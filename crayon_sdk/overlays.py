@@ -53,6 +53,10 @@ class Maps(Protocol):
     def preprocessing(self) -> Preprocessing | None:
         """How pictures were cropped."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, may be empty."""
+
     def select(self, ids: Sequence[str]) -> Maps:
         """The maps of these samples, in this order."""
 
@@ -120,6 +124,7 @@ def shown(dataset: ImageDataset, maps: Maps, sample: str, cell: int, style: Styl
     return overlay(seen(dataset, maps.preprocessing, sample, cell), values, style=style)
 
 
-def class_name(dataset: ImageDataset, label: int) -> str:
-    """Name a class; by its number where the data set has no name for it."""
-    return dataset.class_names[label] if label < len(dataset.class_names) else f"class {label}"
+def class_name(dataset: ImageDataset, label: int, maps: Maps | None = None) -> str:
+    """Name a class, as its map does where there is one; by its number where nobody has a name for it."""
+    names = (maps.class_names if maps is not None else ()) or dataset.class_names
+    return names[label] if label < len(names) else f"class {label}"

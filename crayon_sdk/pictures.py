@@ -126,7 +126,7 @@ def maps_sheet(
     rows = []
     for sample in choice.ids:
         target = int(maps.select([sample]).targets[0])
-        about = Line(f"evidence for {class_name(dataset, target)}")
+        about = Line(f"evidence for {class_name(dataset, target, maps)}")
         shown = [_shown(dataset, maps, sample, cell, style) for style in ("overlaid", "red")]
         original = Cell(_seen(dataset, maps.preprocessing, sample, cell), _about(dataset, sample))
         rows.append([original, *(Cell(image, [about, *_no_evidence(maps, sample)]) for image in shown)])
@@ -310,9 +310,11 @@ def _verdict(
 ) -> list[Line]:
     lines = []
     if predictions is not None and sample in predictions:
-        right = predictions[sample] == int(dataset.labels[dataset.index_of(sample)])
+        # The map knows its label in the model's classes, the data set in its own.
+        label = maps.select([sample]).targets[0] if maps.target_rule == "label" else None
+        right = predictions[sample] == int(dataset.labels[dataset.index_of(sample)] if label is None else label)
         word = "right" if right else "wrong"
-        lines.append(Line(f"{class_name(dataset, predictions[sample])} - {word}", GOOD if right else BAD))
+        lines.append(Line(f"{class_name(dataset, predictions[sample], maps)} - {word}", GOOD if right else BAD))
     if sample in energy:
         lines.append(Line(f"{100 * energy[sample]:.0f} % on the object", INK))
     return lines + _no_evidence(maps, sample)

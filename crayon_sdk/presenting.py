@@ -15,6 +15,7 @@ from crayon_sdk.data import ImageDataset
 from crayon_sdk.errors import MismatchError
 from crayon_sdk.facts import Facts, facts_of
 from crayon_sdk.files import free_path
+from crayon_sdk.inference import in_classes_of
 from crayon_sdk.models import as_split_model
 from crayon_sdk.onnx_export import export_onnx
 from crayon_sdk.patches import NeuronPatches
@@ -110,9 +111,9 @@ class Presenting:
         """
         free_path(path, ".html", overwrite=overwrite)  # before minutes of work, not after
         material = Material(
-            dataset=dataset,
+            dataset=None if dataset is None else in_classes_of(dataset, self.model),
             original=None if original is None else as_split_model(original),
-            train=train,
+            train=None if train is None else in_classes_of(train, self.model),
             patches=patches,
             commands=commands,
             pictures=pictures,

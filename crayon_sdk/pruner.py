@@ -164,6 +164,7 @@ class NeuronPruner:
         rule, least_share = self.settings.answer_rule, self.settings.least_share
         used, cut = irrelevant_neurons(self.model, answers, rule=rule, least_share=least_share, strict=strict)
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
+        dataset = fit.dataset
         keep = torch.ones(self.model.num_neurons, dtype=torch.bool)
         keep[list(cut)] = False
         fit.model.prune(keep)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -48,6 +49,8 @@ class Samples:
         ids: One per sample, without repeats.
         labels: int64 (N,), indices into ``class_names``.
         class_names: Names of all classes.
+        class_map: What the user says about them: names here to names, or numbers, of a model's classes.
+        guessed_names: The names are a guess, made from numbers; a model's own names come before them.
         group_names: Names of the irrelevant attributes, such as ``("place",)``.
         groups: Their values per sample, as text; None without attributes.
         skipped: What was left out when the data set was made.
@@ -65,6 +68,8 @@ class Samples:
     preprocessing: Preprocessing | None = None
     has_masks: bool = False
     preprocessed: bool = False
+    class_map: Mapping[str, str | int] | None = None
+    guessed_names: bool = False
     _source: Source
     _positions: tuple[int, ...]
     _checked: bool = False
@@ -173,6 +178,18 @@ class Samples:
         """Return the same samples with another preprocessing; None leaves it to the model."""
         return replace(self, preprocessing=preprocessing)
 
+    def with_classes(self, names: Sequence[str], numbers: Mapping[str, int]) -> Self:
+        """Return the same samples in the classes of a model.
+
+        Args:
+            names: Of the model's classes, in its order.
+            numbers: Of every class that has samples here: its number in the model, by its name here.
+        """
+        if tuple(names) == self.class_names and all(names[number] == name for name, number in numbers.items()):
+            return replace(self, class_map=None) if self.class_map else self
+        moved = torch.tensor([numbers.get(name, -1) for name in self.class_names], dtype=torch.int64)
+        return replace(self, class_names=tuple(names), labels=moved[self.labels], class_map=None, guessed_names=False)
+
     def without(self, reasons: Mapping[int, str]) -> Self:
         """Leave samples out, by position, and remember why.
 
@@ -201,13 +218,18 @@ class Samples:
         """SHA-256 of ids, labels and class names (not of pixels)."""
         return sha256_of(json.dumps([self.ids, self.labels.tolist(), self.class_names]))
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The picture files, in the order of the ids; none where pictures come from elsewhere."""
+        images = self._source.images if isinstance(self._source, FileSource) else ()
+        return tuple(images[position] for position in self._positions) if images else ()
+
     @functools.cached_property
     def file_fingerprint(self) -> str:
         """SHA-256 of ids and sizes of the picture files; it changes when pictures are replaced. Empty without files."""
         if not isinstance(self._source, FileSource):
             return ""
-        files = [self._source.images[position] for position in self._positions]
-        sizes = [os.stat(file).st_size if os.path.isfile(file) else -1 for file in files]
+        sizes = [os.stat(file).st_size if os.path.isfile(file) else -1 for file in self.files]
         return sha256_of(json.dumps([self.ids, sizes]))
 
     def image_size(self, sample_id: str) -> tuple[int, int]:

@@ -63,6 +63,7 @@ class Listing:
     masks: list[Path | None] | None = None
     problems: dict[int, str] = field(default_factory=dict)
     empty_classes: tuple[str, ...] = ()
+    guessed_names: bool = False
 
 
 @runtime_checkable

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from crayon_sdk.errors import DataError, FileFormatError
 from crayon_sdk.files import read_whole
 from crayon_sdk.sources import Listing
 
-__all__ = ["Columns", "list_table", "split_name", "splits_of_table"]
+_log = logging.getLogger(__name__)
+__all__ = ["Columns", "list_table", "say_recognised", "split_name", "splits_of_table"]
 
 WATERBIRDS = frozenset(("img_id", "img_filename", "y", "split", "place"))
 WATERBIRDS_CLASSES = ("landbird", "waterbird")
@@ -63,13 +66,16 @@ def list_table(
     header, rows = _read(path, text)
     waterbirds = set(header) >= WATERBIRDS
     named = _recognise(path, header, columns, need_split=split is not None)
-    birds_labels = waterbirds and named.label == "y"
-    if birds_labels and class_names is None:
-        class_names = WATERBIRDS_CLASSES
     label = named.label or ""
+    # Only numbers are given names: who writes names means them.
+    numbered = all(_whole(row[label]) is not None for row in rows if row[label].lower() not in NOTHING)
+    guessed = waterbirds and label == "y" and class_names is None and numbered
+    if guessed:
+        class_names = WATERBIRDS_CLASSES
     names, labels = _labels(path, label, [row[label] for row in rows], class_names)
     keep = _of_split(path, named.split, rows, split)
     listing = Listing(ids=[], images=[], labels=[], class_names=names, group_names=named.groups or ())
+    listing.guessed_names = guessed
     listing.groups = [] if named.groups else None
     listing.masks = [] if named.mask else None
     for number in keep:
@@ -80,6 +86,20 @@ def list_table(
             listing.ids[-1] = f"data row {number + 1}"
             listing.problems[len(listing.ids) - 1] = "names no image, or has no id"
     return listing
+
+
+@functools.lru_cache(maxsize=1024)
+def say_recognised(path: Path) -> None:
+    """Tell, once for every table, that it was taken for one of Waterbirds."""
+    classes, places = " and ".join(WATERBIRDS_CLASSES), " and ".join(WATERBIRDS_PLACES.values())
+    _log.warning(
+        "%r has the columns of Waterbirds, so 0 and 1 in 'y' are read as %s, unless the model names its classes "
+        "otherwise, and 0 and 1 in 'place' as %s. If it is another data set, rename its columns, or name the classes "
+        "(class_names=, or the label_names of the model)",
+        str(path),
+        classes,
+        places,
+    )
 
 
 def splits_of_table(path: Path, column: str | None = None) -> tuple[str, ...]:
@@ -130,7 +150,8 @@ def _add(
         for name in listing.group_names:
             value = row[name]
             if name == "place" and places:
-                value = places.get(_whole(value) or value, "")
+                whole = _whole(value)
+                value = value if whole is None else places.get(whole, "")
             if value.lower() in NOTHING:
                 listing.problems.setdefault(
                     position, f"its {name!r} in data row {number} is {row[name]!r}, which is not a group"

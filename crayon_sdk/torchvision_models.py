@@ -202,6 +202,7 @@ def create_torchvision(name: str, *, pretrained: bool, arguments: Mapping[str, A
     except (TypeError, ValueError) as error:
         raise ModelLoadError(f"cannot build {PREFIX}{bare} with {arguments}: {error}") from error
     config = _config(weights)
+    config["num_classes"] = len(weights.meta["categories"])
     if pretrained:
         _fill(model, weights, f"{PREFIX}{bare}")
         if arguments.get("num_classes", 1000) == 1000:

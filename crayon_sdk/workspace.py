@@ -33,11 +33,12 @@ from crayon_sdk.evaluation import Evaluation, evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import describe_write_failure
 from crayon_sdk.holdings import MAPS, PATCHES
-from crayon_sdk.inspection import look_at_data
+from crayon_sdk.inspection import behaviour_of, is_same, look_at_data
 from crayon_sdk.ledger import now
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
 from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.models import SplitModel
 from crayon_sdk.naming import ORIGINAL, checked_name, default_name, different, plain
 from crayon_sdk.patches import NeuronPatches
 from crayon_sdk.recipes import attention_corrector, neuron_pruner
@@ -89,7 +90,8 @@ class Workspace(Shipping):
         new = {name: path for name, path in paths.items() if path and (not kept or path != getattr(kept.data, name))}
         data = data.model_copy(update={name: portable(path, place) for name, path in new.items()})
         loaded = model.load(place)
-        splits = look_at_data(data, place, loaded)
+        splits, classes = look_at_data(data, place, loaded)
+        behaviour = behaviour_of(loaded)
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -101,6 +103,8 @@ class Workspace(Shipping):
                 model=model,
                 model_fingerprint=loaded.fingerprint,
                 preprocessing=loaded.preprocessing.to_dict(),
+                behaviour=behaviour,
+                classes=classes,
                 data=data,
                 splits=splits,
             )
@@ -109,6 +113,8 @@ class Workspace(Shipping):
                     raise OutputExistsError(f"{str(place)!r} became a workspace in the meantime; nothing was changed")
                 kept = Manifest.load(place)
                 fresh = fresh.model_copy(update={name: getattr(kept, name) for name in ("created", "files", "answers")})
+                if kept.behaviour is not None and is_same(kept.behaviour, behaviour):
+                    fresh = fresh.model_copy(update={"behaviour": kept.behaviour})  # up to rounding
             fresh.save(place)
         return cls(place)
 
@@ -212,6 +218,7 @@ class Workspace(Shipping):
         wanted |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
+            original = self.model  # looked at also when the result is there already: it may have changed
             inputs = self._correction_inputs(method, evaluate_on)
             if self._is_fresh(path, inputs, wanted) and not overwrite:
                 return load_correction(self.folder / path)
@@ -224,7 +231,7 @@ class Workspace(Shipping):
             started = time.time()
             run = self._run_folder(f"corrections-{name}", inputs, wanted)
             shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}
-            found = self._corrected(method, attention, pruning, evaluate_on, shared, run, strict=strict)
+            found = self._corrected(original, method, attention, pruning, evaluate_on, shared, run, strict=strict)
             card = self._card(f"{evaluate_on} pictures" if evaluate_on else "")
             found.save(self.folder / path, overwrite=True, card=card)
             self._note(path, f"Workspace.correct({method!r})", inputs, wanted, started)
@@ -233,6 +240,7 @@ class Workspace(Shipping):
 
     def _corrected(
         self,
+        model: SplitModel,
         method: Method,
         attention: Mapping[str, Any] | None,
         pruning: Mapping[str, Any] | None,
@@ -242,7 +250,7 @@ class Workspace(Shipping):
         *,
         strict: bool,
     ) -> Correction:
-        train, answers, model = self.dataset(), self.answers(), self.model
+        train, answers = self.dataset(), self.answers()
         maps = None if method == "pruning" else self.maps()
         if maps is not None:
             self._check_guidance(maps, answers, train, strict=strict)  # before the pruning, not after it
@@ -289,16 +297,16 @@ class Workspace(Shipping):
         """
         found: dict[str, Evaluation] = {}
         with self._working("evaluate"):
-            test, train = self.dataset(split), self.dataset()
+            original, test, train = self.model, self.dataset(split), self.dataset()
             for name in names or (ORIGINAL, *self._usable_corrections()):
                 path = f"evaluations/{split}/{name}.json"
                 wanted = {"batch_size": batch_size, "precision": precision}
-                model = None if name == ORIGINAL else self.correction(name).model
+                model = original if name == ORIGINAL else self.correction(name).model
                 inputs = self._evaluation_inputs(name, split)
                 if again or not self._is_fresh(path, inputs, wanted):
                     started = time.time()
                     made = evaluate(
-                        self.model if model is None else model,
+                        model,
                         test,
                         train=train,
                         batch_size=batch_size,

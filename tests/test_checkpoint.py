@@ -403,6 +403,16 @@ def test_foreign_weights(correction, tmp_path):
         load_correction(folder)
 
 
+@pytest.mark.parametrize("change", [{"mean": [0.1, 0.2, 0.3]}, {"interpolation": "nearest"}, {"crop_pct": 0.5}])
+def test_preprocessing_that_was_changed(correction, tmp_path, change):
+    folder = correction.save(tmp_path / "saved")
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MismatchError, match=r"the preprocessing in .*config.json' is not the one that crayon.json"):
+        load_correction(folder)
+
+
 def test_truncated_weights(correction, tmp_path):
     folder = correction.save(tmp_path / "saved")
     path = folder / "model.safetensors"

@@ -414,3 +414,43 @@ def test_a_long_name_makes_no_long_message(ws):
     result = crayon("evaluate", "-w", ws, "x" * 10**6)
     assert result.exit_code != 0
     assert len(result.stderr) < 6000
+
+
+def test_classes_are_told_and_taken_as_the_user_says(tmp_path, picture_folder, model_folder):
+    model = tmp_path / "model"
+    shutil.copytree(model_folder, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"label_names": ["fish", "bird"]}))
+    init = ["init", tmp_path / "ws", "--model", model, "--csv", picture_folder / "metadata.csv"]
+    failed(crayon(*init), 2, "the data has 2 ('cat', 'dog'), the model 2 ('fish', 'bird')", "--class-map")
+    failed(crayon(*init, "--class-map", "cat=bird"), 2, "not JSON")
+    failed(crayon(*init, "--class-map", '{"cat": [1]}'), 2, "class_map")
+    failed(crayon(*init, "--class-map", '{"cow": "bird"}'), 2, "class_map names 'cow'")
+    failed(crayon(*init, "--num-classes", 5), 2, "expected weights for 5 classes", "Leave --num-classes out")
+    told = crayon(*init, "--class-map", '{"cat": "bird", "dog": 0}')
+    assert "classes of the model: 0 fish (in the data: dog), 1 bird (in the data: cat)" in told.stdout
+    assert crayon("explain", tmp_path / "ws", "--sheet", 2).exit_code == 0
+    plain = crayon("init", tmp_path / "w2", "--model", model_folder, "--csv", picture_folder / "metadata.csv", "--json")
+    assert json.loads(plain.stdout)["classes"]["dog"] == {"number": 1, "name": "dog"}
+
+
+def test_a_table_that_looks_like_waterbirds(tmp_path, picture_folder, model_folder):
+    rows = (picture_folder / "metadata.csv").read_text().splitlines()[1:]
+    table = ["img_id,img_filename,y,split,place"]
+    for number, (image, label, split, place, _) in enumerate(row.split(",") for row in rows):
+        values = (number, image, int(label == "dog"), 0 if split == "train" else 2, int(place == "water"))
+        table.append(",".join(map(str, values)))
+    (tmp_path / "table.csv").write_text("\n".join(table))
+    model = tmp_path / "model"
+    shutil.copytree(model_folder, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"label_names": ["fish", "bird"]}))
+    init = ["init", tmp_path / "ws", "--model", model, "--csv", tmp_path / "table.csv", "--root", picture_folder]
+    told = crayon(*init)
+    assert told.exit_code == 0, told.output
+    assert told.stderr.count("has the columns of Waterbirds, so 0 and 1 in 'y' are read as landbird and waterbird") == 1
+    assert "classes of the model: 0 fish (in the data: landbird), 1 bird" in told.stdout
+    assert crayon("explain", tmp_path / "ws", "--sheet", 0).exit_code == 0
+    shown = crayon("evaluate", "-w", tmp_path / "ws")
+    assert "fish/land" in shown.stdout
+    assert "landbird" not in shown.stdout

@@ -7,6 +7,7 @@ from helpers_correction import image_answers, noise_pictures, split_model
 from crayon_sdk.data import ImageDataset, PixelCache
 from crayon_sdk.errors import NonFiniteLossError, SettingsError
 from crayon_sdk.fitting import Fit
+from crayon_sdk.models import SplitModel
 from crayon_sdk.settings import AttentionSettings, TrainingSettings
 
 CPU = torch.device("cpu")
@@ -56,7 +57,19 @@ def test_error_carries_the_model_out():
 def test_class_names_of_the_data_travel():
     assert make().model.class_names == ("a", "b")
     one = ImageDataset.from_torch([(torch.zeros(3, 64, 64), 0)], class_names=["only"])
-    assert make(dataset=one).model.class_names == ()
+    with pytest.raises(SettingsError, match=r"the data has 1 \('only'\), the model 2 without names"):
+        make(dataset=one)
+
+
+def test_names_of_the_model_come_first():
+    model = SplitModel(split_model().model, preprocessing=split_model().preprocessing, class_names=["b", "a"])
+    data, held_out = noise_pictures(6), noise_pictures(4, seed=1)
+    fit = make(model=model, dataset=data, evaluate_on=held_out)
+    assert fit.model.class_names == fit.dataset.class_names == fit.evaluate_on.class_names == ("b", "a")
+    assert fit.dataset.labels.tolist() == [1, 0] * 3
+    assert fit.dataset.group_labels == data.group_labels
+    other = make(model=SplitModel(model.model, preprocessing=model.preprocessing), dataset=data)
+    assert fit.identity("attention") != other.identity("attention")
 
 
 def test_measure_gives_the_score():

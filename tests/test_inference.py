@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
-from helpers_correction import SMALL, noise_pictures, split_model
+from helpers_correction import SMALL, neuron_answers, noise_pictures, split_model
 
+from crayon_sdk.annotations import AnnotationSet, ImageAnswer
+from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.data import ImageDataset, PixelCache
-from crayon_sdk.errors import DataError, SettingsError
-from crayon_sdk.inference import check_labels, predict, stream_features
+from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
+from crayon_sdk.evaluation import evaluate
+from crayon_sdk.explainer import Explainer
+from crayon_sdk.inference import in_classes_of, predict, stream_features
+from crayon_sdk.models import SplitModel
+from crayon_sdk.pruner import NeuronPruner
 
 CPU = torch.device("cpu")
 
@@ -65,12 +72,109 @@ def test_bfloat16_trunk_gives_float32_logits(pictures):
 
 
 def test_labels_are_checked(pictures):
-    check_labels(pictures, split_model())
+    in_classes_of(pictures, split_model())
     with pytest.raises(DataError, match="expected a data set with at least one sample, got an empty one"):
-        check_labels(pictures.subset([]), split_model())
+        in_classes_of(pictures.subset([]), split_model())
     three = ImageDataset.from_torch([(torch.zeros(3, 8, 8), 2)], class_names=["a", "b", "c"])
     with pytest.raises(SettingsError, match="load a model with at least 3 classes, or leave these samples out"):
-        check_labels(three, split_model())
+        in_classes_of(three, split_model())
+
+
+def named(*names):
+    model = split_model()
+    return SplitModel(model.model, preprocessing=model.preprocessing, class_names=names)
+
+
+def test_classes_are_found_by_name(pictures):
+    assert in_classes_of(pictures, named("cat", "dog")) is pictures
+    turned = in_classes_of(pictures, named("dog", "cat"))
+    assert turned.labels.tolist() == (1 - pictures.labels).tolist()
+    assert (turned.class_names, turned.group_labels) == (("dog", "cat"), pictures.group_labels)
+    with pytest.raises(SettingsError, match=r"the data has 2 \('cat', 'dog'\), the model 2 \('fish', 'bird'\)"):
+        in_classes_of(pictures, named("fish", "bird"))
+
+
+def test_classes_are_what_the_user_says(picture_folder):
+    path, said = picture_folder / "metadata.csv", {"cat": "bird", "dog": "fish"}
+    told = ImageDataset.from_csv(path, split="test", class_map=said)
+    found = in_classes_of(told, named("fish", "bird"))
+    assert found.labels.tolist() == (1 - told.labels).tolist()
+    assert found.class_names == ("fish", "bird")
+    assert in_classes_of(found, named("fish", "bird")) is found
+    numbered = in_classes_of(ImageDataset.from_csv(path, class_map={"cat": 1, "dog": 0}), split_model())
+    assert numbered.class_names == ("dog", "cat")
+    with pytest.raises(SettingsError, match="class_map names 'cow', which the data does not have"):
+        ImageDataset.from_csv(path, class_map={"cow": "bird"})
+    with pytest.raises(SettingsError, match="says that 'cat' is 'bear', which the model does not have"):
+        in_classes_of(ImageDataset.from_csv(path, class_map={"cat": "bear"}), named("fish", "bird"))
+
+
+def test_every_door_takes_classes_by_name(picture_folder):
+    """The same weights with the two classes the other way round, and named so, are the same model."""
+    model = named("cat", "dog")
+    turned = model.copy()
+    with torch.no_grad():
+        for tensor in (turned.classifier.weight, turned.classifier.bias):
+            tensor.copy_(tensor.flip(0))
+    turned.class_names = ("dog", "cat")
+    train = ImageDataset.from_csv(picture_folder / "metadata.csv", split="train")
+    one, other = (evaluate(each, train, train=train) for each in (model, turned))
+    assert {group.name: group.correct for group in one.groups} == {group.name: group.correct for group in other.groups}
+    assert one.summary() == other.summary()
+    first, second = (Explainer(each).explain(train) for each in (model, turned))
+    torch.testing.assert_close(first.values, second.values)
+    assert [first.class_names[t] for t in first.targets] == [second.class_names[t] for t in second.targets]
+    answers = AnnotationSet.from_records([])
+    for sample in train.ids[::2]:
+        answers.add(ImageAnswer(id=sample, answer="yes", annotator="p"))
+    for kind, given in ((AttentionCorrector, answers), (NeuronPruner, neuron_answers([0, 1]))):
+        made = []
+        for each, maps in ((model, first), (turned, second)):
+            corrector = kind(each, epochs=1, device="cpu")
+            made.append(
+                corrector.fit(train, maps, given) if kind is AttentionCorrector else corrector.fit(train, given)
+            )
+        assert [each.model.class_names for each in made] == [("cat", "dog"), ("dog", "cat")]
+        weights = [each.model.classifier.weight for each in made]
+        torch.testing.assert_close(weights[0], weights[1].flip(0), rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_of_many_classes(pictures):
+    module = timm.create_model("test_resnet.r160_in1k", pretrained=False, num_classes=1000)
+    model = SplitModel(module, preprocessing=SMALL)
+    with pytest.raises(SettingsError, match=r"the model 1,000 without names\. Say which .*--class-map"):
+        evaluate(model, pictures)
+    ids = [f"n{number:08}" for number in range(1000)]
+    words = {"n00000281": "tabby, tabby cat", "n00000152": "Japanese spaniel, dog"}
+    module.pretrained_cfg = {**module.pretrained_cfg, "label_names": ids, "label_descriptions": words}
+    known = SplitModel(module, preprocessing=SMALL)
+    with pytest.raises(SettingsError, match="'cat' cannot be found in the model"):
+        in_classes_of(pictures, known)
+    module.pretrained_cfg["label_descriptions"]["n00000281"] = "cat, house cat"
+    found = in_classes_of(pictures, known)
+    assert set(found.labels.tolist()) == {281, 152}
+    assert found.class_names == tuple(ids)
+
+
+def test_numbers_go_by_number(tmp_path, picture_folder):
+    text = (picture_folder / "metadata.csv").read_text()
+    path = tmp_path / "metadata.csv"
+    path.write_text(text.replace(",cat,", ",0,").replace(",dog,", ",1,"))
+    data = ImageDataset.from_csv(path, root=picture_folder, split="test")
+    assert in_classes_of(data, split_model()) is data
+    found = in_classes_of(data, named("fish", "bird"))
+    assert found.labels.tolist() == data.labels.tolist()
+    assert found.class_names == ("fish", "bird")
+    assert in_classes_of(data, named("0", "1")) is data
+
+
+def test_weights_that_are_no_numbers_are_named(pictures):
+    model = split_model()
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = float("nan")
+    for work in (Explainer(model).explain, lambda data: evaluate(model, data)):
+        with pytest.raises(UnsupportedModelError, match=r"'fc\.weight \(1 of"):
+            work(pictures)
 
 
 def test_finished_inputs_go_in_as_they_are():

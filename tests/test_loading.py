@@ -209,6 +209,33 @@ def test_a_weights_file_without_architecture(folder):
         load_model(folder / "model.safetensors", architecture="test_resnett")
 
 
+def test_a_new_last_layer_is_the_same_every_time_and_said(model_folder, caplog):
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        made.append(load_model(model_folder, num_classes=5))
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+    assert made[0].fingerprint == made[1].fingerprint
+    assert made[0].class_names == ()
+    assert "have 2 classes, and num_classes=5: the last layer is new and random" in caplog.text
+    caplog.clear()
+    assert load_model(model_folder, num_classes=2).class_names == ("cat", "dog")
+    assert load_model(TINY, pretrained=False, num_classes=5).num_classes == 5
+    assert caplog.text == ""
+
+
+def test_names_that_a_config_has_of_its_base_model(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["label_names"]
+    config["pretrained_cfg"] |= {"num_classes": 3, "label_names": ["a", "b", "c"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_model(folder).class_names == ()
+    config["pretrained_cfg"]["num_classes"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModelError, match="as many label_names in the config as it has classes, 2, got 3"):
+        load_model(folder)
+
+
 def test_random_weights_come_from_nowhere():
     model = load_model("test_resnet.r160_in1k", pretrained=False, num_classes=2)
     assert base_of(model) == {"architecture": "test_resnet", "model": "", "license": ""}

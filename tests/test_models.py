@@ -380,7 +380,44 @@ def test_as_split_model(tiny_model):
 
 def test_class_names(tiny_model):
     assert SplitModel(tiny_model(), class_names=["cat", "dog"]).class_names == ("cat", "dog")
-    assert SplitModel(tiny_model(), class_names=["only", "three", "names"]).class_names == ()
+    with pytest.raises(SettingsError, match="expected 2 class_names, one for each class of the model, got"):
+        SplitModel(tiny_model(), class_names=["only", "three", "names"])
+
+
+@pytest.mark.parametrize(
+    ("names", "own", "expected"),
+    [
+        (["fish", "bird"], 2, ("fish", "bird")),
+        ({"1": "bird", "0": "fish"}, 2, ("fish", "bird")),
+        ({"1": "bird"}, 2, ("class 0", "bird")),
+        (["fish", "bird", "cat"], 3, ()),  # of a base model
+        (["fish", "bird", "cat"], 2, None),
+        ({"0": "fish", "1": "bird", "2": "cat"}, 2, None),
+        ("fish", 2, ()),
+    ],
+)
+def test_names_in_the_config(tiny_model, names, own, expected):
+    model = tiny_model()
+    model.pretrained_cfg = {**model.pretrained_cfg, "label_names": names, "num_classes": own}
+    if expected is not None:
+        assert SplitModel(model).class_names == expected
+        return
+    with pytest.raises(UnsupportedModelError, match=r"as many label_names in the config as it has classes, 2, got 3"):
+        SplitModel(model)
+    assert SplitModel(model, class_names=["a", "b"]).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["layer1.0.conv1.weight", "bn1.running_var"])
+def test_weights_that_are_no_numbers(tiny_model, name, value):
+    model = tiny_model()
+    split = SplitModel(tiny_model())
+    for each in (model, split.model):
+        each.state_dict()[name].view(-1)[3] = value
+    with pytest.raises(UnsupportedModelError, match=rf"NaN or infinity in 1 of test_resnet's tensors: '{name} \(1 of"):
+        SplitModel(model)
+    with pytest.raises(UnsupportedModelError, match=name):
+        split.check_finite()
     model = tiny_model()
     model.pretrained_cfg["label_names"] = {"0": "cat", "1": "dog"}
     assert SplitModel(model).class_names == ("cat", "dog")

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crayon_sdk"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("names",),
     ("errors",),
+    ("classes",),
     ("files", "progress", "showing", "style"),
     ("hub", "checkpoint_files"),
     ("publishing", "fetching"),

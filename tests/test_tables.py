@@ -103,6 +103,21 @@ def test_waterbirds_with_values_that_are_no_class_or_place(waterbirds):
     assert len(ImageDataset.from_csv(waterbirds, on_error="skip").skipped) == 2
 
 
+def test_waterbirds_is_said_once_and_only_of_numbers(waterbirds, caplog):
+    guessed = ImageDataset.from_csv(waterbirds)
+    assert (guessed.guessed_names, guessed.class_names) == (True, ("landbird", "waterbird"))
+    ImageDataset.from_csv(waterbirds, split="test")
+    assert caplog.text.count("has the columns of Waterbirds") == 1
+    assert not ImageDataset.from_csv(waterbirds, class_names=["land", "water"]).guessed_names
+    text = waterbirds.read_text()
+    for old, new in (("jpg,0,", "jpg,fish,"), ("jpg,1,", "jpg,bird,")):
+        text = text.replace(old, new)
+    (waterbirds.parent / "own.csv").write_text(text)
+    caplog.clear()
+    own = ImageDataset.from_csv(waterbirds.parent / "own.csv")
+    assert (own.guessed_names, own.class_names, caplog.text) == (False, ("bird", "fish"), "")
+
+
 def test_real_birds(shared):
     path = shared / "data" / "birds" / "metadata.csv"
     expected = {"train": (1042, 58, 17, 294), "val": (270, 270, 80, 80), "test": (458, 458, 126, 126)}

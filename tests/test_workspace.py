@@ -90,7 +90,7 @@ def test_every_file_is_where_it_should_be(finished):
 def test_the_books_say_how_each_file_came_to_be(finished):
     entry = finished.manifest.files["corrections/both"]
     assert entry.made_by == "Workspace.correct('both')"
-    base = {"model", "data", "pictures", "preprocessing"}
+    base = {"model", "data", "pictures", "preprocessing", "behaviour"}
     assert set(entry.inputs) == base | {"maps", "answers about pictures", "answers about neurons"}
     assert entry.settings["attention"] == FAST_ATTENTION
     assert entry.versions["torch"] == torch.__version__.split("+")[0]
@@ -478,3 +478,166 @@ def test_answers_about_earlier_maps_are_a_warning(ws, caplog):
     ws.explain(score="logit", sheet=0)
     ws.correct("attention", attention=FAST_ATTENTION)
     assert "the last answers were given about other maps" in caplog.text
+
+
+def copy_of(model_folder, place, **config):
+    """The model in another folder, with other entries in its config.json."""
+    if not place.exists():
+        shutil.copytree(model_folder, place)
+    values = json.loads((place / "config.json").read_text())
+    for name, value in config.items():
+        inner = next((values[part] for part in ("pretrained_cfg", "model_args") if name in values[part]), values)
+        (values["model_args"] if name in ("drop_rate", "act_layer") else inner)[name] = value
+    (place / "config.json").write_text(json.dumps(values))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"mean": [0.1, 0.2, 0.3]}, r"its mean is \[0.1, 0.2, 0.3\], it was \["),
+        ({"std": [1.0, 1.0, 1.0]}, "its std is"),
+        ({"interpolation": "nearest"}, "its interpolation is 'nearest'"),
+        ({"crop_pct": 0.5}, "its crop_pct is 0.5"),
+        ({"drop_rate": 0.5}, "it was built with drop_rate None, now with 0.5"),
+        ({"act_layer": "silu"}, "it was built with act_layer None, now with 'silu'|it gives other logits"),
+        ({"label_names": ["dog", "cat"]}, "its classes are 'dog', 'cat', they were 'cat', 'dog'"),
+    ],
+)
+def test_whatever_changes_the_numbers_is_noticed(tmp_path, picture_folder, model_folder, change, told):
+    model = copy_of(model_folder, tmp_path / "model")
+    made = new_workspace(tmp_path / "ws", picture_folder, model)
+    if "drop_rate" in change and not made.manifest.behaviour.arguments:
+        pytest.skip("this release of timm does not tell what a model was built with")
+    before = made._base()
+    copy_of(model_folder, model, **change)
+    for step in ("explain", "correct", "evaluate"):
+        with pytest.raises(
+            MismatchError, match=rf"has the weights this workspace was made for, but .*(?:{told}).*--again"
+        ):
+            getattr(Workspace(made.folder), step)()
+    again = Workspace.create(made.folder, made.manifest.model, made.manifest.data, again=True)
+    assert again.model.num_classes == 2
+    assert again._base() != before
+
+
+def test_a_model_that_gives_other_logits_is_noticed(tmp_path, picture_folder, model_folder):
+    made = new_workspace(tmp_path / "ws", picture_folder, model_folder)
+    once = Workspace.create(made.folder, made.manifest.model, made.manifest.data, again=True)
+    assert once._base() == made._base()
+    manifest = json.loads((made.folder / "workspace.json").read_text())
+    manifest["behaviour"]["logits"][0] += 1.0
+    (made.folder / "workspace.json").write_text(json.dumps(manifest))
+    with pytest.raises(MismatchError, match="it gives other logits for the same picture"):
+        assert Workspace(made.folder).model
+
+
+def test_a_changed_preprocessing_does_not_hide_behind_fresh_files(ws, tmp_path, model_folder):
+    values = json.loads((ws.folder / "workspace.json").read_text())
+    values["model"]["source"] = str(copy_of(model_folder, tmp_path / "other", mean=[0.1, 0.2, 0.3]))
+    (ws.folder / "workspace.json").write_text(json.dumps(values))
+    for call in (ws.evaluate, lambda: ws.correct("pruning", pruning={"epochs": 2})):
+        with pytest.raises(MismatchError, match="its mean is"):
+            call()
+
+
+def as_before(folder):
+    """Write workspace.json as the version before did: in schema 1, without classes and behaviour."""
+    values = json.loads((folder / "workspace.json").read_text())
+    values = {key: value for key, value in values.items() if key not in ("behaviour", "classes")} | {
+        "schema_version": 1
+    }
+    values["data"].pop("class_map")
+    for entry in values["files"].values():
+        entry["inputs"].pop("behaviour", None)
+    (folder / "workspace.json").write_text(json.dumps(values))
+    return Workspace(folder)
+
+
+def test_a_workspace_of_the_version_before(ws, tmp_path, model_folder):
+    old = as_before(ws.folder)
+    assert set(states(old).values()) == {"fresh"}
+    written = (old.folder / "maps.safetensors").stat().st_mtime_ns
+    old.explain(sheet=2)
+    assert (old.folder / "maps.safetensors").stat().st_mtime_ns == written
+    assert old.dataset().class_names == ("cat", "dog")
+    old.correct("pruning", name="second", pruning={"epochs": 1})
+    assert json.loads((old.folder / "workspace.json").read_text())["schema_version"] == 2
+    assert set(states(Workspace(old.folder)).values()) == {"fresh"}
+    values = json.loads((old.folder / "workspace.json").read_text())
+    values["model"]["source"] = str(copy_of(model_folder, tmp_path / "other", label_names=["dog", "cat"]))
+    (old.folder / "workspace.json").write_text(json.dumps(values))
+    with pytest.raises(
+        StaleError, match=r"order of the data \('cat', 'dog'\), and the model's are 'dog', 'cat'.*--again"
+    ):
+        Workspace(old.folder).evaluate()
+    again = Workspace.create(old.folder, Workspace(old.folder).manifest.model, old.manifest.data, again=True)
+    assert again.dataset().class_names == ("dog", "cat")
+    assert states(again)["maps.safetensors"] == "stale"
+
+
+def test_classes_of_the_model_by_name(tmp_path, picture_folder, model_folder):
+    plain = new_workspace(tmp_path / "plain", picture_folder, model_folder)
+    model = copy_of(model_folder, tmp_path / "model", label_names=["dog", "cat"])
+    made = new_workspace(tmp_path / "ws", picture_folder, model)
+    found, train = made.dataset(), plain.dataset()
+    assert found.labels.tolist() == (1 - train.labels).tolist()
+    assert (found.class_names, found.group_labels) == (("dog", "cat"), train.group_labels)
+    assert (made.manifest.classes.moved, plain.manifest.classes.moved) == (True, False)
+    maps, _ = made.explain(sheet=0)
+    assert maps.targets.tolist() == found.labels.tolist()
+    assert made._base().keys() - plain._base().keys() == {"classes"}
+    other = copy_of(model_folder, tmp_path / "fish", label_names=["fish", "bird"])
+    with pytest.raises(SettingsError, match=r"the data has 2 \('cat', 'dog'\), the model 2 \('fish', 'bird'\)"):
+        new_workspace(tmp_path / "no", picture_folder, other)
+    assert not (tmp_path / "no").exists()
+    told = new_workspace(tmp_path / "told", picture_folder, other, class_map={"cat": "bird", "dog": "fish"})
+    assert told.dataset("test").class_names == ("fish", "bird")
+    assert told.dataset().labels.tolist() == found.labels.tolist()
+
+
+def test_another_number_of_classes_is_refused(tmp_path, picture_folder, model_folder):
+    source = DataSource(csv=str(picture_folder / "metadata.csv"))
+    for wanted in (
+        ModelSource(source=str(model_folder), num_classes=5),
+        ModelSource(source=str(model_folder), model_args={"num_classes": 5}),
+    ):
+        with pytest.raises(
+            SettingsError, match=r"expected weights for 5 classes .* have 2: the last layer would be new"
+        ):
+            Workspace.create(tmp_path / "ws", wanted, source)
+    assert not (tmp_path / "ws").exists()
+    made = Workspace.create(tmp_path / "ws", ModelSource(source=str(model_folder), num_classes=2), source)
+    assert made.model.num_classes == 2
+
+
+def test_weights_that_are_no_numbers(tmp_path, picture_folder, model_folder):
+    from safetensors.torch import load_file, save_file
+
+    place = copy_of(model_folder, tmp_path / "model")
+    tensors = load_file(place / "model.safetensors")
+    tensors["layer2.0.conv1.weight"][0] = float("nan")
+    save_file(tensors, place / "model.safetensors")
+    with pytest.raises(UnsupportedModelError, match=r"got NaN or infinity in 1 of .*'layer2\.0\.conv1\.weight \("):
+        new_workspace(tmp_path / "ws", picture_folder, place)
+    assert not (tmp_path / "ws").exists()
+
+
+def test_pictures_in_two_splits_are_a_warning(tmp_path, picture_folder, model_folder, caplog):
+    new_workspace(tmp_path / "fine", picture_folder, model_folder)
+    assert "are also among" not in caplog.text
+    root = tmp_path / "p"
+    for split, numbers in (("train", (0, 1, 2)), ("test", (3, 4))):
+        for label in ("cat", "dog"):
+            (root / split / label).mkdir(parents=True)
+            for number in numbers:
+                shutil.copy(picture_folder / f"images/{label}/0{number}.jpg", root / split / label)
+    shutil.copy(root / "train/cat/00.jpg", root / "test/cat/other.jpg")
+    (root / "test/dog/link.jpg").symlink_to(root / "train/dog/01.jpg")
+    source = ModelSource(source=str(model_folder))
+    Workspace.create(tmp_path / "ws", source, DataSource(folder=str(root)))
+    told = "2 of the 6 test pictures are also among the train pictures (1 are the same files, the others have the same"
+    assert told in caplog.text
+    caplog.clear()
+    Workspace.create(tmp_path / "same", source, DataSource(folder=str(root / "train"), test=str(root / "train")))
+    assert "6 of the 6 test pictures are also among the train pictures (6 are the same files" in caplog.text

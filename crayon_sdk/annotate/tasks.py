@@ -71,7 +71,7 @@ def make_tasks(
     words = question_words(source, question, several=group_patches)
     if isinstance(source, SaliencyMaps):
         targets = dict(zip(source.ids, source.targets.tolist(), strict=True))
-        return [_image_task(dataset, source.model, words, each.id, targets[each.id]) for each in questions]
+        return [_image_task(dataset, source, words, each.id, targets[each.id]) for each in questions]
     neurons = [int(each.neuron or 0) for each in questions]
     if group_patches:
         return [_group_task(dataset, source, words, neuron) for neuron in dict.fromkeys(neurons)]
@@ -83,9 +83,9 @@ def _task_id(*what: object) -> str:
     return sha256_of(json.dumps(what))[:20]
 
 
-def _image_task(dataset: ImageDataset, model: str, words: str, sample: str, target: int) -> Task:
-    asked = words.format(label=class_name(dataset, target))
-    return Task(_task_id("image", model, sample, target), "image", asked, sample, target)
+def _image_task(dataset: ImageDataset, maps: SaliencyMaps, words: str, sample: str, target: int) -> Task:
+    asked = words.format(label=class_name(dataset, target, maps))
+    return Task(_task_id("image", maps.model, sample, target), "image", asked, sample, target)
 
 
 def _patch_task(dataset: ImageDataset, source: NeuronPatches, words: str, neuron: int, rank: int) -> Task:

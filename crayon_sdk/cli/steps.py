@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,15 +61,19 @@ def init(shell: Shell, *, again: bool, **given: Any) -> None:
     manifest = workspace.manifest
     counts = {name: facts.count for name, facts in manifest.splits.items()}
     skipped = {name: facts.skipped for name, facts in manifest.splits.items() if facts.skipped}
+    classes = manifest.classes
+    names, numbers = ((), {}) if classes is None else (classes.names, classes.numbers)
     shell.result(
         {
             "workspace": str(workspace.folder),
             "model": manifest.model_fingerprint,
+            "classes": {name: {"number": number, "name": names[number]} for name, number in numbers.items()},
             "pictures": counts,
             "skipped": skipped,
         },
         f"{workspace.folder}: {', '.join(f'{count:,} {name}' for name, count in counts.items())} pictures"
         + "".join(f"; left out of {name}: {len(found)}" for name, found in skipped.items()),
+        _classes(names, numbers),
     )
     shell.say(f"Next: {workspace.command('explain')}")
 
@@ -80,6 +85,16 @@ def _typed_path(workspace: Path, key: str, typed: str, *, check: bool) -> str:
     if os.path.exists(workspace / typed) or not check:
         return typed
     raise DataError(f"there is no {typed!r}, which --{key} names")
+
+
+def _classes(names: Sequence[str], numbers: Mapping[str, int]) -> str:
+    """Which class of the data is taken for which of the model's."""
+    told = [
+        f"{number} {names[number]}" + (f" (in the data: {name})" if name != names[number] else "")
+        for name, number in sorted(numbers.items(), key=lambda each: each[1])
+    ]
+    more = f", and {len(told) - 10} more" if len(told) > 10 else ""
+    return f"classes of the model: {', '.join(told[:10])}{more}"
 
 
 @command("explain", section="explain", example="crayon explain birds")
