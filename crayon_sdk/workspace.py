@@ -212,6 +212,7 @@ class Workspace(Shipping):
         wanted |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
+            self._check_answers(method)
             inputs = self._correction_inputs(method, evaluate_on)
             if self._is_fresh(path, inputs, wanted) and not overwrite:
                 return load_correction(self.folder / path)
@@ -221,6 +222,7 @@ class Workspace(Shipping):
                     f"there is a correction {name!r} with other settings ({different(entry.settings, wanted)}); give "
                     "this one another --name (name=), or replace it with --overwrite (overwrite=True)"
                 )
+            self._say_how_few(method)
             started = time.time()
             run = self._run_folder(f"corrections-{name}", inputs, wanted)
             shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}

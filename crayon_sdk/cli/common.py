@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from crayon_sdk import errors
-from crayon_sdk.names import unknown_name
+from crayon_sdk.names import KINDS_OF_TASKS, unknown_name
 from crayon_sdk.options import CONFIG, SECTIONS, Options, described, merged, read_config
 from crayon_sdk.progress import hidden
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 else:
     _ParamType = click.ParamType  # older versions of click know no [...] here
 
-__all__ = ["EXIT_CODES", "Assignment", "Commands", "Shell", "command", "section_options"]
+__all__ = ["EXIT_CODES", "Assignment", "Commands", "Shell", "command", "how_far", "next_step", "section_options"]
 
 EXIT_CODES = {
     0: "done",
@@ -134,6 +134,21 @@ class Shell:
         for each in shown:
             # A line stays a line: its end is for whoever reads it.
             console.print(each, markup=False, soft_wrap=True) if isinstance(each, str) else console.print(each)
+
+
+def how_far(workspace: Workspace) -> str:
+    """How much of what there is to ask is answered, in words."""
+    found = workspace.asked()
+    return " and ".join(f"{each.answered:,} of {each.total:,} {KINDS_OF_TASKS[kind]}" for kind, each in found.items())
+
+
+def next_step(workspace: Workspace) -> str:
+    """The command to go on with after answering: the correction that there are answers for."""
+    answers = workspace.answers()
+    if not len(answers):
+        return workspace.command("annotate")
+    method = "both" if answers.image_answers and answers.neuron_answers else "pruning"
+    return workspace.command("correct") + (f" --method {method}" if answers.neuron_answers else "")
 
 
 def command(
