@@ -258,9 +258,10 @@ class Answering(Holdings):
         kind = needed[0] if len(needed) == 1 else "both"
         other = [name for name in ("attention", "pruning") if all(given[each] for each in _NEEDED[name])]
         go_on = f", or correct with those there are: {self.command('correct')} --method {other[0]}" if other else ""
+        about = " and ".join(_ABOUT[each] for each in _NEEDED[method])
+        ask = f"{self.command('annotate')} --kind {kind}"
         raise AnswerError(
-            f"method {method!r} needs answers about {' and '.join(_ABOUT[each] for each in _NEEDED[method])}, and there "
-            f"are {there}. Ask for them: {self.command('annotate')} --kind {kind}{go_on}"
+            f"method {method!r} needs answers about {about}, and there are {there}. Ask for them: {ask}{go_on}"
         )
 
     def _say_how_few(self, method: str) -> None:

@@ -77,9 +77,9 @@ class App:
         return self.log.with_suffix(".err").read_text()
 
     def call(self, path: str, body: object = None, token: str | None = None, **headers: str):
-        """Status and JSON of a request."""
+        """Status and JSON of a request; a body of bytes is sent as it is."""
         root = self.url.split("?")[0].removesuffix("/")
-        data = None if body is None else json.dumps(body).encode()
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = Request(f"{root}{path}", data=data, headers={"Content-Type": "application/json", **headers})
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -76,15 +76,15 @@ def info(shell: Shell, *, tensors: bool) -> None:
     )
 
 
-def _asked(workspace: Workspace) -> Mapping[str, Asked]:
+def _asked(workspace: Workspace) -> Mapping[Literal["image", "neuron"], Asked]:
     """How far people are; nothing where there is nothing (or only what is stale) to ask about."""
     try:
-        return dict(workspace.asked())
+        return workspace.asked()
     except StaleError:
         return {}
 
 
-def _to_be_asked(asked: Mapping[str, Asked]) -> str:
+def _to_be_asked(asked: Mapping[Literal["image", "neuron"], Asked]) -> str:
     left = {kind: each.total - each.answered for kind, each in asked.items()}
     return " and ".join(f"{count:,} {KINDS_OF_TASKS[kind]}" for kind, count in left.items() if count)
 
