@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from urllib.error import URLError
@@ -41,6 +42,56 @@ def open_browser(profile: Path, size: tuple[int, int] = (1280, 800)):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+def answer_as_the_masks_say(url: str, folder: Path) -> None:
+    """Sit down at the page of a workspace and press Y and N until all is answered, knowing the object masks."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    words = _words_of_masks(folder)
+    with tempfile.TemporaryDirectory() as profile:
+        driver = open_browser(Path(profile))
+        try:
+            driver.get(url)
+            driver.implicitly_wait(60)
+            driver.find_element(By.CSS_SELECTOR, "dialog[open] #name").send_keys("Ann", Keys.ENTER)
+            while True:
+                view, task = driver.execute_script(
+                    "const main = document.querySelector('main:not([hidden])');"
+                    "return [main && main.id, state.queue.length > 0 ? state.queue[0].id : null]"
+                )
+                body = driver.switch_to.active_element
+                if view == "turn":
+                    body.send_keys(Keys.ENTER)
+                elif view == "single" and task is not None:
+                    body.send_keys(words[task][0])
+                elif view == "pause" and "All done" in driver.find_element(By.ID, "pause-title").text:
+                    break
+                else:
+                    time.sleep(0.05)
+            while driver.execute_script("return outbox.waiting.length") > 0:
+                time.sleep(0.05)
+        finally:
+            driver.quit()
+
+
+def _words_of_masks(folder: Path) -> dict[str, str]:
+    """What the object masks say to every task of a workspace."""
+    from crayon_sdk.annotate.tasks import make_tasks
+    from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.workspace import Workspace
+
+    workspace = Workspace(folder)
+    dataset, maps, patches = workspace.dataset(), workspace.maps(), workspace.patches()
+    image = {each.id: each.answer for each in simulate_answers(maps, dataset, annotators=1).image_answers}
+    about = simulate_neuron_answers(patches, dataset, annotators=1).neuron_answers
+    neuron = {(each.neuron, each.patch): each.answer for each in about}
+    everything = {"count": 2**31, "votes": 2**31}
+    asked = make_tasks(dataset, maps, workspace.suggest(kind="image", **everything))
+    words = {task.id: image[task.sample] for task in asked}
+    asked = make_tasks(dataset, patches, workspace.suggest(kind="neuron", **everything))
+    return words | {task.id: neuron[task.about[0][:2]] for task in asked}
 
 
 class App:
