@@ -30,7 +30,7 @@ SESSION = (
     "crayon init fish --model demo/original --csv demo/pictures/metadata.csv",
     "cd fish",
     "crayon explain",
-    "crayon annotate",
+    "crayon annotate --votes 2",
     "crayon answer show",
     "crayon suggest --kind image --votes 3 --count 3",
     "crayon correct --method both --set attention.epochs=12 --set attention.lr=2e-3 --set attention.average_decay=0.9",
