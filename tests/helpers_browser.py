@@ -58,6 +58,7 @@ def answer_as_the_masks_say(url: str, folder: Path) -> None:
 
 
 def _answer_all(driver: Any, person: str, words: dict[str, str]) -> None:
+    from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
@@ -69,9 +70,9 @@ def _answer_all(driver: Any, person: str, words: dict[str, str]) -> None:
             "return [main && main.id, state.queue.length > 0 ? state.queue[0].id : null]"
         )
         if view == "turn":
-            driver.switch_to.active_element.send_keys(Keys.ENTER)
+            ActionChains(driver).send_keys(Keys.ENTER).perform()
         elif view == "single" and task is not None:
-            driver.switch_to.active_element.send_keys(words[task][0])
+            ActionChains(driver).send_keys(words[task][0]).perform()
         elif view == "pause" and "All done" in driver.find_element(By.ID, "pause-title").text:
             break
         else:
