@@ -248,12 +248,15 @@ class Answering(Holdings):
 
         Raises:
             AnswerError: There are none about pictures, or none about neurons, where they are needed.
+            StaleError: There is nothing to answer about yet.
         """
         answers = self.answers()
         given = {"image": len(answers.image_answers), "neuron": len(answers.neuron_answers)}
         needed = [kind for kind in _NEEDED[method] if not given[kind]]
         if not needed:
             return
+        for each in needed:  # without anything to answer about, that comes first
+            self.maps() if each == "image" else self.patches()
         there = " and ".join(f"{count:,} about {_ABOUT[kind]}" for kind, count in given.items())
         kind = needed[0] if len(needed) == 1 else "both"
         other = [name for name in ("attention", "pruning") if all(given[each] for each in _NEEDED[name])]
