@@ -102,7 +102,7 @@ class Server:
     def start(self) -> None:
         with closing(socket.create_server(("127.0.0.1", self.port))) as free:
             self.port = free.getsockname()[1]
-        options = ["--votes", str(self.votes), "--port", str(self.port)]
+        options = ["--kind", "image", "--votes", str(self.votes), "--port", str(self.port)]
         command = [sys.executable, "-m", "crayon_sdk", "annotate", "-q", "-w", str(self.folder), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while True:

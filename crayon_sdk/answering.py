@@ -13,17 +13,20 @@ from crayon_sdk import selection
 from crayon_sdk.annotations import AnnotationSet, as_answers
 from crayon_sdk.crowd import export_crowd
 from crayon_sdk.devices import resolve_device, resolve_precision
-from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError
+from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.formats import read_answers, write_answers
 from crayon_sdk.holdings import ANSWERS, MAPS, PATCHES, Holdings
 from crayon_sdk.ledger import now
 from crayon_sdk.naming import plain
-from crayon_sdk.questions import Question
+from crayon_sdk.questions import Asked, Question, how_far
 from crayon_sdk.simulation import drawn, simulate_answers, simulate_neuron_answers
 
 __all__ = ["Answering"]
 
 _ALL = 2**31
+_FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
+_ABOUT = {"image": "pictures", "neuron": "neurons"}
+_NEEDED = {"attention": ("image",), "pruning": ("neuron",), "both": ("image", "neuron")}
 _log = logging.getLogger(__name__)
 
 
@@ -72,7 +75,7 @@ class Answering(Holdings):
             # Answers about an earlier model of this workspace stay in the store, and out of its answers.
             fitting = given.for_model(self.manifest.model_fingerprint, strict=False)
             fitting = fitting.for_ids(self.dataset().ids, where="the training pictures")
-            there, gone = self.answers(), frozenset(withdrawn)
+            there, gone = self.answers(), frozenset(withdrawn) - frozenset(given)
             kept = AnnotationSet(answer for answer in there if answer not in gone)
             if len(kept) == len(there) and not frozenset(fitting) - frozenset(there):
                 return 0
@@ -251,6 +254,58 @@ class Answering(Holdings):
         return selection.suggest(
             source, self.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
         )
+
+    def asked(self) -> dict[Literal["image", "neuron"], Asked]:
+        """How far people are with the pictures ("image") and the patches of neurons ("neuron") that there are.
+
+        Raises:
+            StaleError: There is nothing to ask about yet.
+        """
+        answers = self.answers()
+        return {"image": how_far(self.maps(), answers), "neuron": how_far(self.patches(), answers)}
+
+    def _check_answers(self, method: str) -> None:
+        """See to it that a method has answers to work with, before anything is trained.
+
+        Raises:
+            AnswerError: There are none about pictures, or none about neurons, where they are needed.
+            StaleError: There is nothing to answer about yet.
+        """
+        answers = self.answers()
+        given = {"image": len(answers.image_answers), "neuron": len(answers.neuron_answers)}
+        needed = [kind for kind in _NEEDED[method] if not given[kind]]
+        if not needed:
+            return
+        for each in needed:  # without anything to answer about, that comes first
+            self.maps() if each == "image" else self.patches()
+        there = " and ".join(f"{count:,} about {_ABOUT[kind]}" for kind, count in given.items())
+        kind = needed[0] if len(needed) == 1 else "both"
+        other = [name for name in ("attention", "pruning") if all(given[each] for each in _NEEDED[name])]
+        go_on = f", or correct with those there are: {self.command('correct')} --method {other[0]}" if other else ""
+        about = " and ".join(_ABOUT[each] for each in _NEEDED[method])
+        ask = f"{self.command('annotate')} --kind {kind}"
+        raise AnswerError(
+            f"method {method!r} needs answers about {about}, and there are {there}. Ask for them: {ask}{go_on}"
+        )
+
+    def _say_how_few(self, method: str) -> None:
+        """Warn before a training that has little to go by."""
+        for kind in _NEEDED[method]:
+            try:
+                found = how_far(self.maps() if kind == "image" else self.patches(), self.answers())
+            except StaleError:  # without patches a model can be pruned all the same
+                continue
+            if found.answered < _FEW * found.total:
+                _log.warning(
+                    "only %d of %d %s are answered (%.0f %%): so few guide little, and the result can be worse than "
+                    "none; a tenth is a good start. To answer more first: %s --kind %s",
+                    found.answered,
+                    found.total,
+                    "pictures" if kind == "image" else "patches of neurons",
+                    100 * found.answered / found.total,
+                    self.command("annotate"),
+                    kind,
+                )
 
     def _outlook(self) -> selection.Outlook:
         """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""

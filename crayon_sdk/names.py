@@ -7,11 +7,23 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["ANSWER_FORMATS", "TOOL_FORMATS", "given_only", "one_line", "shortened", "unknown_name", "visible"]
+__all__ = [
+    "ANSWER_FORMATS",
+    "KINDS_OF_TASKS",
+    "TOOL_FORMATS",
+    "given_only",
+    "one_line",
+    "shortened",
+    "unknown_name",
+    "visible",
+]
 
 TOOL_FORMATS = ("csv", "mturk", "label-studio", "fiftyone")
 ANSWER_FORMATS = ("jsonl", *TOOL_FORMATS, "published", "published-neurons")
 """Kinds of answer files that can be written; all can be read."""
+
+KINDS_OF_TASKS = {"image": "pictures", "neuron": "patches"}
+"""What people are asked about, in the word that is shown."""
 
 
 def unknown_name(name: str, known: Iterable[str], what: str) -> str:

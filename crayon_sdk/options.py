@@ -153,10 +153,12 @@ class SuggestOptions(Options):
 class AnnotateOptions(Options):
     """The annotation app."""
 
-    kind: Literal["image", "neuron"] = Field("image", description="Ask about maps of pictures, or patches of neurons.")
+    kind: Literal["both", "image", "neuron"] = Field(
+        "both", description="Ask about maps of pictures, patches of neurons, or pictures first and then patches."
+    )
     votes: int = Field(1, ge=1, description="How many different people are to answer each.")
     order: Literal["random", "coverage", "uncertain"] = Field("random", description="What is asked first.")
-    limit: int | None = Field(None, ge=1, description="Ask about the first so many only.")
+    limit: int | None = Field(None, ge=1, description="Ask about the first so many of each kind only.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the order.")
     group_patches: bool = Field(False, description="Show all patches of a neuron together, and ask once.")
     question: str | None = Field(None, description='Other words, such as "Is it on the {label}?".')

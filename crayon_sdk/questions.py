@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from string import Formatter
 
 import torch
 
@@ -12,7 +13,7 @@ from crayon_sdk.errors import SettingsError
 from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.patches import NeuronPatches
 
-__all__ = ["Question", "open_questions", "question_words"]
+__all__ = ["Asked", "Question", "checked_words", "how_far", "open_questions", "question_words"]
 
 _IMAGE_QUESTION = "Is the highlight mainly on the {label}?"
 _NEURON_QUESTION = "Is the red rectangle mainly on the {label}?"
@@ -36,6 +37,31 @@ class Question:
     votes: int
     neuron: int | None = None
     patch: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How far people are with the questions there are.
+
+    Attributes:
+        answered: How many have an answer.
+        total: How many there are.
+    """
+
+    answered: int
+    total: int
+
+
+def how_far(source: SaliencyMaps | NeuronPatches, answers: AnnotationSet) -> Asked:
+    """Count what is answered of what there is to ask: pictures with evidence, or different patches.
+
+    Example:
+        >>> maps = SaliencyMaps(("a", "b"), torch.ones(2, 1, 1), torch.tensor([0, 0]))
+        >>> how_far(maps, AnnotationSet())
+        Asked(answered=0, total=2)
+    """
+    asked = _image_questions(source, answers) if isinstance(source, SaliencyMaps) else _patches(source, answers)
+    return Asked(sum(question.votes > 0 for question in asked), len(asked))
 
 
 def open_questions(
@@ -114,8 +140,28 @@ def question_words(source: SaliencyMaps | NeuronPatches, question: str | None = 
     """
     default = _NEURONS_QUESTION if several else _NEURON_QUESTION
     words = question or (_IMAGE_QUESTION if isinstance(source, SaliencyMaps) else default)
+    return checked_words(words)
+
+
+def checked_words(words: str) -> str:
+    """The words of a question, if nothing but ``{label}`` is to be put into them.
+
+    Raises:
+        SettingsError: They have another placeholder, or one that would run code (``{label.__class__}``).
+
+    Example:
+        >>> checked_words("Is it on the {label}?")
+        'Is it on the {label}?'
+    """
     try:
-        words.format(label="x")
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise SettingsError(f"expected a question with {{label}} at most, got {words!r}") from error
+        words.encode()
+        fields = [part[1:] for part in Formatter().parse(words) if part[1] is not None]
+    except ValueError as error:  # braces that do not match; UnicodeError is one, too
+        raise SettingsError(f"expected a question with {{label}} at most, got {words!r}: {error}") from error
+    other = next((field for field in fields if field != ("label", "", None)), None)
+    if other is not None:
+        raise SettingsError(
+            f"expected a question with {{label}} at most, got {words!r}; {{label}} stands for the name of the class, "
+            "and a brace that is meant as one is written twice"
+        )
     return words

@@ -219,6 +219,7 @@ class Workspace(Shipping):
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
             original = self.model  # looked at also when the result is there already: it may have changed
+            self._check_answers(method)
             inputs = self._correction_inputs(method, evaluate_on)
             if self._is_fresh(path, inputs, wanted) and not overwrite:
                 return load_correction(self.folder / path)
@@ -228,6 +229,7 @@ class Workspace(Shipping):
                     f"there is a correction {name!r} with other settings ({different(entry.settings, wanted)}); give "
                     "this one another name=, or replace it with overwrite=True"
                 )
+            self._say_how_few(method)
             started = time.time()
             run = self._run_folder(f"corrections-{name}", inputs, wanted)
             shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}

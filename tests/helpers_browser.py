@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
@@ -41,6 +43,64 @@ def open_browser(profile: Path, size: tuple[int, int] = (1280, 800)):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+def answer_as_the_masks_say(url: str, folder: Path) -> None:
+    """Two people sit down at the page of a workspace and press Y and N until all is answered, knowing the masks."""
+    for person, words in _words_of_masks(folder).items():
+        with tempfile.TemporaryDirectory() as profile:
+            driver = open_browser(Path(profile))
+            try:
+                driver.get(url)
+                _answer_all(driver, person, words)
+            finally:
+                driver.quit()
+
+
+def _answer_all(driver: Any, person: str, words: dict[str, str]) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    driver.implicitly_wait(60)
+    driver.find_element(By.CSS_SELECTOR, "dialog[open] #name").send_keys(person, Keys.ENTER)
+    while True:
+        view, task = driver.execute_script(
+            "const main = document.querySelector('main:not([hidden])');"
+            "return [main && main.id, state.queue.length > 0 ? state.queue[0].id : null]"
+        )
+        if view == "turn":
+            ActionChains(driver).send_keys(Keys.ENTER).perform()
+        elif view == "single" and task is not None:
+            ActionChains(driver).send_keys(words[task][0]).perform()
+        elif view == "pause" and "All done" in driver.find_element(By.ID, "pause-title").text:
+            break
+        else:
+            time.sleep(0.05)
+    while driver.execute_script("return outbox.waiting.length") > 0:
+        time.sleep(0.05)
+
+
+def _words_of_masks(folder: Path) -> dict[str, dict[str, str]]:
+    """What two people who know the object masks say to every task of a workspace."""
+    from crayon_sdk.annotate.tasks import make_tasks
+    from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.workspace import Workspace
+
+    workspace = Workspace(folder)
+    dataset, maps, patches = workspace.dataset(), workspace.maps(), workspace.patches()
+    everything: dict[str, Any] = {"count": 2**31, "votes": 2**31}
+    pictures = make_tasks(dataset, maps, workspace.suggest(kind="image", **everything))
+    rectangles = make_tasks(dataset, patches, workspace.suggest(kind="neuron", **everything))
+    about = simulate_neuron_answers(patches, dataset, annotators=1).neuron_answers
+    neuron = {(each.neuron, each.patch): each.answer for each in about}
+    made = simulate_answers(maps, dataset, annotators=2)
+    found = {}
+    for person, annotator in zip(("Ann", "Ben"), sorted(made.annotators), strict=True):
+        image = {each.id: each.answer for each in made.image_answers if each.annotator == annotator}
+        found[person] = {task.id: image[task.sample] for task in pictures}
+        found[person] |= {task.id: neuron[task.about[0][:2]] for task in rectangles}
+    return found
 
 
 class App:
@@ -77,9 +137,9 @@ class App:
         return self.log.with_suffix(".err").read_text()
 
     def call(self, path: str, body: object = None, token: str | None = None, **headers: str):
-        """Status and JSON of a request."""
+        """Status and JSON of a request; a body of bytes is sent as it is."""
         root = self.url.split("?")[0].removesuffix("/")
-        data = None if body is None else json.dumps(body).encode()
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = Request(f"{root}{path}", data=data, headers={"Content-Type": "application/json", **headers})
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")

@@ -46,7 +46,7 @@ def start():
 def images(place, tmp_path_factory, start):
     """Eight tasks about pictures, two votes each."""
     folder = shutil.copytree(place, tmp_path_factory.mktemp("images") / "ws")
-    return start(folder, "--votes", 2)
+    return start(folder, "--votes", 2, "--kind", "image")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_two_people_at_once(drivers, images):
     ben.sent()
     cec.wait(lambda: cec.find("pause-title").text == "All done. Thank you!", 15)
     summary = images.call("/api/owner")[1]
-    assert (summary["done"], summary["answers"], summary["disagreements"]) == (8, 16, 7)
+    assert (summary["kinds"]["image"]["done"], summary["answers"], summary["disagreements"]) == (8, 16, 7)
     assert rows(images, "cec")["answers"] == 0
 
     cec.driver.get(images.owner_url)
@@ -338,6 +338,139 @@ def test_a_server_that_goes_away_costs_no_answer(drivers, place, tmp_path, start
     page.sent()
     assert app.stop() == 0
     assert [each.annotator for each in AnnotationSet.load(folder / "answers.jsonl").neuron_answers][:1] == ["sam"]
+
+
+def test_two_tabs_of_one_person_lose_nothing(drivers, place, tmp_path, start):
+    """Both answer while the server is away; one is closed, and what it had is sent by the other."""
+    app = start(shutil.copytree(place, tmp_path / "ws"), "--kind", "neuron", "--port", "8918")
+    driver = drivers[0]
+    page = Page(driver, app, "tom")
+    first = driver.current_window_handle
+    page.shown()
+    driver.switch_to.new_window("tab")
+    driver.get(app.url)
+    page.wait(lambda: page.find("who").text == "tom")
+    page.shown()
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)  # not those of the first tab
+    app.process.kill()
+    app.process.wait()
+    own = "return outbox.waiting.map(entry => entry.click.task)"
+    driver.switch_to.window(first)
+    page.press("y", "n")
+    asked = driver.execute_script(own)
+    second = next(handle for handle in driver.window_handles if handle != first)
+    driver.switch_to.window(second)
+    page.press("n", "n", "y")
+    page.wait(lambda: len(driver.execute_script(own)) == 5)  # the other tab's, too
+    asked = set(driver.execute_script(own)) | set(asked)
+    assert len(asked) == 5
+    driver.switch_to.window(first)
+    page.press("y")
+    page.press("z")  # given and taken back while nothing can be sent
+    driver.close()
+    driver.switch_to.window(second)
+    driver.refresh()  # the page of the second one is lost as well
+    app.start()
+    driver.get(app.url)
+    page.wait(lambda: page.find("who").text == "tom")
+    page.sent()
+    assert driver.execute_script("return Object.keys(localStorage).filter(key => key.includes('outbox'))") == []
+    assert (rows(app, "tom")["answers"], round(5 * rows(app, "tom")["yes"])) == (5, 2)
+    assert app.stop() == 0
+    found = AnnotationSet.load(app.folder / "answers.jsonl").neuron_answers
+    assert sorted(each.answer for each in {each.time: each for each in found}.values())  # they came home
+    driver.switch_to.new_window("tab")  # the other tests go on in a fresh one
+    fresh = driver.current_window_handle
+    driver.switch_to.window(second)
+    driver.close()
+    driver.switch_to.window(fresh)
+
+
+def test_pictures_then_neurons(drivers, place, tmp_path, start):
+    """One round about both: counts of each, and a word before the question is another one."""
+    app = start(shutil.copytree(place, tmp_path / "ws"), "--limit", 5)
+    page = Page(drivers[0], app, "zoe")
+    page.shown()
+    assert page.find("facts").text == "0 of 5 pictures · then 5 patches"
+    page.look("both-first")
+    page.press(*"yyyyy")
+    page.wait(lambda: page.find("turn").is_displayed())
+    assert page.find("turn-title").text == "Next: 5 patches"
+    assert "red rectangle" in page.find("turn-text").text
+    page.look("both-turn")
+    drivers[0].set_window_size(390, 844)
+    page.look("both-turn-phone")
+    assert drivers[0].execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    drivers[0].set_window_size(1280, 800)
+    page.press("y")  # a key too many is no answer to what one has not seen
+    page.press("z")
+    page.wait(lambda: page.find("single").is_displayed())
+    assert page.find("said").text.startswith("You said yes")
+    page.press("n")
+    page.wait(lambda: page.find("turn").is_displayed())
+    page.press("?")
+    assert "red rectangle" in page.find("help-text").text
+    page.press(Keys.ESCAPE)
+    page.find("turn-go").click()
+    page.wait(lambda: page.find("single").is_displayed())
+    assert page.find("question").text.startswith("Is the red rectangle")
+    page.shown()
+    page.look("both-neuron")
+    page.press("n", "z", "n", "g")
+    page.wait(lambda: len(drivers[0].find_elements(By.CLASS_NAME, "cell")) == 4)
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.find("pause-title").text == "All done. Thank you!")
+    assert page.find("pause-text").text.startswith("You answered 10.")
+    page.sent()
+    assert (rows(app, "zoe")["answers"], rows(app, "zoe")["yes"]) == (10, 0.8)
+    drivers[0].get(app.owner_url)
+    page.wait(lambda: page.find("facts").text.startswith("5 of 5 pictures, 5 of 5 patches done"))
+    page.look("both-owner")
+    assert page.errors() == []
+
+
+def test_the_grid_has_one_kind_on_a_page(drivers, place, tmp_path, start):
+    app = start(shutil.copytree(place, tmp_path / "ws"), "--limit", 5)
+    page = Page(drivers[0], app, "gil")
+    page.shown()
+    page.press("g")
+    page.wait(lambda: len(drivers[0].find_elements(By.CLASS_NAME, "cell")) == 5)
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.find("turn").is_displayed())
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.find("grid").is_displayed())
+    assert page.find("grid-question").text.startswith(("Is the red", "Is it so"))
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.find("pause").is_displayed())
+    page.sent()
+    assert rows(app, "gil")["answers"] == 10
+
+
+def test_a_link_of_ones_own_keeps_what_others_left(drivers, place, tmp_path, start):
+    """Ann's and Ben's links in one browser: what Ann could not send waits for her link, and is not thrown away."""
+    folder = shutil.copytree(place, tmp_path / "ws")
+    people = ("--require-token", "--people", "ann", "--people", "ben", "--kind", "image")
+    app = start(folder, *people, "--port", "8919")
+    page = Page(drivers[0], app, None)
+    driver = drivers[0]
+    page.wait(lambda: page.find("who").text == "ann")
+    page.shown()
+    app.process.kill()
+    app.process.wait()
+    page.press("y")
+    app.start()
+    driver.get("about:blank")
+    driver.get(app.links["answer"]["ben"])
+    page.wait(lambda: page.find("who").text == "ben")
+    page.shown()
+    page.press("n")
+    page.sent()
+    assert not page.find("notice").is_displayed()
+    driver.get(app.links["answer"]["ann"])
+    page.wait(lambda: page.find("who").text == "ann")
+    page.sent()
+    assert app.stop() == 0
+    assert {each.annotator for each in AnnotationSet.load(folder / "answers.jsonl")} == {"ann", "ben"}
 
 
 @pytest.mark.slow

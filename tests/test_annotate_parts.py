@@ -107,9 +107,32 @@ def test_simulated_answers_are_nobodys(dataset, maps, patches):
     assert _voters([shared], AnnotationSet([*answers[:3], answers[-1]])) == {shared.id: set()}  # ann: one of two
 
 
-def test_words_with_another_placeholder(dataset, maps):
-    with pytest.raises(SettingsError, match="label"):
-        make_tasks(dataset, maps, [], question="Is it on the {class_name}?")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Is it on the {class_name}?",
+        "{label.__class__.__mro__}",
+        "{label[0]}",
+        "{label!r}",
+        "{label:>9999999999}",
+        "{label:{label}}",
+        "{}",
+        "{0}",
+        "{label",
+        "label}",
+        "a\ud800b",
+    ],
+)
+def test_words_with_another_placeholder(dataset, maps, words):
+    with pytest.raises(SettingsError, match=r"expected a question with \{label\} at most"):
+        make_tasks(dataset, maps, [], question=words)
+
+
+def test_words_with_braces_and_without_a_label(dataset, maps):
+    (task,) = make_tasks(dataset, maps, [Question("image", dataset.ids[0], 0)], question="{{Is}} it the {label}?")
+    assert task.question == "{Is} it the cat?"
+    (task,) = make_tasks(dataset, maps, [Question("image", dataset.ids[0], 0)], question="Is it?")
+    assert task.question == "Is it?"
 
 
 def test_class_names_are_text(tmp_path):
@@ -208,6 +231,16 @@ HERE = {"host": "127.0.0.1:8730"}
         ("GET", {"host": "evil.org:8730"}, 400),
         ("GET", {"host": "[::1"}, 400),
         ("GET", {"host": ""}, 400),
+        ("GET", {"host": "evil.org@127.0.0.1"}, 400),
+        ("GET", {"host": "evil.org:x@127.0.0.1:8730"}, 400),
+        ("GET", {"host": "127.0.0.1/evil.org"}, 400),
+        ("GET", {"host": "127.0.0.1#evil.org"}, 400),
+        ("GET", {"host": "127.0.0.1\t"}, 400),
+        ("GET", {"host": "LOCALHOST:1"}, None),
+        ("GET", {"transfer-encoding": "chunked"}, 411),
+        ("POST", {"content-length": "10", "transfer-encoding": "chunked"}, 411),
+        ("POST", {"content-length": "٣"}, 411),
+        ("POST", {"content-length": "9" * 5000}, 411),
         ("POST", {"content-length": "5"}, None),
         ("POST", {"content-length": "5", "origin": "http://127.0.0.1:8730"}, None),
         ("POST", {"content-length": "5", "origin": "http://127.0.0.1:99"}, 403),

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra annotate")
 
+from fastapi import HTTPException
 from helpers_browser import apps
 from helpers_workspace import crayon, new_workspace, save_model
 from PIL import Image
 
-from crayon_sdk.annotate.access import HEADERS
-from crayon_sdk.annotate.serving import STORE, annotate, export
+from crayon_sdk.annotate.access import HEADERS, MAX_BODY, Access
+from crayon_sdk.annotate.server import _Guard
+from crayon_sdk.annotate.serving import STORE, _listening, annotate, export
 from crayon_sdk.annotate.store import AnswerStore
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.errors import OutputError, SettingsError, WorkspaceBusyError
@@ -43,7 +49,7 @@ def copy_of(place, folder):
 def app(place, tmp_path_factory):
     """One that asks everything twice, without tokens."""
     with apps() as start:
-        yield start(copy_of(place, tmp_path_factory.mktemp("app")), "--votes", 2)
+        yield start(copy_of(place, tmp_path_factory.mktemp("app")), "--votes", 2, "--kind", "image")
 
 
 @pytest.fixture
@@ -65,12 +71,11 @@ def answer(app, person, *clicks, **more):
 
 def test_from_question_to_file(place, tmp_path, start):
     """The whole way of one person, a crash in the middle included."""
-    app = start(copy_of(place, tmp_path), "--limit", 5)
+    app = start(copy_of(place, tmp_path), "--limit", 5, "--kind", "image")
     assert app.call("/api/session")[1] | {"title": ""} == {
         "title": "",
-        "kind": "image",
+        "kinds": {"image": 5},
         "votes": 1,
-        "tasks": 5,
         "person": None,
         "owner": True,
     }
@@ -78,17 +83,20 @@ def test_from_question_to_file(place, tmp_path, start):
     assert len(asked) == 5
     ids = [task["id"] for task in asked]
     status, kept = answer(app, "ann", ("uid-00000", ids[0], "yes"), ("uid-00001", ids[1], "no"))
-    assert (status, kept["kept"], kept["answered"], kept["left"]) == (200, ["uid-00000", "uid-00001"], 2, 3)
+    assert (status, kept["kept"]) == (200, ["uid-00000", "uid-00001"])
+    assert kept["progress"] == {"image": {"answered": 2, "left": 3}}
     app.process.kill()
     app.process.wait()
     app.start()
-    assert answer(app, "ann", ("uid-00001", ids[1], "no"))[1]["answered"] == 2  # the page sends again what it can
+    assert (
+        answer(app, "ann", ("uid-00001", ids[1], "no"))[1]["progress"]["image"]["answered"] == 2
+    )  # the page sends again what it can
     status, undone = app.call("/api/undo", {"person": "ann"})
     assert (undone["undone"], undone["task"]["id"], undone["task"]["answer"]) == ("uid-00001", ids[1], "no")
     assert answer(app, "ann", ("uid-00002", ids[1], "unsure"), ("uid-00003", ids[2], "yes"))[0] == 200
     assert app.call("/api/owner/export", {})[1] == {"new": 2}
     app.call("/api/undo", {"person": "ann", "uid": "uid-00003"})  # after it was exported
-    assert tasks_for(app, "ben")["left"] == 3
+    assert tasks_for(app, "ben")["progress"]["image"]["left"] == 3
     assert app.stop() == 0
     found = AnnotationSet.load(tmp_path / "ws" / "answers.jsonl")
     assert [(each.annotator, each.answer, each.source) for each in found] == [
@@ -111,9 +119,9 @@ def test_two_people_answer_the_same_pictures(app):
     assert answer(app, "fay", ("fay-00001", task, "no"))[0] == 200
     assert task not in {each["id"] for each in tasks_for(app, "eva", 2)["tasks"]}
     summary = app.call("/api/owner")[1]
-    assert (summary["done"], summary["disagreements"], summary["votes"]) == (1, 1, 2)
+    assert (summary["kinds"]["image"]["done"], summary["disagreements"], summary["votes"]) == (1, 1, 2)
     assert summary["shown"][0]["said"] == {"eva": "yes", "fay": "no"}
-    assert summary["agreement"]["percent"] == 0.0
+    assert summary["agreement"]["image"]["percent"] == 0.0
     for person in ("eva", "fay"):
         app.call("/api/undo", {"person": person})
 
@@ -181,6 +189,52 @@ def test_what_is_refused_changes_nothing(app, path, body):
     assert app.call("/api/owner")[1]["answers"] == before
 
 
+@pytest.mark.parametrize("path", ["join", "tasks", "release", "answers", "undo"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"person": "\\ud800"}',
+        b'{"person": "ann", "\\ud800": 1}',
+        b'{"person": "ann", "count": NaN}',
+        b'{"person": "ann", "count": 1e999, "held": [NaN], "tasks": [Infinity], "uid": -Infinity}',
+        b'{"person": "ann", "count": ' + b"9" * 5000 + b"}",
+        b'{"person": "ann", "answers": [{"uid": "uid-00000", "task": "TASK", "answer": "yes", "seconds": NaN}]}',
+        b'{"person": "ann", "answers": [{"uid": "uid-00000", "task": "TASK", "answer": "yes", "seconds": 1e999}]}',
+        b'{"person": "ann", "answers": [{"uid": "uid-00000", "task": "TASK", "answer": "\\udfff"}]}',
+        b'{"person": "ann", "source": "\\ud800", "tasks": ["\\ud800"], "uid": "\\ud800"}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"{",
+        b"NaN",
+        b'"\\ud800"',
+    ],
+)
+def test_bodies_that_are_no_json_of_ours(app, path, body):
+    before = app.call("/api/owner")[1]["answers"]
+    status, found = app.call(f"/api/{path}", body.replace(b"TASK", b"a" * 20))
+    assert 400 <= status < 500
+    assert isinstance(found["detail"], str)
+    assert found["detail"]
+    assert app.call("/api/owner")[1]["answers"] == before
+    assert "Traceback" not in app.said()
+
+
+def test_what_is_acknowledged_is_stored(app):
+    """A number that is used again: for another task, by another person, with another answer."""
+    first, second = (task["id"] for task in tasks_for(app, "ula", 2)["tasks"])
+    status, found = answer(app, "ula", ("same-0001", first, "yes"), ("same-0001", second, "no"))
+    assert (status, found["kept"], found["progress"]["image"]["answered"]) == (200, ["same-0001"] * 2, 2)
+    found = answer(app, "uwe", ("same-0001", first, "no"))[1]
+    assert (found["kept"], found["progress"]["image"]["answered"]) == (["same-0001"], 1)
+    found = answer(app, "uwe", ("same-0001", first, "yes"))[1]
+    assert (found["kept"], found["changed"]) == ([], ["same-0001"])
+    people = {each["person"]: each for each in app.call("/api/owner")[1]["people"]}
+    assert [(people[name]["answers"], people[name]["yes"]) for name in ("ula", "uwe")] == [(2, 0.5), (1, 0.0)]
+    assert app.call("/api/undo", {"person": "ula", "uid": "same-0001"})[1]["task"]["id"] == second
+    for person in ("ula", "uwe"):
+        app.call("/api/undo", {"person": person})
+
+
 def test_answers_about_what_is_not_asked_are_said_and_the_others_kept(app):
     task = tasks_for(app, "una", 1)["tasks"][0]["id"]
     status, found = answer(app, "una", ("una-00001", "a" * 20, "yes"), ("una-00002", task, "yes"))
@@ -202,6 +256,7 @@ def test_headers_and_other_pages(app):
             assert "style=" not in text
     assert app.call("/api/join", {"person": "ann"}, Origin="http://evil.example")[0] == 403
     assert app.call("/api/session", Host="evil.example")[0] == 400
+    assert app.call("/api/session", Host="evil.example@127.0.0.1")[0] == 400
     assert app.call("/api/join", {"person": "x" * 300_000})[0] == 413
 
 
@@ -227,7 +282,9 @@ def test_with_tokens(place, tmp_path, start):
     tokens = {name: link.partition("?token=")[2] for name, link in app.links["answer"].items()}
     owner = app.owner_url.partition("?token=")[2]
     assert len({*tokens.values(), owner}) == 3
-    for path in ("/api/session", "/api/owner", "/api/pictures/" + "a" * 20 + "/0/original", "/?token=wrong"):
+    _nothing_is_read_without_a_token(app, tokens["ann"])
+    picture = "/api/pictures/" + "a" * 20 + "/0/original"
+    for path in ("/api/session", "/api/owner", picture, "/?token=wrong", "/openapi.json"):
         assert app.call(path)[0] == 401
         assert app.call(path, token="wrong")[0] == 401
     assert app.call("/api/session", token=tokens["ann"])[1]["person"] == "ann"
@@ -247,6 +304,43 @@ def test_with_tokens(place, tmp_path, start):
         assert secret not in (tmp_path / "ws" / "workspace.json").read_text()
 
 
+def _nothing_is_read_without_a_token(app, token):
+    """Refused by the head of the request alone; with a token, by what it says of its length."""
+    paths = [path for path, about in app.call("/openapi.json", token=token)[1]["paths"].items() if "post" in about]
+    assert len(paths) == 6
+    for path in (*paths, "/nowhere", "/"):
+        assert _status(app, path, "Content-Length: 200000") == (405 if path == "/" else 401)
+        assert _status(app, path, "Content-Length: 10", "Transfer-Encoding: chunked") == 411
+        known = f"Authorization: Bearer {token}"
+        assert _status(app, path, known, "Content-Length: 10", "Transfer-Encoding: chunked") == 411
+        assert _status(app, path, known, "Transfer-Encoding: chunked") == 411
+        assert _status(app, path, known, "Content-Length: 300000") == 413
+    before = _memory(app)
+    for heads in (["Content-Length: 10"], [], [f"Authorization: Bearer {token}"]):
+        _status(app, "/api/join", *heads, "Transfer-Encoding: chunked", megabytes=64)
+    assert _memory(app) - before < 32
+
+
+def _status(app, path, *heads, megabytes=0):
+    """Of a request whose body never comes, or comes in chunks without an end."""
+    host, _, port = app.url.split("/")[2].partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        lines = [f"POST {path} HTTP/1.1", f"Host: {host}:{port}", "Content-Type: application/json", *heads]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        chunk = b"100000\r\n" + b"x" * 2**20 + b"\r\n"
+        with contextlib.suppress(OSError):  # it may hang up
+            for _ in range(megabytes):
+                connection.sendall(chunk)
+        with contextlib.suppress(ConnectionResetError):
+            return int(connection.recv(4096).split()[1])
+
+
+def _memory(app):
+    """Of the process of the app, in MB."""
+    pages = int(Path(f"/proc/{app.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def _link_becomes_cookie(app, token):
     from http.client import HTTPConnection
 
@@ -262,6 +356,71 @@ def _link_becomes_cookie(app, token):
     connection.request("GET", "/api/session", headers={"Cookie": cookie.partition(";")[0]})
     assert json.loads(connection.getresponse().read())["person"] == "ann"
     connection.close()
+
+
+def test_more_bytes_than_were_announced(tmp_path):
+    """Whatever server stands before the app: it counts for itself."""
+    read = []
+
+    async def reads_all(scope, receive, send):
+        while True:
+            read.append(len((await receive())["body"]))
+
+    async def endless():
+        return {"type": "http.request", "body": b"x" * 2**16, "more_body": True}
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-length", b"10")]
+    scope = {"type": "http", "method": "POST", "path": "/api/join", "headers": headers, "query_string": b""}
+    with pytest.raises(HTTPException, match="413"):
+        asyncio.run(_Guard(reads_all, Access(required=False), "cookie")(scope, endless, None))
+    assert sum(read) <= MAX_BODY
+
+
+def test_answers_do_not_wait_for_the_other_side():
+    """TCP_NODELAY on what is accepted, set as uvicorn's loop does it: by the protocol of the listener."""
+
+    async def accepted(listener):
+        found = asyncio.get_running_loop().create_future()
+
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport):
+                own = transport.get_extra_info("socket")
+                found.set_result(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                transport.close()
+
+        server = await asyncio.get_running_loop().create_server(Server, sock=listener)
+        _, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+        delay = await asyncio.wait_for(found, 60)
+        writer.close()
+        server.close()
+        return delay
+
+    for host in ("127.0.0.1", "::1") if socket.has_ipv6 else ("127.0.0.1",):
+        with _listening(host, 0) as listener:
+            assert asyncio.run(accepted(listener)) != 0
+
+
+def test_pictures_then_neurons(place, tmp_path, start):
+    """Both without being told to, with counts of each, and the command that makes use of them."""
+    app = start(copy_of(place, tmp_path), "--limit", 3)
+    assert app.links["tasks"] == app.links["open"] == {"image": 3, "neuron": 3}
+    assert app.call("/api/session")[1]["kinds"] == {"image": 3, "neuron": 3}
+    found = tasks_for(app, "ann", 4)
+    assert [task["kind"] for task in found["tasks"]] == ["image", "image", "image", "neuron"]
+    image, neuron = found["tasks"][0]["id"], found["tasks"][3]["id"]
+    assert app.call(f"/api/pictures/{neuron}/0/patch")[0] == app.call(f"/api/pictures/{image}/0/orange")[0] == 200
+    kept = answer(app, "ann", ("uid-00000", image, "yes"), ("uid-00001", neuron, "no"))[1]
+    assert kept["progress"] == {"image": {"answered": 1, "left": 2}, "neuron": {"answered": 1, "left": 2}}
+    assert answer(app, "ben", ("uid-00000", neuron, "no"))[0] == 200
+    assert app.call("/api/undo", {"person": "ben"})[1]["progress"]["neuron"] == {"answered": 0, "left": 2}
+    assert app.call("/api/release", {"person": "ben", "tasks": [image, neuron, "f" * 20]})[0] == 200
+    summary = app.call("/api/owner")[1]
+    assert summary["kinds"] == {"image": {"tasks": 3, "done": 1}, "neuron": {"tasks": 3, "done": 1}}
+    assert app.stop() == 0
+    found = AnnotationSet.load(tmp_path / "ws" / "answers.jsonl")
+    assert (len(found.image_answers), len(found.neuron_answers) >= 1) == (1, True)
+    assert "Answered so far: 1 of 8 pictures and 1 of " in app.said()
+    assert f"Next: crayon correct -w {tmp_path / 'ws'} --method both" in app.said()
 
 
 def test_neurons_together(place, tmp_path, start):
@@ -286,7 +445,16 @@ def test_neurons_together(place, tmp_path, start):
 
 def test_settings_out_of_range(place):
     workspace = Workspace(place / "ws")
-    for wrong in ({"votes": 0}, {"limit": 0}, {"hold": 0.0}, {"port": 70000}, {"people": ["a\nb"]}, {"people": [""]}):
+    questions = ({"question": "{label.__class__.__mro__}"}, {"question": "{name}"}, {"kind": "neurons"})
+    for wrong in (
+        *questions,
+        {"votes": 0},
+        {"limit": 0},
+        {"hold": 0.0},
+        {"port": 70000},
+        {"people": ["a\nb"]},
+        {"people": [""]},
+    ):
         with pytest.raises(SettingsError, match="expected"):
             annotate(workspace, **wrong)
     assert not (place / "ws" / STORE).exists()

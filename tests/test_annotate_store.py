@@ -54,6 +54,52 @@ def test_sending_again_changes_nothing(store):
     assert [row.answer for row in store.rows()] == ["yes"]
 
 
+def test_a_uid_is_of_one_person_and_one_task(store):
+    assert store.add([click("u1"), click("u1", "t2"), click("u1", person="ben")]) == ["u1", "u1", "u1"]
+    assert [(row.person, row.task) for row in store.rows()] == [("ann", "t1"), ("ann", "t2"), ("ben", "t1")]
+    assert store.withdraw("ann", "u1").task == "t2"  # the latest of that number, and nobody else's
+    assert [(row.person, row.task) for row in store.rows()] == [("ann", "t1"), ("ben", "t1")]
+
+
+VERSION_1 = """
+CREATE TABLE given (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE, task TEXT NOT NULL, person TEXT NOT NULL,
+    answer TEXT NOT NULL, seconds REAL, source TEXT NOT NULL, time TEXT NOT NULL, records TEXT NOT NULL,
+    withdrawn INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX one_each ON given (task, person) WHERE withdrawn = 0;
+CREATE INDEX by_person ON given (person, number);
+CREATE TABLE tokens (name TEXT PRIMARY KEY, token TEXT NOT NULL);
+INSERT INTO tokens VALUES ('owner', 'secret');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_store_of_the_version_before(tmp_path):
+    path = tmp_path / "annotate.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(VERSION_1)
+    given = [("u1", "t1", "ann", 1), ("u2", "t1", "ann", 0), ("u3", "t2", "ben", 0)]
+    for uid, task, person, withdrawn in given:
+        record = click(uid, task, person).records[0].model_dump_json()
+        row = (uid, task, person, "yes", 0.5, "annotate", NOW.isoformat(), record, withdrawn)
+        columns = "uid, task, person, answer, seconds, source, time, records, withdrawn"
+        old.execute(f"INSERT INTO given ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    old.commit()
+    old.close()
+    for _ in range(2):  # taken over once, then simply opened
+        store = AnswerStore(path)
+        assert [(row.uid, row.task, row.person) for row in store.rows()] == [given[1][:3], given[2][:3]]
+        assert [answer.id for answer in store.answers(withdrawn=True)] == ["t1"]
+        assert (store.token("owner"), store.state()) == ("secret", (3, 1))
+        store.close()
+    store = AnswerStore(path)
+    assert store.add([click("u2", "t1", "ben")]) == ["u2"]  # what version 1 did not keep
+    assert store.add([click("u4", "t1", "ann")]) == ["u4"]
+    assert [row.uid for row in store.rows()] == ["u3", "u2", "u4"]  # still one answer of each to each
+    store.close()
+
+
 def test_answering_again_takes_the_earlier_answer_back(store):
     store.add([click("u1"), click("u2", person="ben")])
     store.add([click("u3", answer="no")])
@@ -70,8 +116,9 @@ def test_undo_takes_the_latest_own_answer_or_the_named_one(store):
     assert store.withdraw("ann") is None
     assert [row.uid for row in store.rows()] == ["u3"]
     assert store.add([click("u1")]) == []  # arrives once more, late: it stays taken back
-    assert not store.counts("u1")
-    assert store.counts("u3")
+    assert store.find("ann", "t1", "u1") == ("yes", False)
+    assert store.find("ben", "t1", "u3") == ("yes", True)
+    assert store.find("ann", "t1", "u3") is None  # ben's
 
 
 def test_one_click_may_stand_for_several_records(store):

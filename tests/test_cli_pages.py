@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from helpers_browser import answer_as_the_masks_say
 from helpers_workspace import save_model
 
 from crayon_sdk import cli
@@ -32,12 +33,15 @@ def skeleton(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """The session of the page on a demo's pictures, fewer and smaller, with a model that has learned nothing."""
+    """The session of the page on a demo's pictures, fewer and smaller, with a model that has learned nothing.
+
+    Answers are given as people give them: on the page, in a real browser.
+    """
     folder = tmp_path_factory.mktemp("session")
     (folder / "demo" / "pictures").mkdir(parents=True)
     write_pictures(folder / "demo" / "pictures", train=40, test=24, size=64, correlation=0.9, seed=0)
     save_model(folder / "demo" / "original")
-    return transcript.run_session(folder)
+    return transcript.run_session(folder, answer_as_the_masks_say)
 
 
 def test_the_session_of_the_page_is_what_happens(session):
@@ -48,7 +52,7 @@ def test_the_session_of_the_page_is_what_happens(session):
 
 
 def test_the_session_shows_every_step(session):
-    for step in ("init", "explain", "answer simulate", "correct --method both", "evaluate", "compare", "save", "info"):
+    for step in ("init", "explain", "annotate", "correct --method both", "evaluate", "compare", "save", "info"):
         assert f"$ crayon {step}" in session
 
 

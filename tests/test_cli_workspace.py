@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -265,7 +266,7 @@ def test_steps_out_of_order(tmp_path, model_folder, picture_folder):
     place = tmp_path / "ws"
     crayon("init", place, "--model", model_folder, "--csv", picture_folder / "metadata.csv")
     failed(crayon("correct", place), 4, "maps.safetensors", "Run: crayon explain")
-    failed(crayon("correct", place, "--method", "pruning"), 3, "expected answers about neurons")
+    failed(crayon("correct", place, "--method", "pruning"), 4, "patches.safetensors", "Run: crayon explain")
     failed(crayon("answer", "simulate", place), 4, "maps.safetensors", "Run: crayon explain")
     failed(crayon("compare", "-w", place, "original", "none"), 4, "Run: crayon evaluate")
     failed(crayon("save", "-w", place, "none", tmp_path / "out"), 4, "corrections/none is missing")
@@ -454,3 +455,54 @@ def test_a_table_that_looks_like_waterbirds(tmp_path, picture_folder, model_fold
     shown = crayon("evaluate", "-w", tmp_path / "ws")
     assert "fish/land" in shown.stdout
     assert "landbird" not in shown.stdout
+
+
+def only_answers(folder, **keep):
+    """Leave the first so many answers about each kind: ``image=7, neuron=0``."""
+    answers = Workspace(folder).answers()
+    left = (*answers.image_answers[: keep["image"]], *answers.neuron_answers[: keep["neuron"]])
+    AnnotationSet(left).save(folder / "answers.jsonl")
+
+
+def test_correct_names_the_command_that_asks_for_what_is_lacking(ws):
+    shutil.rmtree(ws / "corrections")
+    ask = f"Ask for them: crayon annotate -w {ws} --kind"
+    for image, neuron, method, kind, other in (
+        (5, 0, "both", "neuron", "attention"),
+        (5, 0, "pruning", "neuron", "attention"),
+        (0, 5, "both", "image", "pruning"),
+        (0, 5, "attention", "image", "pruning"),
+        (0, 0, "both", "both", None),
+    ):
+        crayon("answer", "simulate", ws)
+        only_answers(ws, image=image, neuron=neuron)
+        result = crayon("correct", ws, "--method", method)
+        failed(result, 3, f"{ask} {kind}", f"there are {image} about pictures and {neuron} about neurons")
+        assert ("or correct with those there are" in result.stderr) == (other is not None)
+        assert other is None or f"crayon correct -w {ws} --method {other}" in result.stderr
+        assert "Explainer" not in result.stderr
+    assert not (ws / "corrections").exists()
+    assert not (ws / "runs").exists() or not list((ws / "runs").iterdir())
+
+
+def test_few_answers_are_said_before_the_training(ws):
+    only_answers(ws, image=16, neuron=1)
+    result = crayon("correct", ws, "--method", "both", "--name", "few", *FAST)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"only 1 of \d+ patches of neurons are answered \(\d %\)", result.stderr)
+    assert f"To answer more first: crayon annotate -w {ws} --kind neuron" in result.stderr
+    assert "pictures are answered" not in result.stderr
+    assert "only" not in crayon("correct", ws, "--method", "attention", "--name", "enough", *FAST[:4]).stderr
+
+
+def test_info_says_what_is_still_to_be_asked(ws, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert "to be asked" not in crayon("info", ws).stdout
+    only_answers(ws, image=1, neuron=0)
+    shown = crayon("info", ws).stdout
+    assert re.search(r"answered +1 of 8 pictures and 0 of \d+ patches *\n", shown)
+    assert re.search(rf"to be asked +7 pictures and \d+ patches: crayon annotate -w {ws} *\n", shown)
+    found = json.loads(crayon("info", ws, "--json").stdout)["asked"]
+    assert found["image"] == {"answered": 1, "total": 8}
+    (ws / "patches.safetensors").unlink()
+    assert json.loads(crayon("info", ws, "--json").stdout)["asked"] == {}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["HEADERS", "MAX_BODY", "Access", "Role", "is_loopback", "problem_with"]
+__all__ = ["HEADERS", "MAX_BODY", "TOO_LONG", "Access", "Role", "is_loopback", "problem_with"]
 
 MAX_BODY = 256 * 1024
 """Bytes of a request; a page of the grid needs a tenth of it."""
+
+TOO_LONG = f"Send at most {MAX_BODY} bytes."
+
+# A name or an address, and a port: nothing that could stand for a user ("evil.org@127.0.0.1") or a path.
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
 
 HEADERS: dict[str, str] = {
     "Content-Security-Policy": (
@@ -97,24 +102,27 @@ def problem_with(method: str, headers: Mapping[str, str], *, known_hosts_only: b
         known_hosts_only: Whether only names of this machine are answered to.
     """
     host = headers.get("host", "")
-    if known_hosts_only and not is_loopback(_part(f"//{host}", "hostname")):
+    named = _HOST.fullmatch(host)
+    if known_hosts_only and not (named and is_loopback(named["name"].lower())):
         return 400, "This address is not the one that this program listens on."
+    if "transfer-encoding" in headers:  # it would count in the place of the length
+        return 411, "Send the request in one piece, with its length (Content-Length) and no Transfer-Encoding."
     if method in ("GET", "HEAD", "OPTIONS"):
         return None
     origin = headers.get("origin")
-    if origin is not None and _part(origin, "netloc") != host:
+    if origin is not None and _netloc(origin) != host:
         return 403, "Requests from other pages are refused."
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return 403, "Requests from other pages are refused."
-    length: Any = headers.get("content-length", "")
-    if not length.isdecimal():
+    length = headers.get("content-length", "")
+    if not re.fullmatch(r"[0-9]{1,18}", length):
         return 411, "Say how long the request is (Content-Length)."
-    return (413, f"Send at most {MAX_BODY} bytes.") if int(length) > MAX_BODY else None
+    return (413, TOO_LONG) if int(length) > MAX_BODY else None
 
 
-def _part(address: str, name: str) -> str:
-    """A part of an address; empty when it is not one."""
+def _netloc(address: str) -> str:
+    """Name and port of an address; empty when it is not one."""
     try:
-        return getattr(urlsplit(address), name) or ""
+        return urlsplit(address).netloc
     except ValueError:
         return ""

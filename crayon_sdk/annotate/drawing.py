@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
 from PIL import Image
@@ -33,11 +33,12 @@ class Drawing:
 
     Args:
         dataset: Has the pictures.
-        source: Their maps, or the patches of neurons.
+        sources: Their maps, and the patches of neurons; of what is asked about.
     """
 
-    def __init__(self, dataset: ImageDataset, source: SaliencyMaps | NeuronPatches) -> None:
-        self._dataset, self._source = dataset, source
+    def __init__(self, dataset: ImageDataset, sources: Iterable[SaliencyMaps | NeuronPatches]) -> None:
+        self._dataset = dataset
+        self._sources = {"image" if isinstance(each, SaliencyMaps) else "neuron": each for each in sources}
         self._kept: OrderedDict[tuple[str, int, Panel, Size], bytes] = OrderedDict()
         self._kept_bytes = 0
         self._lock = threading.Lock()
@@ -73,7 +74,7 @@ class Drawing:
         return drawn
 
     def _painter(self, task: Task, number: int, which: Panel, cell: int) -> Callable[[], Image.Image]:
-        source = self._source
+        source = self._sources[task.kind]
         if isinstance(source, SaliencyMaps):
             return lambda: panel(self._dataset, source, task.sample, _STYLES[which], cell=cell)
         return lambda: patch_picture(self._dataset, source, task.patches[number], cell=cell)

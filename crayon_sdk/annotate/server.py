@@ -6,20 +6,23 @@ of a file: what can be asked for is listed, and everything else is not there.
 
 # No "from __future__ import annotations" here: FastAPI reads the hints of functions made inside functions.
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crayon_sdk import __version__
-from crayon_sdk.annotate.access import HEADERS, Access, Role, problem_with
+from crayon_sdk.annotate.access import HEADERS, MAX_BODY, TOO_LONG, Access, Role, problem_with
 from crayon_sdk.annotate.desk import Desk
 from crayon_sdk.annotate.drawing import Drawing, Panel, Size
 from crayon_sdk.annotate.monitoring import disagreements, people
@@ -27,6 +30,7 @@ from crayon_sdk.annotate.store import AnswerStore, Given
 from crayon_sdk.annotate.tasks import Task, records_of
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError
+from crayon_sdk.names import one_line
 
 __all__ = ["Round", "create_app"]
 
@@ -39,6 +43,8 @@ _FILES = {
     "app.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
+_PUBLIC = frozenset({"/", "/owner", *(f"/{name}" for name in _FILES)})
+"""What is sent to whoever asks, token or not; everything else needs one where tokens are required."""
 _SHOWN_DISAGREEMENTS = 50
 _log = logging.getLogger(__name__)
 
@@ -49,7 +55,7 @@ class Round:
 
     Attributes:
         tasks: In the order in which they are asked.
-        desk: Hands them out.
+        desks: Who gets what next, for each kind of task ("image", "neuron"), in the order in which they are asked.
         store: Keeps what is answered.
         drawing: Draws the pictures.
         model: Fingerprint of the model they are about.
@@ -59,13 +65,20 @@ class Round:
     """
 
     tasks: Sequence[Task]
-    desk: Desk
+    desks: Mapping[str, Desk]
     store: AnswerStore
     drawing: Drawing
     model: str
     title: str
     export: Callable[[], int]
     lock: Any
+
+    def hand_out(self, person: str, count: int, held: Sequence[str]) -> list[str]:
+        """Tasks for a person: of the next kind when there are not enough of the first."""
+        given: list[str] = []
+        for desk in self.desks.values():
+            given += desk.hand_out(person, count - len(given), held)
+        return given
 
 
 def _plain_name(name: str) -> str:
@@ -82,6 +95,12 @@ TaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """Why a request was refused, in words."""
+
+    detail: str
 
 
 class Join(_Body):
@@ -111,7 +130,7 @@ class Click(_Body):
     uid: Uid
     task: TaskId
     answer: Literal["yes", "no", "unsure"]
-    seconds: float | None = Field(default=None, ge=0, le=86400)
+    seconds: float | None = Field(default=None, ge=0, le=86400, allow_inf_nan=False)
 
 
 class Answers(_Body):
@@ -136,29 +155,58 @@ def create_app(work: Round, access: Access) -> FastAPI:
         work: What is asked, and where it is kept.
         access: Who may do what.
     """
-    app = FastAPI(title="crayon annotate", version=__version__, docs_url=None, redoc_url=None)
+    problems: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}}
+    app = FastAPI(title="crayon annotate", version=__version__, docs_url=None, redoc_url=None, responses=problems)
     app.state.cookie = f"crayon-{work.store.token('cookie')[:8]}"
-    app.middleware("http")(_guard(access))
+    app.add_middleware(_Guard, access=access, cookie=app.state.cookie)
     app.add_exception_handler(CrayonError, _say_crayon_error)
-    may_answer, must_own = _roles(access, app.state.cookie)
+    app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     _add_pages(app, work, access)
-    _add_answering(app, work, may_answer)
-    _add_owner(app, work, must_own)
+    _add_answering(app, work)
+    _add_owner(app, work)
     return app
 
 
-def _guard(access: Access) -> Callable[[Request, Any], Any]:
-    async def guard(request: Request, call_next: Any) -> Response:
-        problem = problem_with(request.method, request.headers, known_hosts_only=not access.required)
-        if problem is not None:
-            response: Response = JSONResponse({"detail": problem[1]}, status_code=problem[0])
-        else:
-            response = await call_next(request)
-        response.headers.update(HEADERS)
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
+class _Guard:
+    """Before the app: refuses before anything is read, counts what is read, adds `HEADERS` to every answer."""
 
-    return guard
+    def __init__(self, app: ASGIApp, access: Access, cookie: str) -> None:
+        self._app, self._access, self._cookie = app, access, cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request, read = Request(scope), 0
+
+        async def counted() -> Message:
+            # What the length says is not what comes: the bytes are counted.
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY:
+                raise HTTPException(413, TOO_LONG)
+            return message
+
+        async def signed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        problem = problem_with(request.method, request.headers, known_hosts_only=not self._access.required)
+        if problem is None:
+            given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(
+                self._cookie
+            )
+            request.state.role = self._access.role(given)
+            if request.state.role is None and scope["path"] not in _PUBLIC:
+                problem = 401, "Open the link that you were given: it lets you in."
+        if problem is not None:
+            await JSONResponse({"detail": problem[1]}, status_code=problem[0])(scope, receive, signed)
+            return
+        await self._app(scope, counted, signed)
 
 
 def _say_crayon_error(request: Request, error: Exception) -> JSONResponse:
@@ -166,22 +214,27 @@ def _say_crayon_error(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, status_code=409)
 
 
-def _roles(access: Access, cookie: str) -> tuple[Callable[..., Role], Callable[..., Role]]:
-    def may_answer(
-        request: Request, authorization: Annotated[str | None, Header(description="Bearer TOKEN")] = None
-    ) -> Role:
-        token = (authorization or "").removeprefix("Bearer ") or request.cookies.get(cookie)
-        role = access.role(token)
-        if role is None:
-            raise HTTPException(401, "Open the link that you were given: it lets you in.")
-        return role
+def _say_what_is_wrong(request: Request, error: Exception) -> JSONResponse:
+    """The first field that is wrong, and why; not what was sent, which may be no JSON (NaN) and no text."""
+    problem: Any = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+    where = ".".join(str(each) for each in problem["loc"] if each != "body")
+    said = problem["msg"].removeprefix("Value error, ")
+    return JSONResponse({"detail": one_line(f"{where}: {said}" if where else said, 300)}, status_code=422)
 
-    def must_own(role: Annotated[Role, Depends(may_answer)]) -> Role:
-        if not role.owner:
-            raise HTTPException(403, "This is for the owner of the round.")
-        return role
 
-    return may_answer, must_own
+def _role(request: Request) -> Role:
+    """Who asks; the guard has let nobody else through."""
+    role: Role = request.state.role
+    return role
+
+
+def _owner(role: Annotated[Role, Depends(_role)]) -> Role:
+    if not role.owner:
+        raise HTTPException(403, "This is for the owner of the round.")
+    return role
+
+
+Visitor = Annotated[Role, Depends(_role)]
 
 
 def _add_pages(app: FastAPI, work: Round, access: Access) -> None:
@@ -219,16 +272,14 @@ def _let_in(cookie: str, access: Access, request: Request, token: str) -> Respon
     return response
 
 
-def _add_answering(app: FastAPI, work: Round, may_answer: Callable[..., Role]) -> None:
+def _add_answering(app: FastAPI, work: Round) -> None:
     by_id = {task.id: task for task in work.tasks}
-    Visitor = Annotated[Role, Depends(may_answer)]  # noqa: N806 - a type
 
     @app.get("/api/session")
     def session(role: Visitor) -> dict[str, Any]:
         """What the page must know before anybody answers."""
-        kind = work.tasks[0].kind if work.tasks else "image"
-        about = {"title": work.title, "kind": kind, "votes": work.desk.votes, "tasks": len(work.tasks)}
-        return about | {"person": role.person, "owner": role.owner}
+        kinds = {kind: len(desk) for kind, desk in work.desks.items()}
+        return {"title": work.title, "kinds": kinds, "votes": _votes(work), "person": role.person, "owner": role.owner}
 
     @app.post("/api/join")
     def join(body: Join, role: Visitor) -> dict[str, Any]:
@@ -241,7 +292,7 @@ def _add_answering(app: FastAPI, work: Round, may_answer: Callable[..., Role]) -
         """What to answer next. Tasks that are held are held on."""
         person = _allowed(role, body.person)
         with work.lock:
-            given = work.desk.hand_out(person, body.count, body.held)
+            given = work.hand_out(person, body.count, body.held)
             return {"tasks": [_shown(by_id[task]) for task in given], **_progress(work, person)}
 
     @app.post("/api/release")
@@ -250,24 +301,32 @@ def _add_answering(app: FastAPI, work: Round, may_answer: Callable[..., Role]) -
         person = _allowed(role, body.person)
         with work.lock:
             for task in body.tasks:
-                work.desk.release(task, person)
+                if task in by_id:
+                    work.desks[by_id[task].kind].release(task, person)
             return _progress(work, person)
 
     @app.post("/api/answers")
     def answers(body: Answers, role: Visitor) -> dict[str, Any]:
-        """Keep answers. When this is acknowledged they are on the disk; sending them again changes nothing."""
+        """Keep answers. What is acknowledged ("kept") is on the disk; sending it again changes nothing.
+
+        "unknown" are those about what is not asked; "changed" those that say something else than what is
+        stored of the same person about the same task under the same number.
+        """
         person = _allowed(role, body.person)
         known = [click for click in body.answers if click.task in by_id]
+        unknown = [click.uid for click in body.answers if click.task not in by_id]
         now = datetime.now(timezone.utc)
         given = [_given(by_id[click.task], click, person, body.source, work.model, now) for click in known]
+        kept: list[str] = []
+        changed: list[str] = []
         with work.lock:
             work.store.add(given)
-            # One that was sent again may have been taken back since: the store knows what counts.
-            for click in known:
-                if work.store.counts(click.uid):
-                    work.desk.answered(click.task, person)
-            unknown = [click.uid for click in body.answers if click.task not in by_id]
-            return {"kept": [click.uid for click in known], "unknown": unknown, **_progress(work, person)}
+            for click in given:
+                said, counts = work.store.find(person, click.task, click.uid) or ("", False)
+                (kept if said == click.answer else changed).append(click.uid)
+                if counts:  # one that was sent again may have been taken back since
+                    work.desks[by_id[click.task].kind].answered(click.task, person)
+            return {"kept": kept, "unknown": unknown, "changed": changed, **_progress(work, person)}
 
     @app.post("/api/undo")
     def undo(body: Undo, role: Visitor) -> dict[str, Any]:
@@ -277,21 +336,22 @@ def _add_answering(app: FastAPI, work: Round, may_answer: Callable[..., Role]) -
             row = work.store.withdraw(person, body.uid)
             task = None
             if row is not None and row.task in by_id:
-                work.desk.withdrawn(row.task, person)
-                work.desk.hold(row.task, person)
+                desk = work.desks[by_id[row.task].kind]
+                desk.withdrawn(row.task, person)
+                desk.hold(row.task, person)
                 task = _shown(by_id[row.task]) | {"answer": row.answer}
             return {"undone": row.uid if row else None, "task": task, **_progress(work, person)}
 
-    _add_picture(app, work, by_id, may_answer)
+    _add_picture(app, work, by_id)
 
 
-def _add_picture(app: FastAPI, work: Round, by_id: dict[str, Task], may_answer: Callable[..., Role]) -> None:
+def _add_picture(app: FastAPI, work: Round, by_id: dict[str, Task]) -> None:
     @app.get("/api/pictures/{task}/{number}/{panel}", response_class=Response)
     def picture(
         task: Annotated[TaskId, InPath()],
         number: Annotated[int, InPath(ge=0, le=1000)],
         panel: Panel,
-        role: Annotated[Role, Depends(may_answer)],
+        role: Visitor,
         size: Annotated[Size, Query()] = "large",
     ) -> Response:
         """One picture of a task, as JPEG."""
@@ -303,7 +363,7 @@ def _add_picture(app: FastAPI, work: Round, by_id: dict[str, Task], may_answer: 
         return Response(work.drawing.jpeg(known, number, panel, size), media_type="image/jpeg", headers=headers)
 
 
-def _add_owner(app: FastAPI, work: Round, must_own: Callable[..., Role]) -> None:
+def _add_owner(app: FastAPI, work: Round) -> None:
     by_id = {task.id: task for task in work.tasks}
 
     @lru_cache(maxsize=1)
@@ -321,14 +381,14 @@ def _add_owner(app: FastAPI, work: Round, must_own: Callable[..., Role]) -> None
             ],
         }
 
-    @app.get("/api/owner", dependencies=[Depends(must_own)])
+    @app.get("/api/owner", dependencies=[Depends(_owner)])
     def summary() -> dict[str, Any]:
         """Counts, people, agreement, and tasks that people disagree about."""
         with work.lock:
-            about = {"title": work.title, "tasks": len(work.desk), "done": work.desk.done, "votes": work.desk.votes}
-        return about | counted(work.store.state())
+            kinds = {kind: {"tasks": len(desk), "done": desk.done} for kind, desk in work.desks.items()}
+        return {"title": work.title, "kinds": kinds, "votes": _votes(work)} | counted(work.store.state())
 
-    @app.post("/api/owner/export", dependencies=[Depends(must_own)])
+    @app.post("/api/owner/export", dependencies=[Depends(_owner)])
     def export() -> dict[str, int]:
         """Write the answers to answers.jsonl of the workspace."""
         return {"new": work.export()}
@@ -351,13 +411,22 @@ def _shown(task: Task) -> dict[str, Any]:
     return {"id": task.id, "kind": task.kind, "question": task.question, "pictures": task.pictures}
 
 
-def _progress(work: Round, person: str) -> dict[str, int]:
-    return {"answered": work.desk.given(person), "left": work.desk.left(person)}
+def _votes(work: Round) -> int:
+    return next(iter(work.desks.values())).votes
 
 
-def _agreement(answers: AnnotationSet) -> dict[str, Any] | None:
-    kind: Literal["image", "neuron"] = "image" if answers.image_answers else "neuron"
-    if len(answers.annotators) < 2:
-        return None
-    found = answers.agreement(kind)
-    return {"percent": found.percent, "kappa": found.kappa}
+def _progress(work: Round, person: str) -> dict[str, Any]:
+    """How far somebody is, in each kind of task."""
+    desks = work.desks.items()
+    return {"progress": {kind: {"answered": desk.given(person), "left": desk.left(person)} for kind, desk in desks}}
+
+
+def _agreement(answers: AnnotationSet) -> dict[str, dict[str, Any]]:
+    """How far people agree about pictures, and about neurons."""
+    given = {"image": answers.image_answers, "neuron": answers.neuron_answers}
+    found: dict[str, dict[str, Any]] = {}
+    for kind in ("image", "neuron"):
+        if len({answer.annotator for answer in given[kind]}) >= 2:
+            each = answers.agreement(kind)
+            found[kind] = {"percent": each.percent, "kappa": each.kappa}
+    return found

@@ -21,6 +21,7 @@ from crayon_sdk.annotate.tasks import Task, make_tasks
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError, MissingExtraError, OutputError, SettingsError
 from crayon_sdk.locking import locked
+from crayon_sdk.questions import checked_words
 from crayon_sdk.selection import Method
 from crayon_sdk.workspace import Workspace
 
@@ -29,9 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["STORE", "Links", "annotate", "export"]
 
+Kind = Literal["both", "image", "neuron"]
 STORE = "annotate.sqlite"
 """Where a workspace keeps the answers of the app."""
 
+_KINDS: dict[str, tuple[Literal["image", "neuron"], ...]] = {
+    "both": ("image", "neuron"),
+    "image": ("image",),
+    "neuron": ("neuron",),
+}
 _LOCK = ".annotate.lock"
 _ALL = 2**31
 _EXPORT_EVERY = 30.0  # seconds
@@ -45,14 +52,14 @@ class Links:
     Attributes:
         answer: The page to answer on: name -> link. The name "" is for anybody, who then says a name.
         owner: The owner's page.
-        tasks: How many tasks there are.
+        tasks: How many tasks there are of each kind ("image", "neuron").
         open: How many of them lack votes.
     """
 
     answer: dict[str, str]
     owner: str
-    tasks: int
-    open: int
+    tasks: dict[str, int]
+    open: dict[str, int]
 
 
 def export(workspace: Workspace) -> int:
@@ -74,7 +81,7 @@ def export(workspace: Workspace) -> int:
 def annotate(
     workspace: Workspace,
     *,
-    kind: Literal["image", "neuron"] = "image",
+    kind: Kind = "both",
     votes: int = 1,
     order: Method = "random",
     limit: int | None = None,
@@ -96,13 +103,14 @@ def annotate(
 
     Args:
         workspace: Has been explained.
-        kind: Ask about "image" maps or about "neuron" patches.
+        kind: Ask about "image" maps, about "neuron" patches, or about "both": pictures first, then patches.
         votes: How many different people are to answer each, at least 1.
-        order: "random", "uncertain" or "coverage"; see `Workspace.suggest`.
-        limit: Ask about the first so many only.
+        order: "random", "uncertain" or "coverage"; see `Workspace.suggest`. With "both" it is that of the
+            pictures, and patches are asked about at random.
+        limit: Ask about the first so many of each kind only.
         seed: Of the order.
         group_patches: Show all patches of a neuron together, and ask once.
-        question: The words, with ``{label}`` for the class.
+        question: The words, for everything that is asked, with ``{label}`` for the class.
         host: Address to listen on. One that other machines reach needs a token, which is in the links.
         port: 0 takes a free one.
         people: Names; each gets a link of their own. Without, there is one link, and everybody says a name.
@@ -120,41 +128,50 @@ def annotate(
         StaleError: There are no maps or patches yet.
         WorkspaceBusyError: The app is running already.
     """
-    _check(votes, limit, hold, port, people)
+    _check(kind, votes, limit, hold, port, people, question)
     uvicorn, create_app = _libraries()
     with _store(workspace) as store, _listening(host, port) as listener:
         before = len(workspace.answers())
         _take_home(workspace, store)
         count = _ALL if limit is None else limit
-        asked = workspace.suggest(count=count, kind=kind, votes=_ALL, seed=seed, method=order)
-        source = workspace.maps() if kind == "image" else workspace.patches()
-        dataset = workspace.dataset()
-        tasks = make_tasks(dataset, source, asked, question=question, group_patches=group_patches)
+        dataset, sources, tasks = workspace.dataset(), [], []
+        for each in _KINDS[kind]:
+            by: Method = "random" if kind == "both" and each == "neuron" else order
+            asked = workspace.suggest(count=count, kind=each, votes=_ALL, seed=seed, method=by)
+            sources.append(workspace.maps() if each == "image" else workspace.patches())
+            tasks += make_tasks(dataset, sources[-1], asked, question=question, group_patches=group_patches)
         if not tasks:
             raise SettingsError("there is nothing to ask: no picture has a map with evidence")
-        voters = _voters(tasks, workspace.answers())
-        desk = Desk([task.id for task in tasks], votes=votes, voters=voters, hold=hold)
+        desks = _desks(tasks, votes=votes, voters=_voters(tasks, workspace.answers()), hold=hold)
         access = _access(store, people, required=require_token or not is_loopback(host))
-        drawing = Drawing(dataset, source)
+        drawing = Drawing(dataset, sources)
         # Loads what drawing needs, and says before anybody waits that a picture cannot be read.
-        drawing.jpeg(tasks[0], 0, "original" if kind == "image" else "patch", "large")
-        work = _round(workspace, store, tasks, desk, drawing)
+        drawing.jpeg(tasks[0], 0, "original" if tasks[0].kind == "image" else "patch", "large")
+        work = _round(workspace, store, tasks, desks, drawing)
         how = {
             "lifespan": "off",
+            "http": "h11",  # which takes headers up to a size only
+            "ws": "none",
             "log_config": None,
             "access_log": False,
             "server_header": False,
             "timeout_graceful_shutdown": 5,
         }
         server = uvicorn.Server(uvicorn.Config(create_app(work, access), **how))
-        ready(_links(listener, access, desk, people))
+        ready(_links(listener, access, desks, people))
         # Ctrl-C ends the server, which then passes it on to whoever ran it.
         with _exporting(work), contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         return len(workspace.answers()) - before
 
 
-def _check(votes: int, limit: int | None, hold: float, port: int, people: Sequence[str]) -> None:
+def _check(
+    kind: str, votes: int, limit: int | None, hold: float, port: int, people: Sequence[str], question: str | None
+) -> None:
+    if kind not in _KINDS:
+        raise SettingsError(f"expected kind {', '.join(map(repr, _KINDS))}, got {kind!r}")
+    if question is not None:
+        checked_words(question)
     if votes < 1 or (limit is not None and limit < 1) or not hold > 0 or not 0 <= port < 65536:
         raise SettingsError(
             "expected votes >= 1, limit >= 1, hold > 0 and a port from 0 to 65535, "
@@ -190,7 +207,9 @@ def _store(workspace: Workspace) -> Iterator[AnswerStore]:
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sets TCP_NODELAY on what it accepts; else every answer waits some 40 ms for
+    # the other side to acknowledge the headers.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # elsewhere it would let two programs share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -205,7 +224,17 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.close()
 
 
-def _round(workspace: Workspace, store: AnswerStore, tasks: Sequence[Task], desk: Desk, drawing: Drawing) -> Round:
+def _desks(tasks: Sequence[Task], *, votes: int, voters: dict[str, set[str]], hold: float) -> dict[str, Desk]:
+    """A desk for each kind of task, in the order of the tasks."""
+    own: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        own[task.kind].append(task.id)
+    return {kind: Desk(ids, votes=votes, voters=voters, hold=hold) for kind, ids in own.items()}
+
+
+def _round(
+    workspace: Workspace, store: AnswerStore, tasks: Sequence[Task], desks: dict[str, Desk], drawing: Drawing
+) -> Round:
     from crayon_sdk.annotate.server import Round
 
     taking = threading.Lock()
@@ -216,7 +245,7 @@ def _round(workspace: Workspace, store: AnswerStore, tasks: Sequence[Task], desk
 
     title = workspace.folder.resolve().name
     model = workspace.manifest.model_fingerprint
-    return Round(tasks, desk, store, drawing, model, title, take, threading.RLock())
+    return Round(tasks, desks, store, drawing, model, title, take, threading.RLock())
 
 
 def _take_home(workspace: Workspace, store: AnswerStore) -> int:
@@ -281,14 +310,16 @@ def _access(store: AnswerStore, people: Sequence[str], *, required: bool) -> Acc
     return Access(required=True, tokens=tokens)
 
 
-def _links(listener: socket.socket, access: Access, desk: Desk, people: Sequence[str]) -> Links:
+def _links(listener: socket.socket, access: Access, desks: dict[str, Desk], people: Sequence[str]) -> Links:
     host, port = listener.getsockname()[:2]
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
     place = f"http://{shown}:{port}/"
     by_role = {(role.owner, role.person): f"?token={quote(token)}" for token, role in access.tokens.items()}
     names = people or ("",)
     answer = {name: place + by_role.get((False, name or None), _as_name(name)) for name in names}
-    return Links(answer, f"{place}owner{by_role.get((True, None), '')}", len(desk), len(desk) - desk.done)
+    tasks = {kind: len(desk) for kind, desk in desks.items()}
+    lacking = {kind: len(desk) - desk.done for kind, desk in desks.items()}
+    return Links(answer, f"{place}owner{by_role.get((True, None), '')}", tasks, lacking)
 
 
 def _as_name(name: str) -> str:

@@ -17,11 +17,11 @@ from crayon_sdk.records import AnyAnswer, parse_record
 
 __all__ = ["AnswerStore", "Given", "Row"]
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS given (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
-    uid TEXT NOT NULL UNIQUE,
+    uid TEXT NOT NULL,
     task TEXT NOT NULL,
     person TEXT NOT NULL,
     answer TEXT NOT NULL,
@@ -29,12 +29,23 @@ CREATE TABLE IF NOT EXISTS given (
     source TEXT NOT NULL,
     time TEXT NOT NULL,
     records TEXT NOT NULL,
-    withdrawn INTEGER NOT NULL DEFAULT 0
+    withdrawn INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (person, task, uid)
 );
 CREATE UNIQUE INDEX IF NOT EXISTS one_each ON given (task, person) WHERE withdrawn = 0;
 CREATE INDEX IF NOT EXISTS by_person ON given (person, number);
 CREATE TABLE IF NOT EXISTS tokens (name TEXT PRIMARY KEY, token TEXT NOT NULL);
 """
+# In version 1 a uid was unique by itself, so that another person's answer under the same one was lost.
+_FROM_1 = f"""
+DROP INDEX IF EXISTS one_each;
+DROP INDEX IF EXISTS by_person;
+ALTER TABLE given RENAME TO given_1;
+{_SCHEMA}
+INSERT INTO given (number, uid, task, person, answer, seconds, source, time, records, withdrawn)
+    SELECT number, uid, task, person, answer, seconds, source, time, records, withdrawn FROM given_1;
+DROP TABLE given_1;
+"""  # noqa: S608 - fixed
 _COLUMNS = "uid, task, person, answer, seconds, source, time"
 
 
@@ -43,7 +54,7 @@ class Row:
     """One click.
 
     Attributes:
-        uid: Chosen by whoever sends it; sending it again changes nothing.
+        uid: Chosen by whoever sends it; the same person sending it again about the same task changes nothing.
         task: Id of the task.
         person: Who answered.
         answer: "yes", "no" or "unsure".
@@ -131,7 +142,9 @@ class AnswerStore:
             raise FileFormatError(
                 f"{str(self.path)!r} has version {version}, this package knows {_VERSION}; use a newer crayon-sdk"
             )
-        self._database.executescript(f"{_SCHEMA}PRAGMA user_version = {_VERSION};")
+        change = _FROM_1 if version == 1 else _SCHEMA
+        # All of it or nothing, whenever the power goes: an unfinished transaction is rolled back.
+        self._database.executescript(f"BEGIN IMMEDIATE; {change} PRAGMA user_version = {_VERSION}; COMMIT;")
 
     def close(self) -> None:
         """Close the file; what was acknowledged is in it."""
@@ -156,7 +169,8 @@ class AnswerStore:
         """Store clicks, all of them or none; a person's earlier answer to the same task is taken back.
 
         Returns:
-            The ``uid`` of those that are new: what was stored before is passed over.
+            The ``uid`` of those that are new. What was stored before, of the same person about the same task
+            under the same ``uid``, is passed over; see `find`.
 
         Raises:
             OutputError: They cannot be written; none was.
@@ -164,7 +178,7 @@ class AnswerStore:
         new = []
         with self._transaction() as database:
             for one in given:
-                if database.execute("SELECT 1 FROM given WHERE uid = ?", (one.uid,)).fetchone():
+                if self.find(one.person, one.task, one.uid) is not None:
                     continue
                 database.execute(
                     "UPDATE given SET withdrawn = 1 WHERE task = ? AND person = ? AND withdrawn = 0",
@@ -188,18 +202,16 @@ class AnswerStore:
         Raises:
             OutputError: It cannot be written.
         """
-        which = "number = (SELECT MAX(number) FROM given WHERE person = :person AND withdrawn = 0)"
-        if uid is not None:
-            which = "uid = :uid AND person = :person AND withdrawn = 0"
+        which = "person = :person AND withdrawn = 0 AND (:uid IS NULL OR uid = :uid) ORDER BY number DESC LIMIT 1"
         with self._transaction() as database:
             found = database.execute(
-                f"SELECT {_COLUMNS} FROM given WHERE {which}",  # noqa: S608 - one of two fixed texts
+                f"SELECT number, {_COLUMNS} FROM given WHERE {which}",  # noqa: S608 - fixed
                 {"person": person, "uid": uid},
             ).fetchone()
             if found is None:
                 return None
-            database.execute("UPDATE given SET withdrawn = 1 WHERE uid = ?", (found[0],))
-        return Row(*found)
+            database.execute("UPDATE given SET withdrawn = 1 WHERE number = ?", found[:1])
+        return Row(*found[1:])
 
     def rows(self) -> list[Row]:
         """Every click that counts, oldest first."""
@@ -213,11 +225,12 @@ class AnswerStore:
             query = "SELECT COUNT(*) FROM given WHERE person = ? AND withdrawn = 0"
             return int(self._database.execute(query, (person,)).fetchone()[0])
 
-    def counts(self, uid: str) -> bool:
-        """Whether a click is stored and was not taken back."""
+    def find(self, person: str, task: str, uid: str) -> tuple[str, bool] | None:
+        """What is stored of a click: its answer, and whether it counts (was not taken back); ``None`` for nothing."""
         with self._lock:
-            query = "SELECT 1 FROM given WHERE uid = ? AND withdrawn = 0"
-            return self._database.execute(query, (uid,)).fetchone() is not None
+            query = "SELECT answer, withdrawn FROM given WHERE person = ? AND task = ? AND uid = ?"
+            found = self._database.execute(query, (person, task, uid)).fetchone()
+            return None if found is None else (str(found[0]), not found[1])
 
     def state(self) -> tuple[int, int]:
         """Changes when an answer is added or taken back, and not otherwise."""

@@ -11,6 +11,7 @@ from typing import Any
 from crayon_sdk.data import ImageDataset
 from crayon_sdk.files import sha256_of
 from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.names import one_line
 from crayon_sdk.patches import NeuronPatches, Patch
 from crayon_sdk.pictures import class_name
 from crayon_sdk.questions import Question, question_words
@@ -83,8 +84,13 @@ def _task_id(*what: object) -> str:
     return sha256_of(json.dumps(what))[:20]
 
 
+def _label(dataset: ImageDataset, target: int, maps: SaliencyMaps | None = None) -> str:
+    """A class by name; in characters that can be sent and shown, whatever a folder is called."""
+    return one_line(class_name(dataset, target, maps))
+
+
 def _image_task(dataset: ImageDataset, maps: SaliencyMaps, words: str, sample: str, target: int) -> Task:
-    asked = words.format(label=class_name(dataset, target, maps))
+    asked = words.format(label=_label(dataset, target, maps))
     return Task(_task_id("image", maps.model, sample, target), "image", asked, sample, target)
 
 
@@ -95,7 +101,7 @@ def _patch_task(dataset: ImageDataset, source: NeuronPatches, words: str, neuron
     return Task(
         _task_id("patch", source.model, neuron, rank, patch.id, patch.row, patch.column),
         "neuron",
-        words.format(label=class_name(dataset, target)),
+        words.format(label=_label(dataset, target)),
         patch.id,
         target,
         (patch,),
@@ -106,7 +112,7 @@ def _patch_task(dataset: ImageDataset, source: NeuronPatches, words: str, neuron
 def _group_task(dataset: ImageDataset, source: NeuronPatches, words: str, neuron: int) -> Task:
     patches = source.of(neuron)
     classes = list(dict.fromkeys(int(dataset.labels[dataset.index_of(patch.id)]) for patch in patches))
-    label = " or ".join(class_name(dataset, each) for each in classes)
+    label = " or ".join(_label(dataset, each) for each in classes)
     return Task(
         _task_id("neuron", source.model, neuron, [(patch.id, patch.row, patch.column) for patch in patches]),
         "neuron",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crayon_sdk.cli.common import Commands, Shell, command
+from crayon_sdk.cli.common import Commands, Shell, command, how_far, next_step
 from crayon_sdk.cli.hub import hub_options, publish_quietly, show_published
 from crayon_sdk.fetching import is_on_hub
 from crayon_sdk.names import ANSWER_FORMATS as KINDS
+from crayon_sdk.names import KINDS_OF_TASKS
 from crayon_sdk.relevance import CROWD_RULES, RULES, Rule
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ __all__ = ["annotate", "answer"]
 @click.option("--export-only", is_flag=True, help="Take in what an earlier run was told, and stop.")
 def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) -> None:
     """Ask people: a page with a picture, a question, and the keys Y and N.
+
+    Asks about the maps of all pictures, then about the patches of neurons. Those are for
+    "correct --method both" or pruning; --kind image leaves them out.
 
     Runs until Ctrl-C. Every answer is on the disk before the page goes on, and in answers.jsonl
     at the end at the latest. Only this machine can reach the page unless --host says otherwise;
@@ -40,14 +44,16 @@ def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) 
 
     def ready(links: serving.Links) -> None:
         shown = [f"Answer{f' as {name}' if name else ''}: {link}" for name, link in links.answer.items()]
-        asked = f"{links.open:,} of {links.tasks:,} to be answered; Ctrl-C stops"
+        counts = (f"{links.open[kind]:,} of {total:,} {KINDS_OF_TASKS[kind]}" for kind, total in links.tasks.items())
+        asked = f"{' and '.join(counts)} to be answered; Ctrl-C stops"
         shell.result(asdict(links), *shown, f"Watch: {links.owner}", asked)
         if open_page:
             click.launch(next(iter(links.answer.values())))
 
     new = serving.annotate(workspace, ready=ready, **shell.options("annotate", given).model_dump())
     shell.say(f"{new:,} new answers in {workspace.folder / 'answers.jsonl'}")
-    shell.say(f"Next: {workspace.command('answer show')}")
+    shell.say(f"Answered so far: {how_far(workspace)}")
+    shell.say(f"Next: {next_step(workspace)}")
 
 
 @click.group("answer", cls=Commands)
@@ -139,7 +145,7 @@ def simulate(shell: Shell, **given: Any) -> None:
     workspace = shell.workspace()
     made = workspace.simulate_answers(**shell.options("simulate", given).model_dump())
     shell.result(_facts(made), f"{len(made):,} simulated answers")
-    shell.say(f"Next: {workspace.command('correct')}")
+    shell.say(f"Next: {next_step(workspace)}")
 
 
 @command("show", example="crayon answer show birds --rule dawid-skene")

@@ -20,7 +20,7 @@ from crayon_sdk import errors
 from crayon_sdk.cli import STOPPED
 from crayon_sdk.cli.allocator import keep_memory
 from crayon_sdk.cli.wording import told
-from crayon_sdk.names import shortened, unknown_name, visible
+from crayon_sdk.names import KINDS_OF_TASKS, shortened, unknown_name, visible
 from crayon_sdk.options import CONFIG, SECTIONS, Options, described, merged, read_config
 from crayon_sdk.progress import hidden, lines
 
@@ -33,7 +33,17 @@ if TYPE_CHECKING:
 else:
     _ParamType = click.ParamType  # older versions of click know no [...] here
 
-__all__ = ["EXIT_CODES", "Assignment", "Command", "Commands", "Shell", "command", "section_options"]
+__all__ = [
+    "EXIT_CODES",
+    "Assignment",
+    "Command",
+    "Commands",
+    "Shell",
+    "command",
+    "how_far",
+    "next_step",
+    "section_options",
+]
 
 EXIT_CODES = {
     0: "done",
@@ -194,6 +204,21 @@ class _Visible:
 
         for each in console.render(self.shown, options):
             yield each if each.control else Segment(visible(each.text), each.style)
+
+
+def how_far(workspace: Workspace) -> str:
+    """How much of what there is to ask is answered, in words."""
+    found = workspace.asked()
+    return " and ".join(f"{each.answered:,} of {each.total:,} {KINDS_OF_TASKS[kind]}" for kind, each in found.items())
+
+
+def next_step(workspace: Workspace) -> str:
+    """The command to go on with after answering: the correction that there are answers for."""
+    answers = workspace.answers()
+    if not len(answers):
+        return workspace.command("annotate")
+    method = "both" if answers.image_answers and answers.neuron_answers else "pruning"
+    return workspace.command("correct") + (f" --method {method}" if answers.neuron_answers else "")
 
 
 def command(

@@ -6,17 +6,21 @@ import functools
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from crayon_sdk.cli.allocator import keep_memory
-from crayon_sdk.cli.common import Command, Shell, command
-from crayon_sdk.errors import CrayonError, first_line
+from crayon_sdk.cli.common import Command, Shell, command, how_far
+from crayon_sdk.errors import CrayonError, StaleError, first_line
+from crayon_sdk.names import KINDS_OF_TASKS
 from crayon_sdk.progress import hidden, lines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crayon_sdk.changes import WeightChanges
+    from crayon_sdk.questions import Asked
     from crayon_sdk.workspace import Workspace
 
 __all__ = ["COMMANDS"]
@@ -45,6 +49,11 @@ def info(shell: Shell, *, tensors: bool) -> None:
         inputs.add_row(name, f"{facts.count:,}{left_out}")
     simulated = " (some are simulated)" if answers.is_simulated else ""
     inputs.add_row("answers", f"{len(answers):,}{simulated}")
+    asked = _asked(workspace)
+    if asked:
+        inputs.add_row("answered", how_far(workspace))
+        if any(each.answered < each.total for each in asked.values()):
+            inputs.add_row("to be asked", f"{_to_be_asked(asked)}: {workspace.command('annotate')}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("file", "state", "made (UTC)", "seconds", "why; what to run"):
         table.add_column(name, no_wrap=name != "why; what to run", overflow="fold")
@@ -60,6 +69,7 @@ def info(shell: Shell, *, tensors: bool) -> None:
         {
             "manifest": manifest.model_dump(mode="json"),
             "answers": len(answers),
+            "asked": {kind: asdict(each) for kind, each in asked.items()},
             "status": [asdict(one) for one in found],
             "changes": {name: {"error": c} if isinstance(c, str) else c.to_dict() for name, c in changes.items()},
         },
@@ -67,6 +77,19 @@ def info(shell: Shell, *, tensors: bool) -> None:
         table,
         *((change.table(title=f"corrections/{name}") for name, change in listed.items()) if tensors else ()),
     )
+
+
+def _asked(workspace: Workspace) -> Mapping[Literal["image", "neuron"], Asked]:
+    """How far people are; nothing where there is nothing (or only what is stale) to ask about."""
+    try:
+        return workspace.asked()
+    except StaleError:
+        return {}
+
+
+def _to_be_asked(asked: Mapping[Literal["image", "neuron"], Asked]) -> str:
+    left = {kind: each.total - each.answered for kind, each in asked.items()}
+    return " and ".join(f"{count:,} {KINDS_OF_TASKS[kind]}" for kind, count in left.items() if count)
 
 
 def _changes(workspace: Workspace) -> dict[str, WeightChanges | str]:

@@ -22,13 +22,13 @@ const state = {
   pages: [], // pages of the grid that were submitted: [{task, uid, answer}]
   shownAt: 0,
   times: [],
-  answered: 0,
-  left: 0,
+  progress: {}, // kind: {answered, left}
+  introduced: new Set(), // kinds of tasks that one has been told about
   filling: null,
   lost: "",
 };
 
-const outbox = new Outbox({ onProgress: setProgress, onTrouble: showTrouble, onLost: showLost });
+const outbox = new Outbox({ onProgress: setProgressOf, onTrouble: showTrouble, onLost: showLost });
 
 function storedPanels() {
   const known = (localStorage.getItem("crayon.panels") || "").split(" ").filter((panel) => panel in PANELS);
@@ -81,6 +81,10 @@ function show() {
     showPause();
     return;
   }
+  if (isNew(task)) {
+    showTurn(task);
+    return;
+  }
   showOnly("single");
   $("question").textContent = task.question;
   $("stage").replaceChildren(...figuresOf(task));
@@ -91,38 +95,92 @@ function show() {
   showFacts();
 }
 
+/** Whether it is of another kind than what was asked so far: nobody is to answer before they know. */
+function isNew(task) {
+  if (state.introduced.size === 0) {
+    state.introduced.add(task.kind); // the first question speaks for itself
+  }
+  return !state.introduced.has(task.kind);
+}
+
+/** The kind of what is on the screen, or of what comes. */
+function currentKind() {
+  const past = state.at === null ? null : state.past[state.at];
+  const here = past ? past.task : state.cells.length > 0 ? state.cells[0].task : state.queue[0];
+  return here ? here.kind : Object.keys(state.session.kinds).pop();
+}
+
+function total(what) {
+  return Object.values(state.progress).reduce((sum, each) => sum + each[what], 0);
+}
+
+function count(kind, step) {
+  const now = state.progress[kind];
+  now.answered = Math.max(now.answered + step, 0);
+  now.left = Math.max(now.left - step, 0);
+}
+
+function showTurn(task) {
+  showOnly("turn");
+  state.times = [];
+  const { left } = state.progress[task.kind];
+  $("turn-title").textContent = `Next: ${left} ${MANY[task.kind]}`;
+  $("turn-text").textContent = describeTask(task.kind);
+  $("turn-go").focus();
+  showFacts();
+}
+
+function goOn() {
+  state.introduced.add(currentKind());
+  show();
+}
+
 function showPause() {
   showOnly("pause");
-  const waits = state.left > 0;
+  const waits = total("left") > 0;
   $("pause-title").textContent = waits ? "Nothing for you at the moment" : "All done. Thank you!";
   $("pause-text").textContent = waits
-    ? `Others have the remaining ${state.left} in hand. This page looks again by itself.`
-    : `You answered ${state.answered}. You can close this page.`;
-  $("pause-undo").hidden = state.answered === 0;
+    ? `Others have the remaining ${total("left")} in hand. This page looks again by itself.`
+    : `You answered ${total("answered")}. You can close this page.`;
+  $("pause-undo").hidden = total("answered") === 0;
   showFacts();
 }
 
 function showFacts() {
-  const all = state.answered + state.left;
-  $("bar").max = Math.max(all, 1);
-  $("bar").value = state.answered;
-  const facts = [`${state.answered} of ${all}`];
+  const kind = currentKind();
+  const { answered, left } = state.progress[kind];
+  $("bar").max = Math.max(answered + left, 1);
+  $("bar").value = answered;
+  const facts = [`${answered} of ${answered + left} ${MANY[kind]}`];
   if (state.times.length >= 3) {
     const sorted = [...state.times].sort((a, b) => a - b);
     const pace = sorted[Math.floor(sorted.length / 2)];
     facts.push(`${pace.toFixed(1)} s each`);
-    if (state.left > 0) {
-      facts.push(`about ${inWords(pace * state.left)} left`);
+    if (left > 0) {
+      facts.push(`about ${inWords(pace * left)} left`);
+    }
+  }
+  for (const [other, { left: rest }] of Object.entries(state.progress)) {
+    if (other !== kind && rest > 0) {
+      facts.push(`then ${rest} ${MANY[other]}`);
     }
   }
   $("facts").textContent = facts.join(" · ");
 }
 
-function setProgress({ answered, left }) {
+function setProgressOf(found, person) {
+  if (person === state.person) {
+    setProgress(found.progress);
+  }
+}
+
+function setProgress(found) {
   // What still waits is not counted there yet.
-  const waiting = outbox.tasks.length;
-  state.answered = answered + waiting;
-  state.left = Math.max(left - waiting, 0);
+  const waiting = outbox.of(state.person);
+  for (const [kind, { answered, left }] of Object.entries(found)) {
+    const own = waiting.filter((entry) => entry.kind === kind).length;
+    state.progress[kind] = { answered: answered + own, left: Math.max(left - own, 0) };
+  }
   showFacts();
 }
 
@@ -165,7 +223,7 @@ async function fetchTasks() {
     state.queue.push(...found.tasks.filter((task) => !known.has(task.id)));
     // Counted before an answer that was given meanwhile, the numbers are old; those of that answer follow.
     if (quiet && outbox.changes === changes) {
-      setProgress(found);
+      setProgress(found.progress);
     }
     for (const task of state.queue.slice(0, AHEAD + 1)) {
       figuresOf(task);
@@ -201,7 +259,7 @@ async function fillAndShow() {
 function answer(word) {
   const looking = state.at !== null;
   const task = looking ? state.past[state.at].task : state.queue[0];
-  if (!task || state.view !== "single") {
+  if (!task || $("single").hidden) {
     return;
   }
   const seconds = Math.round(performance.now() - state.shownAt) / 1000;
@@ -212,12 +270,11 @@ function answer(word) {
   } else {
     state.queue.shift();
     state.past.push({ task, uid, answer: word });
-    state.answered += 1;
-    state.left = Math.max(state.left - 1, 0);
+    count(task.kind, 1);
     state.times = [...state.times, seconds].slice(-20);
   }
   show();
-  outbox.answer(state.person, "annotate", { uid, task: task.id, answer: word, seconds });
+  outbox.answer(state.person, "annotate", { uid, task: task.id, answer: word, seconds }, task.kind);
   fillAndShow();
 }
 
@@ -233,10 +290,10 @@ async function undo() {
   await outbox.flush();
   try {
     const found = await request("api/undo", { person: state.person });
-    setProgress(found);
     if (found.task) {
       bringBack(found.task, found.task.answer);
     }
+    setProgress(found.progress);
   } catch (error) {
     showTrouble(error instanceof Refused ? error.message : "The server cannot be reached.");
   }
@@ -245,8 +302,8 @@ async function undo() {
 function bringBack(task, said) {
   task.said = said;
   state.queue = [task, ...state.queue.filter((other) => other.id !== task.id)];
-  state.answered = Math.max(state.answered - 1, 0);
-  state.left += 1;
+  count(task.kind, -1);
+  state.introduced.add(task.kind);
   show();
 }
 
@@ -273,11 +330,17 @@ function gridPanel(task) {
 
 function showGrid() {
   if (state.cells.length === 0) {
-    state.cells = state.queue.splice(0, PAGE).map((task) => ({ task, answer: "yes" }));
-    if (state.cells.length === 0) {
+    if (state.queue.length === 0) {
       showPause();
       return;
     }
+    if (isNew(state.queue[0])) {
+      showTurn(state.queue[0]);
+      return;
+    }
+    const other = state.queue.findIndex((task) => task.kind !== state.queue[0].kind); // one kind on a page
+    const end = Math.min(other < 0 ? state.queue.length : other, PAGE);
+    state.cells = state.queue.splice(0, end).map((task) => ({ task, answer: "yes" }));
     drawCells();
     state.shownAt = performance.now();
   }
@@ -327,10 +390,9 @@ function submitPage() {
   state.cells = [];
   state.pages.push(page);
   for (const { task, uid, answer: word } of page) {
-    outbox.answer(state.person, "grid", { uid, task: task.id, answer: word, seconds });
+    outbox.answer(state.person, "grid", { uid, task: task.id, answer: word, seconds }, task.kind);
   }
-  state.answered += page.length;
-  state.left = Math.max(state.left - page.length, 0);
+  count(page[0].task.kind, page.length);
   state.times = [...state.times, ...page.map(() => seconds)].slice(-20);
   if (state.queue.length > 0) {
     show();
@@ -348,8 +410,7 @@ function undoPage() {
     outbox.undo(state.person, uid);
   }
   state.cells = page.map(({ task, answer: word }) => ({ task, answer: word }));
-  state.answered = Math.max(state.answered - page.length, 0);
-  state.left += page.length;
+  count(page[0].task.kind, -page.length);
   drawCells();
   state.shownAt = performance.now();
   show();
@@ -401,7 +462,10 @@ function keyAction(key) {
   if (always) {
     return always;
   }
-  if (/^[1-4]$/.test(key) && state.session.kind === "image") {
+  if (!$("turn").hidden && document.activeElement.id !== "turn-undo" && (key === "Enter" || key === " ")) {
+    return goOn;
+  }
+  if (/^[1-4]$/.test(key) && "image" in state.session.kinds) {
     return () => togglePanel(Object.keys(PANELS)[Number(key) - 1]);
   }
   if (state.view === "grid" && state.cells.length > 0) {
@@ -422,6 +486,9 @@ function keyAction(key) {
 }
 
 function openDialog(id) {
+  if (id === "help") {
+    $("help-text").textContent = describeTask(currentKind());
+  }
   if (!$(id).open) {
     $(id).showModal();
   }
@@ -502,6 +569,7 @@ async function start() {
   }
   const clicks = {
     undo, submit: submitPage, mode: toggleView, "grid-undo": undoPage,
+    "turn-go": goOn, "turn-undo": () => (state.view === "grid" ? undoPage() : undo()),
     "pause-undo": () => (state.view === "grid" ? undoPage() : undo()),
     "help-button": () => openDialog("help"), "panels-button": () => openDialog("panels"),
   };
@@ -517,9 +585,13 @@ async function start() {
   state.session = await request("api/session");
   $("title").textContent = state.session.title;
   document.title = `${state.session.title} – crayon annotate`;
-  $("help-text").textContent = describeTask(state.session.kind);
-  $("panels-button").hidden = state.session.kind !== "image";
+  outbox.only = state.session.person;
+  for (const [kind, left] of Object.entries(state.session.kinds)) {
+    state.progress[kind] = { answered: 0, left };
+  }
+  $("panels-button").hidden = !("image" in state.session.kinds);
   setInterval(() => {
+    outbox.flush(); // what a tab has left that was closed since
     // Holds what is here, and looks again where nothing was free.
     if (state.person && !document.hidden && state.queue.length <= AHEAD) {
       fillAndShow();

@@ -34,16 +34,19 @@ let shown = "";
 
 function draw(found) {
   $("title").textContent = found.title;
-  $("bar").max = Math.max(found.tasks, 1);
-  $("bar").value = found.done;
+  const kinds = Object.entries(found.kinds);
+  $("bar").max = Math.max(kinds.reduce((sum, [, { tasks }]) => sum + tasks, 0), 1);
+  $("bar").value = kinds.reduce((sum, [, { done }]) => sum + done, 0);
+  const done = kinds.map(([kind, each]) => `${each.done} of ${each.tasks} ${MANY[kind]}`).join(", ");
   const votes = found.votes > 1 ? ` of ${found.votes} votes each` : "";
-  $("facts").textContent = `${found.done} of ${found.tasks} done${votes} · ${found.answers} answers`;
+  $("facts").textContent = `${done} done${votes} · ${found.answers} answers`;
   document.querySelector("#people tbody").replaceChildren(...found.people.map(rowOf));
-  const measured = found.agreement && found.agreement.percent !== null;
-  const kappa = measured && found.agreement.kappa !== null ? `, kappa ${found.agreement.kappa.toFixed(2)}` : "";
+  const measured = Object.entries(found.agreement).filter(([, { percent: each }]) => each !== null);
+  const agreed = measured.map(([kind, { percent: each, kappa }]) =>
+    `${each.toFixed(1)} % of the answers about ${MANY[kind]} agree${kappa === null ? "" : `, kappa ${kappa.toFixed(2)}`}.`);
   const more = found.disagreements > found.shown.length ? `; the latest ${found.shown.length}:` : found.shown.length ? ":" : ".";
-  $("agreement").textContent = measured
-    ? `${found.agreement.percent.toFixed(1)} % of the answers agree${kappa}. People disagree about ${found.disagreements}${more}`
+  $("agreement").textContent = agreed.length > 0
+    ? `${agreed.join(" ")} People disagree about ${found.disagreements}${more}`
     : "Nothing was answered by two people yet.";
   const next = JSON.stringify(found.shown);
   if (next !== shown) { // else pictures would blink
