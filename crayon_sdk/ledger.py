@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from typing import Any, Literal
 from crayon_sdk import __version__
 from crayon_sdk.checkpoint import versions
 from crayon_sdk.errors import StaleError
+from crayon_sdk.files import sweep
 from crayon_sdk.manifest import FileRecord, Manifest
 
 __all__ = ["FileStatus", "Ledger", "now"]
 
 State = Literal["missing", "unfinished", "stale", "fresh"]
-ROOT_FILES = ("workspace.json", "maps.safetensors", "patches.safetensors", "answers.jsonl", ".lock-owner.json")
 
 
 def now() -> str:
@@ -137,19 +136,7 @@ class Ledger:
 
     def sweep(self) -> None:
         """Delete what killed processes left in our own places: files and folders that never took their name."""
-        ours = [self.folder / name for name in ("corrections", "pictures", "reports")]
+        ours = [self.folder, *(self.folder / name for name in ("corrections", "pictures", "reports"))]
         ours += [*self.folder.glob("evaluations/*/"), *self.folder.glob("runs/*/"), *self.folder.glob("runs/*/*/")]
-        leftovers = [path for place in ours if place.is_dir() for path in place.glob(".*") if _is_leftover(path)]
-        # Beside the files of the workspace people may have hidden ones of their own.
-        leftovers += [path for name in ROOT_FILES for path in self.folder.glob(f".{name}.*") if _is_leftover(path)]
-        for path in leftovers:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _is_leftover(path: Path) -> bool:
-    """Tell whether a name is one of those that files.replace_file and files.new_folder make up."""
-    stem, _, random = path.name[1:].rpartition(".")
-    return bool(stem) and len(random) == 8 and random.replace("_", "").isalnum()
+        for place in ours:
+            sweep(place)

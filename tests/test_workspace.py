@@ -292,9 +292,10 @@ def test_workspace_in_use(ws):
 
 
 def test_leftovers_of_killed_processes_are_swept(ws):
-    (ws.folder / ".maps.safetensors.abcd1234").write_text("half")
-    (ws.folder / "corrections/.both.12345678/new").mkdir(parents=True)
-    (ws.folder / "evaluations/test/.both.json.zzzzzzzz").write_text("half")
+    for place in (".", "corrections", "evaluations/test"):
+        left = ws.folder / place / ".crayon-abcd1234"
+        (left / "new").mkdir(parents=True)
+        (left / ".crayon-lock").touch()
     mine = [ws.folder / ".gitignore", ws.folder / ".notes.abcd1234", ws.folder / "photos" / ".a.jpg.abcd1234"]
     (ws.folder / "photos").mkdir()
     for path in mine:
