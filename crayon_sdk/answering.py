@@ -13,6 +13,7 @@ from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.crowd import export_crowd
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError
+from crayon_sdk.files import free_folder
 from crayon_sdk.formats import read_answers, write_answers
 from crayon_sdk.holdings import ANSWERS, MAPS, PATCHES, Holdings
 from crayon_sdk.ledger import now
@@ -157,6 +158,7 @@ class Answering(Holdings):
             SettingsError: A setting is out of range, or nothing is open.
             StaleError: There is nothing to ask about yet.
         """
+        free_folder(folder, overwrite=overwrite)
         source = self.maps() if kind == "image" else self.patches()
         asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed, method=method)
         how: dict[str, Any] = {"question": question, "base_url": base_url, "overwrite": overwrite}

@@ -26,7 +26,7 @@ from crayon_sdk.checkpoint_files import WEIGHTS
 from crayon_sdk.errors import FileFormatError, MismatchError
 from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.fetching import fetch, is_on_hub, split_source
-from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
+from crayon_sdk.files import free_folder, new_folder, read_json, write_json, write_tensors
 from crayon_sdk.loading import load_model
 from crayon_sdk.loading_back import check_in_fresh_process, check_loads_back, filled
 from crayon_sdk.models import Provenance, SplitModel, as_split_model
@@ -34,7 +34,7 @@ from crayon_sdk.presenting import Presenting
 from crayon_sdk.publishing import Published, find_target, publish
 from crayon_sdk.timm_config import base_of, how_to_load, is_timm, remember_base, timm_config
 
-__all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
+__all__ = ["Correction", "CorrectionRecord", "check_output", "load_correction", "versions"]
 
 _log = logging.getLogger(__name__)
 _FORMAT = "crayon-correction"
@@ -240,6 +240,27 @@ class Correction(Presenting):
         }
 
 
+def check_output(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """See that a correction can be saved in a folder: before hours of training, not after them.
+
+    Args:
+        folder: What [`Correction.save`][crayon_sdk.checkpoint.Correction.save] is going to make.
+        overwrite: Whether it is going to replace it.
+
+    Returns:
+        The folder; nothing was made.
+
+    Raises:
+        OutputExistsError: It exists and ``overwrite`` is false.
+        OutputError: Nothing can be written there.
+
+    Example:
+        >>> check_output("birds-corrected").name
+        'birds-corrected'
+    """
+    return free_folder(folder, overwrite=overwrite)
+
+
 def load_correction(source: str | os.PathLike[str], *, model: nn.Module | None = None) -> Correction:
     """Read back what [`Correction.save`][crayon_sdk.checkpoint.Correction.save] wrote, or `push_to_hub` published.
 
@@ -313,7 +334,7 @@ class _Stored:
 
     @classmethod
     def read(cls, path: Path) -> _Stored:
-        manifest = read_json(path)
+        manifest = read_json(path, remedy="Copy the folder again, or save the correction again.")
         if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
             raise FileFormatError(f"{str(path)!r} is not the crayon.json of a correction")
         if manifest.get("version") != _VERSION:

@@ -33,7 +33,7 @@ def check_timm_config(path: Path, *, other_weights: bool = False) -> None:
         FileFormatError: It is no JSON object of the expected shape, or has arguments that are none of a model.
         ModelLoadError: Its weights would be read from elsewhere.
     """
-    config = read_json(path)
+    config = read_json(path, remedy="Copy it again, or save the model again.")
     if not isinstance(config, dict) or "architecture" not in config:
         raise FileFormatError(f"{str(path)!r} is not a timm config: it names no architecture")
     name = config["architecture"]

@@ -24,7 +24,7 @@ from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel, as_split_model
 from crayon_sdk.pixels import PixelCache
 from crayon_sdk.relevance import Rule
-from crayon_sdk.resume import RunFile
+from crayon_sdk.resume import RunFile, check_run_folder
 from crayon_sdk.settings import AttentionSettings
 from crayon_sdk.training import BatchLoss, train
 
@@ -212,6 +212,7 @@ class AttentionCorrector:
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
                 the weights from before.
         """
+        check_run_folder(self.checkpoint_dir)
         used = guidance_answers(answers, maps, dataset, strict=strict)
         score = maps.score if self.settings.score == "maps" else self.settings.score
         settings = replace(self.settings, score=check_score(score, self.model.num_classes))
@@ -225,6 +226,8 @@ class AttentionCorrector:
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, settings)
         identity = fit.identity("attention", maps=maps.fingerprint, answers=used.fingerprint)
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
+        if file is not None:
+            file.check()
         rule, zero_maps = settings.answer_rule, settings.zero_maps
         with PixelCache(dataset, fit.model.preprocessing, device=self.device) as cache:
             guidance = guidance_of(

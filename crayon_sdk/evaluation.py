@@ -146,7 +146,7 @@ class Evaluation:
             FileFormatError: It is not such a file.
         """
         try:
-            return cls.from_dict(read_json(path))
+            return cls.from_dict(read_json(path, remedy="Evaluate again, or copy it again."))
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{os.fspath(path)!r} is not an evaluation: {error!r} is missing or wrong") from error
 

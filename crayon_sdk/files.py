@@ -33,6 +33,7 @@ __all__ = [
     "free_path",
     "new_folder",
     "read_json",
+    "read_metadata",
     "read_tensors",
     "replace_file",
     "sha256_of",
@@ -276,14 +277,34 @@ def read_tensors(
     Raises:
         FileFormatError: It is missing, truncated, or not a safetensors file.
     """
+    with _opened(path, "pt", remedy) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def read_metadata(path: StrPath, *, remedy: str = "Make it again or copy it again.") -> dict[str, str]:
+    """Read the metadata of a safetensors file, and see that its header fits its size; no tensor is read.
+
+    Args:
+        path: The file.
+        remedy: What helps when it is broken, as a sentence for the message.
+
+    Raises:
+        FileFormatError: It is missing, truncated, or not a safetensors file.
+    """
+    with _opened(path, "numpy", remedy) as file:
+        return dict(file.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(path: StrPath, framework: str, remedy: str) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise FileFormatError(f"no file at {str(path)!r}")
     _check_header(Path(path), remedy)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        with safe_open(str(path), framework=framework) as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise FileFormatError(
             f"{str(path)!r} is not a whole safetensors file ({error}); it was probably cut off while "

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -255,9 +255,12 @@ class Holdings:
         parts = []
         for start in range(0, len(train), size):
             path = run / f"{start:012}.safetensors"
-            if not path.exists():
-                explainer.explain(train.subset(train.ids[start : start + size])).save(path)
-            parts.append(SaliencyMaps.load(path))
+            with suppress(FileFormatError):  # missing or broken: it is made again
+                parts.append(SaliencyMaps.load(path))
+                continue
+            made = explainer.explain(train.subset(train.ids[start : start + size]))
+            made.save(path)
+            parts.append(made)
         return SaliencyMaps.concatenate(parts)
 
     def status(self) -> tuple[FileStatus, ...]:

@@ -181,7 +181,7 @@ def _from_folder(folder: Path, args: Mapping[str, Any], allow_pickle: bool) -> n
 
 def _from_correction(folder: Path, args: Mapping[str, Any]) -> nn.Module:
     """Build what only crayon.json describes: a torchvision model that was corrected."""
-    manifest = read_json(folder / "crayon.json")
+    manifest = read_json(folder / "crayon.json", remedy="Copy the folder again, or save the correction again.")
     try:
         name, own = str(manifest["architecture"]), dict(manifest.get("model_args", {}))
         preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
@@ -214,7 +214,8 @@ def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Modu
     if "config.json" not in found.names:
         raise ModelLoadError(f"cannot load {name!r}: it has no config.json that says which model its weights are for")
     check_timm_config(found.folder / "config.json", other_weights=allow_pickle)
-    read_tensors(found.folder / WEIGHTS)
+    weights = found.folder / WEIGHTS
+    read_tensors(weights, remedy=f"Delete {str(weights)!r} from the cache, and fetch it again.")
     module: Any = _create(f"local-dir:{found.folder}", True, args, source=name)
     module.pretrained_cfg["hf_hub_id"] = split_source(name)[0]
     return cast(nn.Module, module)

@@ -262,7 +262,8 @@ class Manifest(_Plain):
                 f"{str(folder)!r} is not a workspace: it has no {MANIFEST}. Make one with: crayon init {folder} "
                 "--model ... --data ..."
             )
-        values = read_json(path)
+        remedy = f"Put a copy of it back, or make the workspace anew: crayon init {folder} --model ... --data ..."
+        values = read_json(path, remedy=remedy)
         if not isinstance(values, dict) or values.get("format") != _FORMAT:
             raise FileFormatError(f"{str(path)!r} is not the {MANIFEST} of a workspace")
         try:

@@ -13,7 +13,7 @@ import torch
 from helpers_correction import SMALL, half_and_half, neuron_answers, noise_pictures, random_maps, split_model
 from torch import nn
 
-from crayon_sdk.checkpoint import Correction, CorrectionRecord, load_correction, versions
+from crayon_sdk.checkpoint import Correction, CorrectionRecord, check_output, load_correction, versions
 from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.errors import FileFormatError, MismatchError, ModelLoadError, OutputError, OutputExistsError
 from crayon_sdk.evaluation import Evaluation, GroupResult
@@ -204,6 +204,18 @@ def test_existing_folder_is_refused_and_replaced_only_when_asked(correction, tmp
     correction.save(tmp_path / "saved", overwrite=True)
     assert sorted(os.listdir(tmp_path / "saved")) == FILES
     assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_the_folder_can_be_checked_before_the_work(tmp_path):
+    assert check_output(tmp_path / "deep" / "saved") == tmp_path / "deep" / "saved"
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "saved").mkdir()
+    with pytest.raises(OutputExistsError, match="exists already"):
+        check_output(tmp_path / "saved")
+    assert check_output(tmp_path / "saved", overwrite=True) == tmp_path / "saved"
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        check_output(tmp_path / "file" / "saved")
 
 
 def bias_gone(module):
