@@ -249,6 +249,7 @@ class AttentionCorrector:
                     settings,
                     file=file,
                     on_epoch=None if evaluate_on is None else fit.measure,
+                    broken=lambda: fit.broken(cache.get(torch.arange(min(8, len(dataset))))),
                     keep_best=settings.keep == "best",
                     doing="guiding attention",
                 )

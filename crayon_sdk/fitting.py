@@ -10,15 +10,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction, CorrectionRecord, versions
 from crayon_sdk.data import ImageDataset, effective_preprocessing
-from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError
+from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError, UnsupportedModelError
 from crayon_sdk.evaluation import Evaluation, evaluation_of
 from crayon_sdk.inference import check_labels, predict
-from crayon_sdk.models import SplitModel, borrowed
+from crayon_sdk.models import SplitModel, borrowed, broken_weight
 from crayon_sdk.pixels import PixelCache
 from crayon_sdk.settings import TrainingSettings
 
@@ -51,6 +51,12 @@ class Fit:
         settings: TrainingSettings,
     ) -> None:
         check_labels(dataset, original)
+        wrong = broken_weight(original.model, buffers=False)
+        if wrong:
+            raise UnsupportedModelError(
+                f"the weight {wrong!r} of the model that is to be corrected is not finite (NaN or infinity); take the "
+                "weights from before it became so"
+            )
         if evaluate_on is not None:
             check_labels(evaluate_on, original)
         if getattr(settings, "keep", "last") == "best" and evaluate_on is None:
@@ -108,6 +114,17 @@ class Fit:
         except NonFiniteLossError as error:
             error.model = self._finished()
             raise
+
+    def broken(self, images: Tensor) -> str:
+        """Say what the copy makes of pictures, and of noise, that is not finite; "" when all is."""
+        noise = torch.randn(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        with borrowed(self.model, self.device), torch.no_grad():
+            for where, pixels in (("training pictures", images), ("noise", noise)):
+                features = self.model.features(pixels, autocast=self.autocast)
+                for what, found in (("features", features), ("logits", self.model.head(features))):
+                    if not bool(found.isfinite().all()):
+                        return f"the {what} of {where} are not finite"
+        return ""
 
     def measure(self) -> dict[str, Any]:
         """Accuracies on ``evaluate_on``; "score" is what the best epoch is chosen by."""

@@ -178,8 +178,20 @@ class NeuronPruner:
             logits = apply_final_layers(list(layers), [inputs[rows] for inputs in neurons]) + offsets
             return {"loss": nn.functional.cross_entropy(logits, labels[rows], reduction="sum")}
 
+        def broken() -> str:
+            finite = apply_final_layers(list(layers), [inputs[:8] for inputs in neurons]).isfinite().all()
+            return "" if bool(finite) else "the logits of training pictures are not finite"
+
         with fit.training():
-            history = train(layers, loss, len(dataset), self.settings, file=file, doing="refitting the last layer")
+            history = train(
+                layers,
+                loss,
+                len(dataset),
+                self.settings,
+                file=file,
+                broken=broken,
+                doing="refitting the last layer",
+            )
         judged = len({answer.neuron for answer in used.neuron_answers})
         counts = {
             "pruned": len(cut),

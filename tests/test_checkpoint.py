@@ -218,6 +218,17 @@ def test_the_folder_can_be_checked_before_the_work(tmp_path):
         check_output(tmp_path / "file" / "saved")
 
 
+def test_a_model_that_gives_nan_is_not_written(tmp_path):
+    model = split_model()
+    with torch.no_grad():
+        model.model.fc.weight.fill_(3e38)
+    with pytest.raises(
+        OutputError, match=r"logits of test_resnet are not finite .*largest: 3e\+38 in 'fc\.weight'.*lower lr"
+    ):
+        plain_correction(model).save(tmp_path / "saved")
+    assert os.listdir(tmp_path) == []
+
+
 def bias_gone(module):
     module.fc = nn.Linear(96, 2, bias=False)
 
