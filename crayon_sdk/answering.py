@@ -51,7 +51,7 @@ class Answering(Holdings):
                 fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
             if fitting.dropped:
                 _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
-            return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
+            return self._keep_answers(self.answers(missing_ok=True), fitting, source, dropped=fitting.dropped)
 
     def take_answers(self, given: AnnotationSet, *, withdrawn: AnnotationSet, source: str) -> int:
         """Take in what a program collected that lets people take answers back.
@@ -71,7 +71,7 @@ class Answering(Holdings):
             # Answers about an earlier model of this workspace stay in the store, and out of its answers.
             fitting = given.for_model(self.manifest.model_fingerprint, strict=False)
             fitting = fitting.for_ids(self.dataset().ids, where="the training pictures")
-            there, gone = self.answers(), frozenset(withdrawn)
+            there, gone = self.answers(missing_ok=True), frozenset(withdrawn)
             kept = AnnotationSet(answer for answer in there if answer not in gone)
             if len(kept) == len(there) and not frozenset(fitting) - frozenset(there):
                 return 0
@@ -197,7 +197,7 @@ class Answering(Holdings):
                 self.patches(), train, annotators=neuron_annotators, noise=noise, coverage=coverage, seed=seed
             )
             made = made.merge(about_patches)
-            people = AnnotationSet(answer for answer in self.answers() if not answer.simulated)
+            people = AnnotationSet(answer for answer in self.answers(missing_ok=True) if not answer.simulated)
             how = {"annotators": annotators, "neuron_annotators": neuron_annotators, "coverage": coverage}
             self._keep_answers(people, made, "simulated", seed=seed, noise=noise, **how)
         return made
@@ -258,6 +258,7 @@ class Answering(Holdings):
             AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
         everything.save(path)
         entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
+        entry["output"] = self._ledger.digest(ANSWERS)
         entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
         self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
         return new

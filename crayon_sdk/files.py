@@ -34,6 +34,7 @@ __all__ = [
     "new_folder",
     "read_json",
     "read_metadata",
+    "read_shapes",
     "read_tensors",
     "replace_file",
     "sha256_of",
@@ -293,6 +294,21 @@ def read_metadata(path: StrPath, *, remedy: str = "Make it again or copy it agai
     """
     with _opened(path, "numpy", remedy) as file:
         return dict(file.metadata() or {})
+
+
+def read_shapes(path: StrPath, *, remedy: str) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Read the shape of every tensor of a safetensors file, and its metadata; no tensor is read.
+
+    Args:
+        path: The file.
+        remedy: What helps when it is broken, as a sentence for the message.
+
+    Raises:
+        FileFormatError: It is missing, truncated, or not a safetensors file.
+    """
+    with _opened(path, "numpy", remedy) as file:
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return shapes, dict(file.metadata() or {})
 
 
 @contextlib.contextmanager

@@ -154,7 +154,7 @@ class Fit:
             corrected=model.fingerprint,
             dataset=self.dataset.fingerprint,
             maps=maps,
-            answers=answers.fingerprint,
+            answers=AnnotationSet().merge(answers).fingerprint,  # as they are saved: equal ones once
             simulated=answers.is_simulated,
             skipped={sample.id: sample.reason for sample in self.dataset.skipped},
             seconds=round(time.monotonic() - self._started, 3),

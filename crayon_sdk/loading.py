@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from crayon_sdk.checkpoint_files import WEIGHTS, check_timm_config
+from crayon_sdk.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
 from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, SettingsError, first_line
 from crayon_sdk.fetching import fetch, is_on_hub, split_source
 from crayon_sdk.files import read_json, read_tensors
@@ -188,6 +188,7 @@ def _from_correction(folder: Path, args: Mapping[str, Any]) -> nn.Module:
         class_names = [str(each) for each in manifest["class_names"]]
     except (KeyError, TypeError, AttributeError, ValueError, SettingsError) as error:
         raise FileFormatError(f"{str(folder / 'crayon.json')!r} is incomplete or altered: {error}") from error
+    check_arguments(folder / "crayon.json", own)
     if not name.startswith(PREFIX):
         raise ModelLoadError(
             f"no config.json in {str(folder)!r}: neither timm nor torchvision can build {name}. Build it yourself and "

@@ -194,6 +194,18 @@ class SplitFacts(_Plain):
     skipped: dict[str, str] = {}
 
 
+class PartRecord(_Plain):
+    """One file as it was when it was made.
+
+    Attributes:
+        size: In bytes.
+        sha256: Of its contents.
+    """
+
+    size: int
+    sha256: str
+
+
 class FileRecord(_Plain):
     """How one file or folder came to be.
 
@@ -202,6 +214,7 @@ class FileRecord(_Plain):
         inputs: Fingerprints of what it was made from, by name.
         settings: What was set.
         output: Fingerprint of what was made.
+        parts: The file, or those of the folder that are read again, by name; empty in workspaces of before.
         started: When (ISO 8601, UTC).
         seconds: How long it took.
         versions: Of the software.
@@ -211,6 +224,7 @@ class FileRecord(_Plain):
     inputs: dict[str, str]
     settings: dict[str, Any]
     output: str
+    parts: dict[str, PartRecord] = {}
     started: str
     seconds: float
     versions: dict[str, str]

@@ -375,8 +375,8 @@ def _check_initialised(model: nn.Module) -> None:
     ]
     if lazy:
         raise UnsupportedModelError(
-            f"{type(model).__name__} has layers whose sizes are not known yet: {first_few(lazy)}. Run it once before, so "
-            "that they get them: model(torch.zeros(1, 3, height, width)), or head(trunk(...)) of SplitModel(trunk=, "
+            f"{type(model).__name__} has layers whose sizes are not known yet: {first_few(lazy)}. Run it once before, "
+            "so that they get them: model(torch.zeros(1, 3, height, width)), or head(trunk(...)) of SplitModel(trunk=, "
             "head=); then train it, or load its weights"
         )
 
