@@ -207,6 +207,8 @@ def _impossible(record: Mapping[str, Any], num_neurons: int, *, alone: bool) -> 
                 return f"{name} = {value!r} in the history"
     if any(count < 0 for count in record["counts"].values()):
         return "counts below zero"
+    if method == "pruning" and not {"pruned", "neurons"} <= record["counts"].keys():
+        return "no count of neurons"
     for name in ("original", "corrected", "dataset", "maps", "answers"):
         if not _DIGEST.fullmatch(record[name]) and (record[name] or name in ("original", "corrected")):
             return f"{name}, which is no fingerprint,"
@@ -230,7 +232,7 @@ def _contradiction(record: Mapping[str, Any], before: Mapping[str, Any] | None, 
     counts = record["counts"]
     if record["method"] == "attention" and before is not None and list(cut) != list(earlier):
         return "guiding attention prunes no neurons"
-    if record["method"] == "pruning" and "pruned" in counts:
+    if record["method"] == "pruning":
         new = len(cut) - len(earlier)
         if not new <= counts["pruned"] <= len(cut) or (before is None and counts["pruned"] != len(cut)):
             return f"it counts {counts['pruned']} pruned neurons, and names {len(cut)}"

@@ -160,6 +160,8 @@ class Evaluation:
             ValueError: There are no groups, or counts that cannot be.
         """
         groups = tuple(GroupResult(**group) for group in values["groups"])
+        if not isinstance(values["skipped"], list | tuple):
+            raise TypeError("expected a list of skipped samples")
         if not groups or not all(0 <= group.correct <= group.total for group in groups):
             raise ValueError("expected groups with 0 <= correct <= total")
         # Labels and membership are younger than the format; without them only `compare` is missing.
