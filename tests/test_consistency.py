@@ -93,7 +93,7 @@ def others(value):
     if isinstance(value, str):
         return [f"{value}x", [{}]]
     if isinstance(value, list):
-        return [value[:-1], "x"] if value else ["x"]
+        return [value[:-1], "text"] if value else ["text"]
     return [{}, [3]]
 
 
@@ -161,7 +161,7 @@ def test_every_field_that_is_altered_is_refused_or_decides_nothing(kind, name, s
             harmless = UNREAD.fullmatch(place) or not decides(loaded, wanted)
         elif what == "gone":
             harmless = (YOUNGER.fullmatch(place) or TOLD.fullmatch(place)) is not None
-        elif what in ("[{}]", "'x'", "[3]") and place != "load":
+        elif what in ("[{}]", "'text'", "[3]") and place != "load":
             harmless = False  # another kind of value
         else:
             told = TOLD.fullmatch(place) is not None
