@@ -85,7 +85,7 @@ def test_every_file_is_where_it_should_be(finished):
         ),
     }
     assert set(states(finished).values()) == {"fresh"}
-    assert len(states(finished)) == 10
+    assert len(states(finished)) == 11
 
 
 def test_the_books_say_how_each_file_came_to_be(finished):
