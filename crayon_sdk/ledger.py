@@ -152,9 +152,8 @@ class Ledger:
             if not file.is_file():
                 return f"{called} is missing"
             size = file.stat().st_size
-            if size != part.size:
-                return f"{called} was changed after it was made ({size:,} bytes, expected {part.size:,})"
-            if (verify or size <= _SMALL) and self._sha256(file) != part.sha256:
+            changed = size != part.size or ((verify or size <= _SMALL) and self._sha256(file) != part.sha256)
+            if changed:
                 return f"{called} was changed after it was made"
             if size > _SMALL and file.suffix == ".safetensors":
                 try:
