@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crayon_sdk import errors, functional
     from crayon_sdk.annotations import AnnotationSet
     from crayon_sdk.card import Card
-    from crayon_sdk.checkpoint import Correction, load_correction
+    from crayon_sdk.checkpoint import Correction, check_output, load_correction
     from crayon_sdk.comparison import Comparison, compare
     from crayon_sdk.conversion import to_timm
     from crayon_sdk.corrector import AttentionCorrector
@@ -57,6 +57,7 @@ __all__ = [
     "SplitModel",
     "Workspace",
     "background_gap",
+    "check_output",
     "compare",
     "errors",
     "evaluate",
@@ -95,6 +96,7 @@ _MODULE_OF = {
     "SplitModel": "models",
     "Workspace": "workspace",
     "background_gap": "evaluation",
+    "check_output": "checkpoint",
     "compare": "comparison",
     "evaluate": "evaluation",
     "load_correction": "checkpoint",

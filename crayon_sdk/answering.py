@@ -14,6 +14,7 @@ from crayon_sdk.annotations import AnnotationSet, as_answers
 from crayon_sdk.crowd import export_crowd
 from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
+from crayon_sdk.files import free_folder
 from crayon_sdk.formats import read_answers, write_answers
 from crayon_sdk.holdings import ANSWERS, MAPS, PATCHES, Holdings
 from crayon_sdk.ledger import now
@@ -55,7 +56,7 @@ class Answering(Holdings):
                 fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
             if fitting.dropped:
                 _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
-            return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
+            return self._keep_answers(self.answers(missing_ok=True), fitting, source, dropped=fitting.dropped)
 
     def take_answers(self, given: AnnotationSet, *, withdrawn: AnnotationSet, source: str) -> int:
         """Take in what a program collected that lets people take answers back.
@@ -75,7 +76,7 @@ class Answering(Holdings):
             # Answers about an earlier model of this workspace stay in the store, and out of its answers.
             fitting = given.for_model(self.manifest.model_fingerprint, strict=False)
             fitting = fitting.for_ids(self.dataset().ids, where="the training pictures")
-            there, gone = self.answers(), frozenset(withdrawn) - frozenset(given)
+            there, gone = self.answers(missing_ok=True), frozenset(withdrawn)
             kept = AnnotationSet(answer for answer in there if answer not in gone)
             if len(kept) == len(there) and not frozenset(fitting) - frozenset(there):
                 return 0
@@ -164,6 +165,7 @@ class Answering(Holdings):
             SettingsError: A setting is out of range, or nothing is open.
             StaleError: There is nothing to ask about yet.
         """
+        free_folder(folder, overwrite=overwrite)
         source = self.maps() if kind == "image" else self.patches()
         asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed, method=method)
         how: dict[str, Any] = {"question": question, "base_url": base_url, "overwrite": overwrite}
@@ -214,7 +216,7 @@ class Answering(Holdings):
                     train.index_of(sample)  # raises for one that there is not
                 made = AnnotationSet(answer for answer in made if answer.id in set(ids))
             made = drawn(made, count, seed=seed).merge(drawn(about_patches, neuron_count, seed=seed))
-            people = AnnotationSet(answer for answer in self.answers() if not answer.simulated)
+            people = AnnotationSet(answer for answer in self.answers(missing_ok=True) if not answer.simulated)
             how: dict[str, Any] = {
                 "annotators": annotators,
                 "neuron_annotators": neuron_annotators,
@@ -332,6 +334,7 @@ class Answering(Holdings):
             AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
         everything.save(path)
         entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
+        entry["output"] = self._ledger.digest(ANSWERS)
         entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
         self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
         return new

@@ -23,16 +23,25 @@ from torch import nn
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.card import Card, write_card
 from crayon_sdk.checkpoint_files import WEIGHTS
+from crayon_sdk.consistency import (
+    check_answers,
+    check_before_building,
+    check_evaluations,
+    check_model,
+    check_records,
+    description,
+)
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.facts import group_rows
 from crayon_sdk.fetching import fetch, hub_hint, is_on_hub, split_source
-from crayon_sdk.files import new_folder, read_json, write_json, write_tensors
+from crayon_sdk.files import free_folder, new_folder, read_json, write_json, write_tensors
 from crayon_sdk.hub import refuse_token
 from crayon_sdk.loading import load_model
 from crayon_sdk.loading_back import check_in_fresh_process, check_loads_back, filled
 from crayon_sdk.models import Provenance, SplitModel, as_split_model
 from crayon_sdk.names import one_line
+from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.presenting import Presenting
 from crayon_sdk.publishing import Published, find_target, publish
 from crayon_sdk.showing import as_html, plain
@@ -41,7 +50,7 @@ from crayon_sdk.timm_config import base_of, how_to_load, is_timm, remember_base,
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Correction", "CorrectionRecord", "load_correction", "versions"]
+__all__ = ["Correction", "CorrectionRecord", "check_output", "load_correction", "versions"]
 
 _log = logging.getLogger(__name__)
 _FORMAT = "crayon-correction"
@@ -196,17 +205,26 @@ class Correction(Presenting):
             The folder.
 
         Raises:
+            MismatchError: The model was changed after its correction; only half precision is fine.
             OutputExistsError: It exists and ``overwrite`` is false.
             OutputError: It cannot be written, or what was written does not
                 give the same logits; nothing was changed then.
         """
+        if self.model.dtype.itemsize >= 4 and self.record.corrected != self.model.fingerprint:
+            raise MismatchError(
+                "the model was changed after its correction, so what is known of it would be wrong: expected "
+                f"fingerprint {self.record.corrected[:12]}, got {self.model.fingerprint[:12]}. Correct it again, or "
+                "save it without its history"
+            )
 
         def fill(fresh: Path) -> None:
-            write_tensors(fresh / "model.safetensors", self.model.plain_state_dict(), {"format": "pt"})
+            manifest = self._manifest()
+            metadata = {"format": "pt", "crayon_model": description(manifest)}
+            write_tensors(fresh / "model.safetensors", self.model.plain_state_dict(), metadata)
             if is_timm(self.model):
                 write_json(fresh / "config.json", timm_config(self.model))
             self.answers.save(fresh / "answers.jsonl")
-            write_json(fresh / "crayon.json", self._manifest())
+            write_json(fresh / "crayon.json", manifest)
             write_card(fresh, self.facts(evaluated_on=card.evaluated_on if card else ""), card)
             check_loads_back(fresh, self.model)
 
@@ -268,6 +286,11 @@ class Correction(Presenting):
             check_in_fresh_process(folder, self.model)
             return publish(folder, target, replaces=_OF_A_MODEL)
 
+    def _arguments(self) -> dict[str, Any]:
+        if is_timm(self.model):
+            return dict(timm_config(self.model)["model_args"])
+        return dict(getattr(self.model.model, "arguments", {}))
+
     def _manifest(self) -> dict[str, Any]:
         evaluations = {"before": self.before, "after": self.after}
         return {
@@ -276,15 +299,38 @@ class Correction(Presenting):
             "architecture": self.model.architecture,
             "fingerprint": self.model.fingerprint,
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "feature_shape": list(self.model.feature_shape),
+            "answers": self.answers.fingerprint,
             "base": base_of(self.model),
             "class_names": list(self.model.class_names),
             "preprocessing": self.model.preprocessing.to_dict(),
-            "model_args": dict(getattr(self.model.model, "arguments", {})),
+            "model_args": self._arguments(),
             "load": how_to_load(self.model),
             "record": self.record.model_dump(mode="json"),
             "parents": [parent.model_dump(mode="json") for parent in self.parents],
             "evaluations": {name: found.to_dict() for name, found in evaluations.items() if found is not None},
         }
+
+
+def check_output(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """See that a correction can be saved in a folder: before hours of training, not after them.
+
+    Args:
+        folder: What [`Correction.save`][crayon_sdk.checkpoint.Correction.save] is going to make.
+        overwrite: Whether it is going to replace it.
+
+    Returns:
+        The folder; nothing was made.
+
+    Raises:
+        OutputExistsError: It exists and ``overwrite`` is false.
+        OutputError: Nothing can be written there.
+
+    Example:
+        >>> check_output("birds-corrected").name
+        'birds-corrected'
+    """
+    return free_folder(folder, overwrite=overwrite)
 
 
 def load_correction(source: str | os.PathLike[str], *, model: nn.Module | None = None) -> Correction:
@@ -325,6 +371,8 @@ def _read(place: Path, model: nn.Module | None, source: str) -> Correction:
             "checkpoint"
         )
     stored = _Stored.read(place / "crayon.json")
+    manifest = stored.manifest
+    check_before_building(place, manifest)
     if model is None:
         loaded = load_model(f"local-dir:{place}", class_names=stored.class_names or None)
         if stored.preprocessing and loaded.preprocessing.to_dict() != stored.preprocessing:
@@ -334,37 +382,32 @@ def _read(place: Path, model: nn.Module | None, source: str) -> Correction:
                 "gives; put it back, or use the folder with load_model(...)"
             )
     else:
-        loaded = filled(as_split_model(model), place)
+        given = filled(as_split_model(model), place).model
+        preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+        loaded = SplitModel(given, preprocessing=preprocessing, class_names=stored.class_names)
     # A builder makes float32; the model was saved as it was.
     loaded = loaded.eval().to(stored.dtype)
-    if loaded.fingerprint != stored.fingerprint:
-        raise MismatchError(
-            f"the weights in {str(place)!r} are not those that crayon.json describes "
-            f"(fingerprint {loaded.fingerprint[:12]}, expected {stored.fingerprint[:12]}); one of the two was replaced"
-        )
-    remember_base(loaded, stored.base)
-    pruned = stored.record.pruned_neurons
-    if pruned:
-        if not 0 <= min(pruned) <= max(pruned) < loaded.num_neurons:
-            raise FileFormatError(
-                f"{str(place / 'crayon.json')!r} names pruned neurons that the model's {loaded.num_neurons} do not "
-                "include; it was altered"
-            )
-        keep = torch.ones(loaded.num_neurons, dtype=torch.bool)
-        keep[list(pruned)] = False
-        loaded.prune(keep)
+    check_model(place, manifest, loaded)
     answers, known = AnnotationSet.load(place / "answers.jsonl"), stored.evaluations
+    check_answers(place, manifest, answers)
+    check_records(place / "crayon.json", [*manifest["parents"], manifest["record"]], loaded, answers)
+    check_evaluations(place / "crayon.json", known, loaded)
+    remember_base(loaded, stored.base)
+    if stored.record.pruned_neurons:
+        keep = torch.ones(loaded.num_neurons, dtype=torch.bool)
+        keep[list(stored.record.pruned_neurons)] = False
+        loaded.prune(keep)
     return Correction(loaded, stored.record, stored.parents, answers, known.get("before"), known.get("after"))
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """What ``crayon.json`` says."""
+    """What ``crayon.json`` says, each value of its own kind."""
 
+    manifest: dict[str, Any]
     record: CorrectionRecord
     parents: tuple[CorrectionRecord, ...]
     evaluations: dict[str, Evaluation]
-    fingerprint: str
     class_names: list[str]
     dtype: torch.dtype
     base: dict[str, str]
@@ -372,7 +415,7 @@ class _Stored:
 
     @classmethod
     def read(cls, path: Path) -> _Stored:
-        manifest = read_json(path)
+        manifest = read_json(path, remedy="Copy the folder again, or save the correction again.")
         if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
             raise FileFormatError(f"{str(path)!r} is not the crayon.json of a correction")
         if manifest.get("version") != _VERSION:
@@ -381,19 +424,36 @@ class _Stored:
                 f"this crayon-sdk reads version {_VERSION}; upgrade crayon-sdk"
             )
         try:
+            record = CorrectionRecord.model_validate(manifest["record"])
+            parents = tuple(CorrectionRecord.model_validate(parent) for parent in manifest["parents"])
+            plain: dict[str, Any] = {
+                "architecture": _text(manifest["architecture"]),
+                "fingerprint": _text(manifest["fingerprint"]),
+                "class_names": [_text(name) for name in manifest["class_names"]],
+                "model_args": dict(manifest["model_args"]),
+                "base": {_text(name): _text(value) for name, value in manifest.get("base", {}).items()},
+                "record": record.model_dump(mode="json"),
+                "parents": [parent.model_dump(mode="json") for parent in parents],
+            }
             return cls(
-                CorrectionRecord.model_validate(manifest["record"]),
-                tuple(CorrectionRecord.model_validate(parent) for parent in manifest["parents"]),
+                manifest | plain,
+                record,
+                parents,
                 {name: Evaluation.from_dict(found) for name, found in manifest["evaluations"].items()},
-                str(manifest["fingerprint"]),
-                [str(name) for name in manifest["class_names"]],
+                plain["class_names"],
                 _FLOAT_TYPES[manifest["dtype"]],
-                {str(name): str(value) for name, value in manifest.get("base", {}).items()},
+                plain["base"],
                 dict(manifest.get("preprocessing", {})),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             detail = " ".join(str(error).split())[:200]
             raise FileFormatError(f"{str(path)!r} is incomplete or altered: {detail}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r}")
+    return value
 
 
 def _foreign(place: Path, source: str) -> Correction:

@@ -24,7 +24,7 @@ from crayon_sdk.maps import SaliencyMaps
 from crayon_sdk.models import SplitModel, as_split_model
 from crayon_sdk.pixels import PixelCache
 from crayon_sdk.relevance import Rule
-from crayon_sdk.resume import RunFile
+from crayon_sdk.resume import RunFile, check_run_folder
 from crayon_sdk.settings import AttentionSettings
 from crayon_sdk.training import BatchLoss, train
 
@@ -228,6 +228,7 @@ class AttentionCorrector:
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
                 the weights from before.
         """
+        check_run_folder(self.checkpoint_dir)
         used = guidance_answers(answers, maps, dataset, strict=strict)
         score = maps.score if self.settings.score == "maps" else self.settings.score
         settings = replace(self.settings, score=check_score(score, self.model.num_classes))
@@ -242,6 +243,8 @@ class AttentionCorrector:
         dataset = fit.dataset
         identity = fit.identity("attention", maps=maps.fingerprint, answers=used.fingerprint)
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
+        if file is not None:
+            file.check()
         rule, zero_maps = settings.answer_rule, settings.zero_maps
         with PixelCache(dataset, fit.model.preprocessing, device=self.device) as cache:
             guidance = guidance_of(
@@ -263,6 +266,7 @@ class AttentionCorrector:
                     settings,
                     file=file,
                     on_epoch=None if evaluate_on is None else fit.measure,
+                    broken=lambda: fit.broken(cache.get(torch.arange(min(8, len(dataset))))),
                     keep_best=settings.keep == "best",
                     doing="guiding attention",
                 )

@@ -68,7 +68,7 @@ class SettingsError(CrayonError, ValueError):
 
 
 class UnsupportedModelError(CrayonError):
-    """The model has no (N, C, h, w) features, or no linear layer at its end."""
+    """The model has no (N, C, h, w) features, no linear layer at its end, or gives NaN."""
 
 
 class ModelLoadError(CrayonError):
@@ -100,12 +100,13 @@ class TrainingError(CrayonError):
 
 
 class NonFiniteLossError(TrainingError):
-    """The loss became NaN or infinite.
+    """The loss became NaN or infinite, or what the trained model makes of pictures.
 
     Attributes:
         step: Number of optimizer steps that were completed before it.
         epoch: Epoch (from 0) in which it happened.
-        model: The model with the weights from before that step, when a corrector was at work.
+        model: The model with the weights from before that step, when a corrector was at work; when
+            the loss was finite and what came out was not, with those after it.
     """
 
     model: object = None

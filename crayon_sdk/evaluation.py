@@ -147,7 +147,7 @@ class Evaluation:
             FileFormatError: It is not such a file.
         """
         try:
-            return cls.from_dict(read_json(path))
+            return cls.from_dict(read_json(path, remedy="Evaluate again, or copy it again."))
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{os.fspath(path)!r} is not an evaluation: {error!r} is missing or wrong") from error
 
@@ -161,17 +161,47 @@ class Evaluation:
             ValueError: There are no groups, or counts that cannot be.
         """
         groups = tuple(GroupResult(**group) for group in values["groups"])
+        if not isinstance(values["skipped"], list | tuple):
+            raise TypeError("expected a list of skipped samples")
         if not groups or not all(0 <= group.correct <= group.total for group in groups):
             raise ValueError("expected groups with 0 <= correct <= total")
         # Labels and membership are younger than the format; without them only `compare` is missing.
         of_samples = {name: dict(values.get(name, {})) for name in ("labels", "membership")}
-        return cls(
+        found = cls(
             groups,
             predictions=dict(values["predictions"]),
             grouped=values["grouped"],
             skipped=tuple(values["skipped"]),
             **of_samples,
         )
+        found._check(values.get("summary"))
+        return found
+
+    def _check(self, summary: Mapping[str, float] | None) -> None:
+        """See that the numbers are those of the predictions."""
+        whole = [*self.predictions.values(), *self.labels.values(), *self.membership.values()]
+        whole += [number for group in self.groups for number in (group.correct, group.total, group.weight or 0)]
+        texts = [*self.predictions, *self.skipped, *(group.name for group in self.groups)]
+        if not all(type(number) is int and number >= 0 for number in whole) or type(self.grouped) is not bool:
+            raise TypeError("expected counts and classes as whole numbers from 0")
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("expected names of groups and samples as text")
+        if self.labels or self.membership:
+            if not self.predictions.keys() == self.labels.keys() == self.membership.keys():
+                raise ValueError("expected a prediction, a label and a group for every sample")
+            counted = [[0, 0] for _ in self.groups]
+            for sample, group in self.membership.items():
+                if group >= len(counted):
+                    raise ValueError(f"there is no group {group}")
+                counted[group][0] += self.predictions[sample] == self.labels[sample]
+                counted[group][1] += 1
+            if counted != [[group.correct, group.total] for group in self.groups]:
+                raise ValueError("the counts of the groups are not those of the predictions")
+        own = self.summary()
+        if summary is not None and (
+            own.keys() != summary.keys() or not all(math.isclose(own[key], summary[key], abs_tol=1e-9) for key in own)
+        ):
+            raise ValueError("the summary is not that of the groups")
 
     def table(self, title: str = "Accuracy by group") -> Table:
         """A rich table for the terminal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from captum.attr import LayerGradCam
@@ -16,7 +16,7 @@ from crayon_sdk.devices import resolve_device, resolve_precision
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.functional.saliency import has_evidence, normalize_maps, target_scores, weighted_activation
-from crayon_sdk.inference import in_classes_of, stream_features
+from crayon_sdk.inference import check_finite, in_classes_of, stream_features
 from crayon_sdk.maps import SaliencyMaps, as_maps
 from crayon_sdk.models import SplitModel, as_split_model, borrowed
 from crayon_sdk.patches import NeuronPatches
@@ -37,7 +37,9 @@ class _CaptumHead(nn.Module):
         self.features = nn.Identity()
 
     def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        return target_scores(self.split.head(self.features(features)), targets, self.score)
+        logits = self.split.head(self.features(features))
+        self.logits = logits.detach()
+        return target_scores(logits, targets, self.score)
 
 
 class Explainer:
@@ -104,15 +106,17 @@ class Explainer:
             Maps in the order of the data set.
 
         Raises:
-            DataError: A picture cannot be read, or there are none.
+            DataError: A picture cannot be read, there are none, or the model gives NaN or infinity for some.
             SettingsError: The labels are not classes of the model.
+            UnsupportedModelError: The model gives NaN or infinity for all of them, or has such weights.
         """
         dataset = in_classes_of(dataset, self.model)
         maps, targets = [], []
         with borrowed(self.model, self.device):
             for indices, features in self._features(dataset, "explaining"):
                 chosen = self._targets(features, dataset.labels[indices])
-                maps.append(self._maps(features, chosen).cpu())
+                ids = [dataset.ids[row] for row in indices.tolist()]
+                maps.append(self._maps(features, chosen, ids).cpu())
                 targets.append(chosen.cpu())
         values = torch.cat(maps)
         evidence = has_evidence(values)
@@ -255,7 +259,9 @@ class Explainer:
         with borrowed(self.model, self.device):
             with torch.no_grad():
                 features = self.model.features(images.to(self.device), autocast=self.autocast)
-            return normalize_maps(self._maps(features, targets.to(self.device, copy=True)))
+            names = [f"image {number}" for number in range(len(images))]
+            check_finite(self.model, features, "features", names)
+            return normalize_maps(self._maps(features, targets.to(self.device, copy=True), names))
 
     def _features(
         self, dataset: ImageDataset, doing: str, order: list[int] | None = None
@@ -279,12 +285,14 @@ class Explainer:
                 return self.model.head(features).argmax(dim=1)
         return torch.full((len(features),), int(self.target), dtype=torch.int64, device=features.device)
 
-    def _maps(self, features: Tensor, targets: Tensor) -> Tensor:
+    def _maps(self, features: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
         wrapped = _CaptumHead(self.model, self.score)
         grad_cam = LayerGradCam(wrapped, wrapped.features)
         with torch.enable_grad():
             inputs = features.detach().requires_grad_()
             maps: Tensor = grad_cam.attribute(inputs, additional_forward_args=(targets,), relu_attributions=True)
+        check_finite(self.model, wrapped.logits, "logits", ids)
+        check_finite(self.model, maps, "maps", ids)
         return maps[:, 0].detach().float()
 
     def _own_cells(self, dataset: ImageDataset, top: neuron_functions.TopPatches) -> Tensor:

@@ -24,18 +24,24 @@ from typing import TYPE_CHECKING, Any
 from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError, SettingsError
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from torch import Tensor
 
 __all__ = [
     "LARGEST",
+    "check_writable",
     "describe_write_failure",
+    "free_folder",
     "free_path",
     "new_folder",
     "read_json",
+    "read_metadata",
+    "read_shapes",
     "read_tensors",
     "read_whole",
     "replace_file",
     "sha256_of",
+    "sweep",
     "write_json",
     "write_tensors",
     "write_text",
@@ -43,6 +49,7 @@ __all__ = [
 
 LARGEST = 1 << 30  # bytes of a file that is read whole: tables and answers of many millions of lines
 _LONGEST_HEADER = 100_000_000  # as the format has it
+_ASIDE, _LOCK = ".crayon-", ".crayon-lock"
 StrPath = str | os.PathLike[str]
 
 
@@ -76,22 +83,83 @@ def replace_file(path: StrPath) -> Iterator[Path]:
             that was at ``path`` before is left as it was.
     """
     target = Path(path)
-    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        with _aside(target.parent) as place:
+            temporary = place / "new"
+            temporary.touch()
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
     except OSError as error:
         raise OutputError(describe_write_failure(target, error)) from error
+
+
+@contextlib.contextmanager
+def _aside(place: Path) -> Iterator[Path]:
+    """Make a hidden folder to write in, and hold its lock, which ends with this process however that ends."""
+    sweep(place)
+    made, lock = _locked_folder(place)
+    try:
+        yield made
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        lock.release()
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _locked_folder(place: Path) -> tuple[Path, BaseFileLock]:
+    from filelock import FileLock
+
+    for _ in range(100):
+        made = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=place))
+        lock = FileLock(str(made / _LOCK), thread_local=False)
+        # Another process may take it for left behind until it is locked, and delete it.
+        with contextlib.suppress(FileNotFoundError, TimeoutError):
+            try:
+                lock.acquire(timeout=0)
+            except NotImplementedError:  # no locks on this file system: then nobody sweeps here
+                return made, lock
+            if (made / _LOCK).exists():
+                return made, lock
+        lock.release()
+    raise OSError(errno.EBUSY, f"every folder that was made in {str(place)!r} was deleted at once")
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left in a folder of what they were writing; what is being written stays.
+
+    A folder of ours has a lock in it, which no process holds any more. Whatever has none is somebody else's.
+    """
+    from filelock import FileLock
+
+    for path in folder.glob(f"{_ASIDE}????????"):
+        with contextlib.suppress(OSError, NotImplementedError):  # in use (a Timeout is one), or not ours to delete
+            if path.is_symlink() or not path.is_dir():
+                continue
+            if not (path / _LOCK).is_file() and any(path.iterdir()):
+                continue
+            with FileLock(str(path / _LOCK), timeout=0, thread_local=False):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def check_writable(folder: StrPath) -> None:
+    """See that something can be written in a folder, before any work is done; nothing is left there.
+
+    Args:
+        folder: It need not exist: then what there is above it counts.
+
+    Raises:
+        OutputError: Nothing can.
+    """
+    place = Path(folder).absolute()
+    there = next((each for each in (place, *place.parents) if os.path.lexists(each)), place)
+    try:
+        with _aside(there):
+            pass
+    except OSError as error:
+        raise OutputError(describe_write_failure(place, error)) from error
 
 
 def _umask() -> int:
@@ -116,16 +184,39 @@ def free_path(path: StrPath, ending: str, *, overwrite: bool) -> Path:
 
     Raises:
         OutputExistsError: It exists.
+        OutputError: Nothing can be written there.
         SettingsError: Another ending.
     """
     target = Path(path)
     if target.suffix.lower() != ending:
         raise SettingsError(f"expected a name that ends in {ending}, got {os.fspath(path)!r}")
-    if target.exists() and not overwrite:
+    _check_free(target, overwrite)
+    check_writable(target.parent)
+    return target
+
+
+def free_folder(path: StrPath, *, overwrite: bool) -> Path:
+    """Check the name of a folder that is going to be made, before any work is done.
+
+    Args:
+        path: The folder.
+        overwrite: Whether it may exist.
+
+    Raises:
+        OutputExistsError: It exists.
+        OutputError: Nothing can be written there.
+    """
+    target = Path(path)
+    _check_free(target, overwrite)
+    check_writable(target.parent)
+    return target
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if os.path.lexists(target) and not overwrite:
         raise OutputExistsError(
             f"{str(target)!r} exists already; choose another name, or pass overwrite=True to replace it"
         )
-    return target
 
 
 def read_whole(path: StrPath, limit: int = LARGEST) -> bytes:
@@ -154,8 +245,12 @@ def write_json(path: StrPath, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: StrPath) -> Any:
+def read_json(path: StrPath, *, remedy: str = "") -> Any:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        remedy: What helps when it is broken, as a sentence for the message.
 
     Raises:
         FileFormatError: It is missing, unreadable, or not JSON.
@@ -165,7 +260,9 @@ def read_json(path: StrPath) -> Any:
     except FileNotFoundError as error:
         raise FileFormatError(f"no file at {str(path)!r}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"{str(path)!r} is not a readable JSON file: {error}") from error
+        raise FileFormatError(
+            f"{str(path)!r} is not a readable JSON file: {error}{remedy and f'. {remedy}'}"
+        ) from error
 
 
 def write_tensors(path: StrPath, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -194,28 +291,69 @@ def _sort_metadata(path: Path) -> None:
             file.write(text.ljust(size))
 
 
-def read_tensors(path: StrPath) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(
+    path: StrPath, *, remedy: str = "Make it again or copy it again."
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file into memory: its tensors and its metadata.
+
+    Args:
+        path: The file.
+        remedy: What helps when it is broken, as a sentence for the message.
 
     Raises:
         FileFormatError: It is missing, truncated, or not a safetensors file.
     """
+    with _opened(path, "pt", remedy) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def read_metadata(path: StrPath, *, remedy: str = "Make it again or copy it again.") -> dict[str, str]:
+    """Read the metadata of a safetensors file, and see that its header fits its size; no tensor is read.
+
+    Args:
+        path: The file.
+        remedy: What helps when it is broken, as a sentence for the message.
+
+    Raises:
+        FileFormatError: It is missing, truncated, or not a safetensors file.
+    """
+    with _opened(path, "numpy", remedy) as file:
+        return dict(file.metadata() or {})
+
+
+def read_shapes(path: StrPath, *, remedy: str) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Read the shape of every tensor of a safetensors file, and its metadata; no tensor is read.
+
+    Args:
+        path: The file.
+        remedy: What helps when it is broken, as a sentence for the message.
+
+    Raises:
+        FileFormatError: It is missing, truncated, or not a safetensors file.
+    """
+    with _opened(path, "numpy", remedy) as file:
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return shapes, dict(file.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(path: StrPath, framework: str, remedy: str) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise FileFormatError(f"no file at {str(path)!r}")
-    _check_header(Path(path))
+    _check_header(Path(path), remedy)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        with safe_open(str(path), framework=framework) as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise FileFormatError(
             f"{str(path)!r} is not a whole safetensors file ({error}); it was probably cut off while "
-            "being copied or written. Make it again or copy it again."
+            f"being copied or written. {remedy}"
         ) from error
 
 
-def _check_header(path: Path) -> None:
+def _check_header(path: Path, remedy: str) -> None:
     """Refuse a header that claims more than there can be, before anything makes room for it."""
     try:
         with path.open("rb") as file:
@@ -225,7 +363,7 @@ def _check_header(path: Path) -> None:
     if claimed > min(size - 8, _LONGEST_HEADER):
         raise FileFormatError(
             f"{str(path)!r} is not a whole safetensors file (its header claims {claimed:,} bytes, the file has "
-            f"{size:,}); it was cut off, or is something else. Make it again or copy it again."
+            f"{size:,}); it was cut off, or is something else. {remedy}"
         )
 
 
@@ -244,26 +382,19 @@ def new_folder(path: StrPath, fill: Callable[[Path], None], *, overwrite: bool =
         OutputError: It cannot be written.
     """
     target = Path(path)
-    if os.path.lexists(target) and not overwrite:
-        raise OutputExistsError(
-            f"{str(target)!r} exists already; choose another name, or pass overwrite=True to replace it"
-        )
-    aside: Path | None = None
+    _check_free(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        fresh = aside / "new"
-        fresh.mkdir()
-        fill(fresh)
-        if os.path.lexists(target):
-            _exchange(fresh, target)
-        else:
-            os.replace(fresh, target)
+        with _aside(target.parent) as aside:
+            fresh = aside / "new"
+            fresh.mkdir()
+            fill(fresh)
+            if os.path.lexists(target):
+                _exchange(fresh, target)
+            else:
+                os.replace(fresh, target)
     except OSError as error:
         raise OutputError(describe_write_failure(target, error)) from error
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _exchange(fresh: Path, target: Path) -> None:

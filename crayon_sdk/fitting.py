@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.checkpoint import Correction, CorrectionRecord, versions
@@ -109,6 +109,17 @@ class Fit:
             error.model = self._finished()
             raise
 
+    def broken(self, images: Tensor) -> str:
+        """Say what the copy makes of pictures, and of noise, that is not finite; "" when all is."""
+        noise = torch.randn(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        with borrowed(self.model, self.device), torch.no_grad():
+            for where, pixels in (("training pictures", images), ("noise", noise)):
+                features = self.model.features(pixels, autocast=self.autocast)
+                for what, found in (("features", features), ("logits", self.model.head(features))):
+                    if not bool(found.isfinite().all()):
+                        return f"the {what} of {where} are not finite"
+        return ""
+
     def measure(self) -> dict[str, Any]:
         """Accuracies on ``evaluate_on``; "score" is what the best epoch is chosen by."""
         found = self._evaluate()
@@ -137,7 +148,7 @@ class Fit:
             corrected=model.fingerprint,
             dataset=self.dataset.fingerprint,
             maps=maps,
-            answers=answers.fingerprint,
+            answers=AnnotationSet().merge(answers).fingerprint,  # as they are saved: equal ones once
             simulated=answers.is_simulated,
             skipped={sample.id: sample.reason for sample in self.dataset.skipped},
             seconds=round(time.monotonic() - self._started, 3),

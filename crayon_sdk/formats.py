@@ -36,6 +36,7 @@ __all__ = ["from_published", "read_answers", "to_published", "to_published_neuro
 _VOTES: dict[str, tuple[Answer, Answer]] = {"yes": ("yes", "yes"), "maybe": ("yes", "no"), "no": ("no", "no")}
 _WORDS = {"relevant": "yes", "mixed": "maybe", "irrelevant": "no"}
 _SOURCE = "published file"
+_EXPORT_AGAIN = "Export it again from the tool that made it, or correct it by hand."
 
 
 def from_published(
@@ -68,7 +69,7 @@ def from_published(
     values: object = published
     where = "the list"
     if isinstance(published, (str, PathLike)):
-        values, where = read_json(published), repr(str(published))
+        values, where = read_json(published, remedy=_EXPORT_AGAIN), repr(str(published))
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise FileFormatError(f"{where}: expected a JSON list of yes/maybe/no or of booleans, got {_type(values)}")
     if values and isinstance(values[0], bool):
@@ -104,7 +105,7 @@ def read_answers(
         raise FileFormatError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     name = os.path.basename(path)
     if start.startswith(b"[") or _is_one_object(path, start):
-        value = read_json(path)
+        value = read_json(path, remedy=_EXPORT_AGAIN)
         if isinstance(value, list) and not any(isinstance(each, dict) for each in value):
             return from_published(path, dataset_ids, annotator=annotator)
         return read_tool_json(value, dataset_ids, name=name, annotator=annotator, strict=strict)

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -138,10 +138,39 @@ class Holdings:
         """
         return NeuronPatches.load(self._ledger.need(PATCHES, self._base(), self.command("explain")))
 
-    def answers(self) -> AnnotationSet:
-        """All answers so far; none when nobody has answered."""
+    def answers(self, *, missing_ok: bool = False) -> AnnotationSet:
+        """All answers so far; none when nobody has answered.
+
+        Args:
+            missing_ok: Give none also where the file is gone, so that they can be taken in again.
+
+        Raises:
+            StaleError: The file is gone, though answers were taken in.
+            FileFormatError: It is broken.
+        """
         path = self.folder / ANSWERS
-        return AnnotationSet.load(path) if path.exists() else AnnotationSet()
+        if path.exists():
+            return AnnotationSet.load(path)
+        if self.manifest.answers and not missing_ok:
+            found = self._answers_status()
+            raise StaleError(f"{ANSWERS} in {str(self.folder)!r} is {found.state}: {found.reason}. Run: {found.run}")
+        return AnnotationSet()
+
+    def _answers_status(self) -> FileStatus:
+        """How the answers stand: what they are now against what they were when the last ones were taken in."""
+        steps = {"simulated": "answer simulate", "annotate": "annotate"}
+        sources = dict.fromkeys(str(entry.get("source", "")) for entry in self.manifest.answers)
+        again = [self.command(steps.get(each, f"answer import {shlex.quote(each)}")) for each in sources]
+        run = " and ".join(again) or self.command("annotate")
+        if not (self.folder / ANSWERS).exists():
+            taken = len(self.manifest.answers)
+            why = f"it is not there, and answers were taken in {taken} time{'s' * (taken > 1)}; put a copy of it back"
+            return FileStatus(ANSWERS, "missing", why, run)
+        recorded = self.manifest.answers[-1].get("output") if self.manifest.answers else None
+        if recorded and self._ledger.digest(ANSWERS) != recorded:
+            why = "it was changed by hand since the last answers were taken in; what was made from it is made again"
+            return FileStatus(ANSWERS, "stale", why, f"{self.command('answer import')} {self.folder / ANSWERS}")
+        return FileStatus(ANSWERS, "fresh", "", run)
 
     def correction(self, name: str) -> Correction:
         """A correction by name. That answers came in after it is no error, and is logged.
@@ -152,7 +181,7 @@ class Holdings:
         path = f"corrections/{checked_name(name)}"
         found = self._correction_status(path)
         entry = self.manifest.files.get(path)
-        usable = entry is not None and self._ledger.digest(path) == entry.output
+        usable = entry is not None and (self.folder / path).exists() and not self._ledger.damage(path)
         if not usable or (entry is not None and entry.inputs["model"] != self.manifest.model_fingerprint):
             known = f" (there are: {', '.join(self.corrections)})" if self.corrections else ""
             raise StaleError(f"{path} is {found.state}: {found.reason}{known}. Run: {found.run}")
@@ -177,7 +206,7 @@ class Holdings:
         """Hold the lock, with the manifest as it is now and without what killed processes left."""
         with locked(self.folder, doing=doing, timeout=self.lock_timeout):
             before = self.manifest
-            self._ledger = Ledger(self.folder)
+            self._ledger = Ledger(self.folder, self._ledger)
             if _about_the_model(before) != _about_the_model(self.manifest):
                 self.__dict__.pop("model", None)  # another process, or another object, took a new one in
             self._ledger.sweep()
@@ -213,7 +242,7 @@ class Holdings:
             base["behaviour"] = sha256_of(behaviour.model_dump_json())
         return base
 
-    def _correction_inputs(self, method: str, evaluate_on: str | None = None) -> dict[str, str]:
+    def _correction_inputs(self, method: str, evaluate_on: str | None = None, *, verify: bool = True) -> dict[str, str]:
         answers, inputs = self.answers(), self._base()
         if evaluate_on is not None and evaluate_on in self.manifest.splits:
             inputs[evaluate_on] = self._base(evaluate_on)["data"]
@@ -221,25 +250,31 @@ class Holdings:
             inputs["answers about neurons"] = AnnotationSet(answers.neuron_answers).fingerprint
         if method != "pruning":
             inputs["answers about pictures"] = AnnotationSet(answers.image_answers).fingerprint
-            inputs["maps"] = self._ledger.digest(MAPS)
+            inputs["maps"] = self._ledger.digest(MAPS, verify=verify)
         return inputs
 
-    def _correction_status(self, path: str) -> FileStatus:
+    def _correction_status(self, path: str, *, verify: bool = True) -> FileStatus:
         entry = self.manifest.files.get(path)
         settings: Mapping[str, Any] = entry.settings if entry else {"method": "attention"}
-        inputs = self._correction_inputs(settings["method"], settings.get("evaluate_on"))
         run = f"{self.command('correct')} --name {Path(path).name}{as_options(settings)}"
-        return self._ledger.status(path, inputs, run)
+        try:
+            inputs = self._correction_inputs(settings["method"], settings.get("evaluate_on"), verify=verify)
+        except (FileFormatError, StaleError):
+            found = self._ledger.status(path, {}, run, verify=verify)
+            gone = f"{ANSWERS}, which it was made from, is missing or broken"
+            return FileStatus(path, "stale", gone, run) if found.state == "fresh" else found
+        return self._ledger.status(path, inputs, run, verify=verify)
 
     def _usable_corrections(self) -> list[str]:
         """Corrections that are there; a warning for every other one."""
         usable = []
         for name in self.corrections:
             entry, path = self.manifest.files[f"corrections/{name}"], f"corrections/{name}"
-            if self._ledger.digest(path) == entry.output and entry.inputs["model"] == self.manifest.model_fingerprint:
+            found = self._correction_status(path)
+            whole = found.state != "missing" and not self._ledger.damage(path)
+            if whole and entry.inputs["model"] == self.manifest.model_fingerprint:
                 usable.append(name)
             else:
-                found = self._correction_status(path)
                 _log.warning(
                     "%s is passed over, it is %s: %s; to make it again: %s", path, found.state, found.reason, found.run
                 )
@@ -279,19 +314,28 @@ class Holdings:
         parts = []
         for start in range(0, len(train), size):
             path = run / f"{start:012}.safetensors"
-            if not path.exists():
-                explainer.explain(train.subset(train.ids[start : start + size])).save(path)
-            parts.append(SaliencyMaps.load(path))
+            with suppress(FileFormatError):  # missing or broken: it is made again
+                parts.append(SaliencyMaps.load(path))
+                continue
+            made = explainer.explain(train.subset(train.ids[start : start + size]))
+            made.save(path)
+            parts.append(made)
         return SaliencyMaps.concatenate(parts)
 
-    def status(self) -> tuple[FileStatus, ...]:
+    def status(self, *, verify: bool = False) -> tuple[FileStatus, ...]:
         """How every file stands: missing, unfinished, stale or fresh, and what makes it again.
 
         The model itself is not loaded for this, and pictures are not decoded.
+
+        Args:
+            verify: Read every file whole and compare its hash; else small ones are, and of those above 8 MB size and
+                header are looked at. Whatever is used is read whole in any case.
         """
         explain = self.command("explain")
-        found = [self._ledger.status(path, self._base(), explain) for path in (MAPS, PATCHES)]
-        found += [self._correction_status(f"corrections/{name}") for name in self.corrections]
+        found = [self._ledger.status(path, self._base(), explain, verify=verify) for path in (MAPS, PATCHES)]
+        if self.manifest.answers or (self.folder / ANSWERS).exists():
+            found.append(self._answers_status())
+        found += [self._correction_status(f"corrections/{name}", verify=verify) for name in self.corrections]
         for path in self.manifest.files:
             kind, _, rest = path.partition("/")
             run, entry = f"crayon {kind.removesuffix('s')}", self.manifest.files[path]
@@ -301,12 +345,12 @@ class Holdings:
                 # After init --again the split may be gone: then nothing that it was made from is there.
                 gone = split not in self.manifest.splits
                 inputs = dict.fromkeys(entry.inputs, "") if gone else self._evaluation_inputs(name, split)
-                found.append(self._ledger.status(path, inputs, run))
+                found.append(self._ledger.status(path, inputs, run, verify=verify))
             elif kind in ("evaluations", "pictures", "reports"):
-                made_from = {source: self._ledger.digest(source) for source in entry.inputs}
+                made_from = {source: self._ledger.digest(source, verify=verify) for source in entry.inputs}
                 run = explain if kind == "pictures" else f"{self.command('compare')} --split {rest.split('/')[0]}"
                 run = f"{self.command('report')} --name {Path(rest).stem}" if kind == "reports" else run
-                found.append(self._ledger.status(path, made_from, run))
+                found.append(self._ledger.status(path, made_from, run, verify=verify))
         return tuple(found)
 
 

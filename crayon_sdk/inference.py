@@ -9,12 +9,12 @@ from torch import Tensor
 
 from crayon_sdk.classes import match_classes
 from crayon_sdk.data import ImageDataset, as_dataset, effective_preprocessing
-from crayon_sdk.errors import DataError, SettingsError
-from crayon_sdk.models import SplitModel
+from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError, first_few
+from crayon_sdk.models import SplitModel, broken_weight, why_not_finite
 from crayon_sdk.pixels import PixelCache, Workers, batches
 from crayon_sdk.progress import track
 
-__all__ = ["in_classes_of", "predict", "stream_features"]
+__all__ = ["check_finite", "in_classes_of", "predict", "stream_features"]
 
 
 def in_classes_of(dataset: ImageDataset, model: SplitModel) -> ImageDataset:
@@ -54,6 +54,32 @@ def in_classes_of(dataset: ImageDataset, model: SplitModel) -> ImageDataset:
     return dataset.with_classes(names, numbers)
 
 
+def check_finite(model: SplitModel, values: Tensor, what: str, ids: Sequence[str]) -> None:
+    """See that what a model gave for some samples is finite; a map or an accuracy of NaN says nothing.
+
+    Args:
+        model: The model.
+        values: What it gave, (n, ...).
+        what: What that is, such as "logits".
+        ids: Of the n samples.
+
+    Raises:
+        DataError: It is not for some samples, though the model is sound.
+        UnsupportedModelError: It is not for any, or the model has weights that are not finite.
+    """
+    fine = values.detach().flatten(1).isfinite().all(dim=1)
+    if bool(fine.all()):
+        return
+    bad = [name for name, good in zip(ids, fine.tolist(), strict=True) if not good]
+    found = f"the {what} of {model.architecture} are not finite (NaN or infinity) for {first_few(bad, 3)}"
+    if bool(fine.any()) and not broken_weight(model.model):
+        raise DataError(
+            f"{found}, and are for {int(fine.sum())} others; its weights are finite. Look at these pictures: huge "
+            "values in finished inputs, or a precision that is too low for them (precision='float32')"
+        )
+    raise UnsupportedModelError(f"{found}: {why_not_finite(model)}")
+
+
 def stream_features(
     model: SplitModel,
     dataset: ImageDataset,
@@ -83,6 +109,10 @@ def stream_features(
 
     Yields:
         Positions (n,) int64 on the CPU and features (n, C, h, w) on the device.
+
+    Raises:
+        DataError: The features of some samples are not finite.
+        UnsupportedModelError: Those of all are not, or weights of the model.
     """
     preprocessing = effective_preprocessing(dataset, model.preprocessing)
     positions = range(len(dataset)) if order is None else order
@@ -95,6 +125,7 @@ def stream_features(
             images = preprocessing.normalize(pixels.to(device, non_blocking=True))
             with torch.no_grad():
                 features = model.features(images, autocast=autocast)
+            check_finite(model, features, "features", [dataset.ids[row] for row in indices.tolist()])
             yield indices, features
             advance(len(indices))
 
@@ -119,4 +150,6 @@ def predict(
         model, dataset, device=device, autocast=autocast, batch_size=batch_size, cache=cache, doing="evaluating"
     )
     with torch.no_grad():
-        return torch.cat([model.head(features).float().cpu() for _, features in stream])
+        logits = torch.cat([model.head(features).float().cpu() for _, features in stream])
+    check_finite(model, logits, "logits", dataset.ids)
+    return logits

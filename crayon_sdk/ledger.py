@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +12,18 @@ from typing import Any, Literal
 
 from crayon_sdk import __version__
 from crayon_sdk.checkpoint import versions
-from crayon_sdk.errors import StaleError
-from crayon_sdk.manifest import FileRecord, Manifest
+from crayon_sdk.errors import FileFormatError, StaleError
+from crayon_sdk.files import read_metadata, sweep
+from crayon_sdk.manifest import FileRecord, Manifest, PartRecord
 
 __all__ = ["FileStatus", "Ledger", "now"]
 
 State = Literal["missing", "unfinished", "stale", "fresh"]
-ROOT_FILES = ("workspace.json", "maps.safetensors", "patches.safetensors", "answers.jsonl", ".lock-owner.json")
+
+
+# Of a correction; its README.md may be written on by people.
+_PARTS = ("crayon.json", "config.json", "answers.jsonl", "model.safetensors")
+_SMALL = 8 << 20  # bytes; so much is hashed in a few hundredths of a second, on every look
 
 
 def now() -> str:
@@ -50,14 +54,17 @@ class Ledger:
 
     Args:
         folder: The workspace.
+        before: An earlier one of the same folder, whose hashes of files that did not change since are taken over.
 
     Raises:
         FileFormatError: It is not a workspace, or needs another version.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, before: Ledger | None = None) -> None:
         self.folder = folder
         self.manifest = Manifest.load(folder)
+        # By path: size, time and number of the file when it was hashed; one command looks at a file several times.
+        self._hashes: dict[Path, tuple[tuple[int, int, int], str]] = {} if before is None else before._hashes
 
     def update(self, **changes: Any) -> None:
         """Write the manifest with some fields replaced."""
@@ -81,6 +88,11 @@ class Ledger:
             inputs=dict(inputs),
             settings=dict(settings),
             output=self.digest(path),
+            parts={
+                name: PartRecord(size=part.stat().st_size, sha256=self._sha256(part))
+                for name, part in self._parts(path).items()
+                if part.is_file()
+            },
             started=datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.time() - started, 3),
             versions=versions(),
@@ -91,34 +103,82 @@ class Ledger:
         """Drop the entry of a file."""
         self.update(files={name: entry for name, entry in self.manifest.files.items() if name != path})
 
-    def digest(self, path: str) -> str:
-        """SHA-256 of a file; of a correction, that of its crayon.json. Empty when it is missing."""
+    def digest(self, path: str, *, verify: bool = True) -> str:
+        """SHA-256 of a file; of a correction, that of its crayon.json. Empty when it is missing.
+
+        Args:
+            path: Within the workspace.
+            verify: Hash it, however large it is; else take the hash that was written down when it looks the same.
+        """
         whole = self.folder / path
         whole = whole / "crayon.json" if whole.is_dir() else whole
         if not whole.is_file():
             return ""
-        with whole.open("rb") as file:
+        entry = self.manifest.files.get(path)
+        if not verify and entry is not None and entry.parts and not self.damage(path, verify=False):
+            return entry.output
+        return self._sha256(whole)
+
+    def _parts(self, path: str) -> dict[str, Path]:
+        whole = self.folder / path
+        return {name: whole / name for name in _PARTS} if whole.is_dir() else {whole.name: whole}
+
+    def _sha256(self, path: Path) -> str:
+        about = path.stat()
+        now_there = (about.st_size, about.st_mtime_ns, about.st_ino)
+        known = self._hashes.get(path)
+        if known is not None and known[0] == now_there:
+            return known[1]
+        with path.open("rb") as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
+        self._hashes[path] = (now_there, digest.hexdigest())
         return digest.hexdigest()
 
-    def status(self, path: str, inputs: Mapping[str, str], run: str) -> FileStatus:
+    def damage(self, path: str, *, verify: bool = True) -> str:
+        """Say what happened to a recorded file since it was made; "" when nothing did.
+
+        Args:
+            path: Within the workspace.
+            verify: Compare the hashes of all its files; else of small ones, and size and header of large ones.
+        """
+        entry, whole = self.manifest.files[path], self.folder / path
+        if not entry.parts:
+            return "" if self.digest(path) == entry.output else "it was changed after it was made"
+        for name, part in entry.parts.items():
+            file = whole / name if whole.is_dir() else whole
+            called = f"{name} in it" if whole.is_dir() else "it"
+            if not file.is_file():
+                return f"{called} is missing"
+            size = file.stat().st_size
+            changed = size != part.size or ((verify or size <= _SMALL) and self._sha256(file) != part.sha256)
+            if changed:
+                return f"{called} was changed after it was made"
+            if size > _SMALL and file.suffix == ".safetensors":
+                try:
+                    read_metadata(file)
+                except FileFormatError:
+                    return f"{called} is damaged"
+        return ""
+
+    def status(self, path: str, inputs: Mapping[str, str], run: str, *, verify: bool = True) -> FileStatus:
         """Compare a file with what it would be made from now.
 
         Args:
             path: Within the workspace.
             inputs: Fingerprints by name, as they are now.
             run: The command that makes it again.
+            verify: As for `damage`.
         """
         entry = self.manifest.files.get(path)
-        output = self.digest(path)
-        if not output:
+        if not (self.folder / path).exists():
             return FileStatus(path, "missing", "it is not there", run)
         if entry is None:
             return FileStatus(path, "unfinished", "the step that makes it did not end", run)
-        if output != entry.output:
-            return FileStatus(path, "stale", "it was changed after it was made", run)
+        damage = self.damage(path, verify=verify)
+        if damage:
+            return FileStatus(path, "stale", damage, run)
         names = [name for name, value in inputs.items() if entry.inputs.get(name) != value]
         if names:
             return FileStatus(path, "stale", f"it was made from other inputs: {', '.join(names)}", run)
@@ -137,19 +197,7 @@ class Ledger:
 
     def sweep(self) -> None:
         """Delete what killed processes left in our own places: files and folders that never took their name."""
-        ours = [self.folder / name for name in ("corrections", "pictures", "reports")]
+        ours = [self.folder, *(self.folder / name for name in ("corrections", "pictures", "reports"))]
         ours += [*self.folder.glob("evaluations/*/"), *self.folder.glob("runs/*/"), *self.folder.glob("runs/*/*/")]
-        leftovers = [path for place in ours if place.is_dir() for path in place.glob(".*") if _is_leftover(path)]
-        # Beside the files of the workspace people may have hidden ones of their own.
-        leftovers += [path for name in ROOT_FILES for path in self.folder.glob(f".{name}.*") if _is_leftover(path)]
-        for path in leftovers:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _is_leftover(path: Path) -> bool:
-    """Tell whether a name is one of those that files.replace_file and files.new_folder make up."""
-    stem, _, random = path.name[1:].rpartition(".")
-    return bool(stem) and len(random) == 8 and random.replace("_", "").isalnum()
+        for place in ours:
+            sweep(place)

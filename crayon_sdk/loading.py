@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from crayon_sdk.checkpoint_files import WEIGHTS, check_timm_config
+from crayon_sdk.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
 from crayon_sdk.errors import (
     CrayonError,
     FileFormatError,
@@ -235,13 +235,14 @@ def _without_foreign_names(module: nn.Module, folder: Path) -> nn.Module:
 
 def _from_correction(folder: Path, args: Mapping[str, Any]) -> nn.Module:
     """Build what only crayon.json describes: a torchvision model that was corrected."""
-    manifest = read_json(folder / "crayon.json")
+    manifest = read_json(folder / "crayon.json", remedy="Copy the folder again, or save the correction again.")
     try:
         name, own = str(manifest["architecture"]), dict(manifest.get("model_args", {}))
         preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
         class_names = [str(each) for each in manifest["class_names"]]
     except (KeyError, TypeError, AttributeError, ValueError, SettingsError) as error:
         raise FileFormatError(f"{str(folder / 'crayon.json')!r} is incomplete or altered: {error}") from error
+    check_arguments(folder / "crayon.json", own)
     if not name.startswith(PREFIX):
         raise ModelLoadError(
             f"no config.json in {str(folder)!r}: neither timm nor torchvision can build {name}. Build it yourself and "
@@ -268,7 +269,8 @@ def _from_hub(name: str, args: Mapping[str, Any], allow_pickle: bool) -> nn.Modu
     if "config.json" not in found.names:
         raise ModelLoadError(f"cannot load {name!r}: it has no config.json that says which model its weights are for")
     check_timm_config(found.folder / "config.json", other_weights=allow_pickle)
-    read_tensors(found.folder / WEIGHTS)
+    weights = found.folder / WEIGHTS
+    read_tensors(weights, remedy=f"Delete {str(weights)!r} from the cache, and fetch it again.")
     module: Any = _without_foreign_names(_create(f"local-dir:{found.folder}", True, args, source=name), found.folder)
     module.pretrained_cfg["hf_hub_id"] = split_source(name)[0]
     return cast(nn.Module, module)

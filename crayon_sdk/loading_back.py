@@ -14,7 +14,7 @@ import torch
 from crayon_sdk.errors import CrayonError, ModelLoadError, OutputError
 from crayon_sdk.files import read_tensors, write_json, write_tensors
 from crayon_sdk.loading import load_model
-from crayon_sdk.models import SplitModel, borrowed
+from crayon_sdk.models import SplitModel, borrowed, why_not_finite
 from crayon_sdk.timm_config import can_be_built, is_timm
 from crayon_sdk.torchvision_models import PREFIX
 
@@ -114,9 +114,22 @@ def _run(place: Path, architecture: str) -> None:
 
 
 def check_loads_back(folder: Path, model: SplitModel) -> None:
-    """Compare the logits of what was written with those of the model, on fixed noise."""
+    """Compare the logits of what was written with those of the model, on fixed noise.
+
+    Raises:
+        OutputError: They differ, or are not finite.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
+    expected = model.copy().to("cpu", torch.float32)
+    expected.compile_trunk = False  # two pictures are not worth a minute of compiling
+    with borrowed(expected, torch.device("cpu")), torch.no_grad():
+        wanted = expected(images)
+    if not bool(wanted.isfinite().all()):
+        raise OutputError(
+            f"the checkpoint was not written: the logits of {model.architecture} are not finite (NaN or infinity), "
+            f"{why_not_finite(model)}, and correct again with a lower lr"
+        )
     if can_be_built(model):
         try:
             loaded = load_model(f"local-dir:{folder}").to(torch.float32)
@@ -128,10 +141,9 @@ def check_loads_back(folder: Path, model: SplitModel) -> None:
             ) from error
     else:
         loaded = filled(model, folder).to("cpu", torch.float32)
-    expected = model.copy().to("cpu", torch.float32)
-    loaded.compile_trunk = expected.compile_trunk = False  # two pictures are not worth a minute of compiling
-    with borrowed(loaded, torch.device("cpu")), borrowed(expected, torch.device("cpu")), torch.no_grad():
-        found, wanted = loaded(images), expected(images)
+    loaded.compile_trunk = False
+    with borrowed(loaded, torch.device("cpu")), torch.no_grad():
+        found = loaded(images)
     if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
         raise OutputError(
             f"the checkpoint was not written: loaded back, {model.architecture} gives other logits than the model in "

@@ -260,6 +260,18 @@ class Behaviour(_Plain):
     arguments: dict[str, Any]
 
 
+class PartRecord(_Plain):
+    """One file as it was when it was made.
+
+    Attributes:
+        size: In bytes.
+        sha256: Of its contents.
+    """
+
+    size: int
+    sha256: str
+
+
 class FileRecord(_Plain):
     """How one file or folder came to be.
 
@@ -268,6 +280,7 @@ class FileRecord(_Plain):
         inputs: Fingerprints of what it was made from, by name.
         settings: What was set.
         output: Fingerprint of what was made.
+        parts: The file, or those of the folder that are read again, by name; empty in workspaces of before.
         started: When (ISO 8601, UTC).
         seconds: How long it took.
         versions: Of the software.
@@ -277,6 +290,7 @@ class FileRecord(_Plain):
     inputs: dict[str, str]
     settings: dict[str, Any]
     output: str
+    parts: dict[str, PartRecord] = {}
     started: str
     seconds: float
     versions: dict[str, str]
@@ -332,7 +346,8 @@ class Manifest(_Plain):
                 f"{str(folder)!r} is not a workspace: it has no {MANIFEST}. Make one with: crayon init {folder} "
                 "--model ... --data ..."
             )
-        values = read_json(path)
+        remedy = f"Put a copy of it back, or make the workspace anew: crayon init {folder} --model ... --data ..."
+        values = read_json(path, remedy=remedy)
         if not isinstance(values, dict) or values.get("format") != _FORMAT:
             raise FileFormatError(f"{str(path)!r} is not the {MANIFEST} of a workspace")
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from crayon_sdk.errors import SettingsError, UnsupportedModelError, first_few
 from crayon_sdk.files import sha256_of
@@ -28,7 +29,7 @@ from crayon_sdk.preprocessing import Preprocessing
 from crayon_sdk.torchvision_models import TorchvisionModel
 from crayon_sdk.wrapping import wrapped_module
 
-__all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed"]
+__all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed", "broken_weight", "why_not_finite"]
 
 _log = logging.getLogger(__name__)
 
@@ -304,6 +305,7 @@ class SplitModel(nn.Module):
                     f"expected a timm or torchvision model, got {type(self.model).__name__} without "
                     f"{method}(); wrap other modules as SplitModel(trunk=..., head=...)"
                 )
+        _check_initialised(self.model)
         return find_final_layers(self.model, self.architecture)
 
     def _probe(self) -> tuple[int, int, int]:
@@ -314,6 +316,9 @@ class SplitModel(nn.Module):
             try:
                 features = self._find_grid(images)
                 self._check_end(features)
+            except UnsupportedModelError as error:
+                self._check_finite(images, error)
+                raise
             except RuntimeError as error:
                 first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
                 if first is not None and first.in_channels != 3:
@@ -322,6 +327,18 @@ class SplitModel(nn.Module):
                     f"{self.architecture} cannot be run on {height}x{width} pixels: {error}; check preprocessing="
                 ) from error
         return int(features.shape[1]), int(features.shape[2]), int(features.shape[3])
+
+    def _check_finite(self, images: Tensor, cause: Exception) -> None:
+        """Whatever is odd about NaN, it is not what ought to be changed."""
+        features = self.model.forward_features(images)
+        if not isinstance(features, Tensor):
+            return
+        for what, found in (("features", features), ("logits", self.model.forward_head(features))):
+            if not bool(found.isfinite().all()):
+                raise UnsupportedModelError(
+                    f"the {what} of {self.architecture} are not finite (NaN or infinity) for noise of "
+                    f"{images.shape[2]}x{images.shape[3]} pixels; {why_not_finite(self)}"
+                ) from cause
 
     def _find_grid(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -404,6 +421,50 @@ def as_split_model(model: nn.Module) -> SplitModel:
         what = "give its .model" if inside else "load one with load_model(...)"
         raise SettingsError(f"expected a model, got {type(model).__name__}; {what}")
     return SplitModel(model)
+
+
+def _check_initialised(model: nn.Module) -> None:
+    lazy = [
+        f"{name} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if any(is_lazy(tensor) for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
+    ]
+    if lazy:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has layers whose sizes are not known yet: {first_few(lazy)}. Run it once before, "
+            "so that they get them: model(torch.zeros(1, 3, height, width)), or head(trunk(...)) of SplitModel(trunk=, "
+            "head=); then train it, or load its weights"
+        )
+
+
+def broken_weight(model: nn.Module, *, buffers: bool = True) -> str:
+    """Name the first weight (or buffer) that is not finite; "" when all are.
+
+    >>> broken_weight(nn.Linear(2, 2))
+    ''
+    """
+    tensors = [*model.named_parameters(), *(model.named_buffers() if buffers else ())]
+    found = (name for name, tensor in tensors if not bool(tensor.detach().isfinite().all()))
+    return next(found, "")
+
+
+def why_not_finite(split: SplitModel) -> str:
+    """Say in words what makes a model give NaN or infinity, and what helps."""
+    broken = broken_weight(split.model)
+    if broken:
+        return f"its weight {broken!r} is not finite. Training probably diverged: take the weights from before"
+    name, largest = max(
+        (
+            (name, float(tensor.detach().abs().max()))
+            for name, tensor in split.model.named_parameters()
+            if tensor.numel()
+        ),
+        key=lambda pair: pair[1],
+    )
+    return (
+        f"its weights are finite (the largest: {largest:.3g} in {name!r}), and what they make of a picture overflows. "
+        "Training probably diverged, or the precision is too low: take the weights from before, or float32"
+    )
 
 
 @contextlib.contextmanager

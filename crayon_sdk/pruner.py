@@ -21,7 +21,7 @@ from crayon_sdk.functional.losses import log_prior
 from crayon_sdk.inference import stream_features
 from crayon_sdk.models import SplitModel, as_split_model, borrowed
 from crayon_sdk.relevance import Rule
-from crayon_sdk.resume import RunFile
+from crayon_sdk.resume import RunFile, check_run_folder
 from crayon_sdk.settings import PruningSettings
 from crayon_sdk.training import train
 
@@ -161,10 +161,15 @@ class NeuronPruner:
             MismatchError: The answers are about another model.
             NonFiniteLossError: The loss became NaN or infinite.
         """
+        check_run_folder(self.checkpoint_dir)
         rule, least_share = self.settings.answer_rule, self.settings.least_share
         used, cut = irrelevant_neurons(self.model, answers, rule=rule, least_share=least_share, strict=strict)
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
         dataset = fit.dataset
+        identity = fit.identity("pruning", answers=used.fingerprint)
+        file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
+        if file is not None:
+            file.check()
         keep = torch.ones(self.model.num_neurons, dtype=torch.bool)
         keep[list(cut)] = False
         fit.model.prune(keep)
@@ -178,10 +183,20 @@ class NeuronPruner:
             logits = apply_final_layers(list(layers), [inputs[rows] for inputs in neurons]) + offsets
             return {"loss": nn.functional.cross_entropy(logits, labels[rows], reduction="sum")}
 
-        identity = fit.identity("pruning", answers=used.fingerprint)
-        file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
+        def broken() -> str:
+            finite = apply_final_layers(list(layers), [inputs[:8] for inputs in neurons]).isfinite().all()
+            return "" if bool(finite) else "the logits of training pictures are not finite"
+
         with fit.training():
-            history = train(layers, loss, len(dataset), self.settings, file=file, doing="refitting the last layer")
+            history = train(
+                layers,
+                loss,
+                len(dataset),
+                self.settings,
+                file=file,
+                broken=broken,
+                doing="refitting the last layer",
+            )
         judged = len({answer.neuron for answer in used.neuron_answers})
         counts = {
             "pruned": len(cut),

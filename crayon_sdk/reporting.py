@@ -21,7 +21,7 @@ from crayon_sdk.checkpoint import Correction
 from crayon_sdk.errors import OutputExistsError, SettingsError, StaleError, first_few
 from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.exhibits import card_sheet
-from crayon_sdk.files import read_tensors
+from crayon_sdk.files import free_folder, free_path, read_tensors
 from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES
 from crayon_sdk.manifest import Manifest
 from crayon_sdk.naming import as_options, checked_name
@@ -68,6 +68,8 @@ class Reporting(Answering):
             StaleError: There is no such correction.
         """
         own = f"reports/{checked_name(name)}.html"
+        if path is not None:
+            free_path(path, ".html", overwrite=overwrite)
         with self._working(f"report {name}"):
             started = time.time()
             found = self.correction(name)
@@ -129,6 +131,7 @@ class Reporting(Answering):
             raise OutputExistsError(
                 f"{str(folder)!r} holds something else than a checkpoint, or belongs to the workspace"
             )
+        free_folder(folder, overwrite=overwrite)
         with self._going_out(name, card_images, card) as (found, about):
             return found.save(folder, overwrite=overwrite, card=about)
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from crayon_sdk.errors import FileFormatError, MismatchError
-from crayon_sdk.files import read_tensors, write_tensors
+from crayon_sdk.files import check_writable, read_metadata, read_tensors, write_tensors
 
-__all__ = ["Run", "RunFile"]
+__all__ = ["Run", "RunFile", "check_run_folder"]
 
 _FORMAT = "crayon-training-run"
 
@@ -41,6 +41,16 @@ class Run:
     best_score: float = -math.inf
 
 
+def check_run_folder(folder: str | os.PathLike[str] | None) -> None:
+    """See that the state of a run can be written in a folder, before any work is done.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    if folder is not None:
+        check_writable(folder)
+
+
 class RunFile:
     """State of one training run on disk.
 
@@ -59,6 +69,17 @@ class RunFile:
         self.identity = json.loads(json.dumps(identity))
         self.every_seconds = every_seconds
         self._written = time.monotonic()
+        self._remedy = f"Nothing can go on from it: delete {str(self.path)!r}, and the run starts from the beginning."
+
+    def check(self) -> None:
+        """See that the file, when there is one, is the state of this run, before any work is done.
+
+        Raises:
+            MismatchError: The file belongs to another run; the message names what differs.
+            FileFormatError: The file is not a whole state of a run.
+        """
+        if self.path.exists():
+            self._manifest(read_metadata(self.path, remedy=self._remedy))
 
     def is_due(self) -> bool:
         """Tell whether the last writing is long enough ago."""
@@ -98,14 +119,41 @@ class RunFile:
         """
         if not self.path.exists():
             return False
-        tensors, metadata = read_tensors(self.path)
+        tensors, metadata = read_tensors(self.path, remedy=self._remedy)
+        manifest = self._manifest(metadata)
+        try:
+            self._fill(module, optimizer, average, run, tensors, manifest)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise self._damaged(error) from error
+        return True
+
+    def _manifest(self, metadata: Mapping[str, str]) -> dict[str, Any]:
         if metadata.get("format") != _FORMAT or metadata.get("version") != "1" or "manifest" not in metadata:
             raise FileFormatError(
                 f"{str(self.path)!r} is not the state of a training run in version 1; move it away, "
                 "or use another checkpoint_dir"
             )
-        manifest = json.loads(metadata["manifest"])
-        self._check(manifest["identity"])
+        try:
+            manifest: dict[str, Any] = json.loads(metadata["manifest"])
+            identity = _flat(manifest["identity"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._damaged(error) from error
+        self._check(identity)
+        return manifest
+
+    def _damaged(self, error: Exception) -> FileFormatError:
+        detail = " ".join(str(error).split())[:200]
+        return FileFormatError(f"{str(self.path)!r} is damaged ({type(error).__name__}: {detail}). {self._remedy}")
+
+    def _fill(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: dict[str, Tensor],
+        run: Run,
+        tensors: Mapping[str, Tensor],
+        manifest: Mapping[str, Any],
+    ) -> None:
         parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -118,13 +166,12 @@ class RunFile:
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        run.step, run.history, run.sums = manifest["step"], manifest["history"], manifest["sums"]
+        run.step, run.history, run.sums = int(manifest["step"]), list(manifest["history"]), dict(manifest["sums"])
         if parts["best"]:
-            run.best, run.best_score = parts["best"], manifest["best_score"]
-        return True
+            run.best, run.best_score = parts["best"], float(manifest["best_score"])
 
-    def _check(self, found: Mapping[str, Any]) -> None:
-        there, now = _flat(found), _flat(self.identity)
+    def _check(self, there: Mapping[str, Any]) -> None:
+        now = _flat(self.identity)
         different = [key for key in sorted(set(there) | set(now)) if there.get(key) != now.get(key)]
         if different:
             listed = ", ".join(

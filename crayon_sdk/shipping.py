@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from crayon_sdk.card import Card
-from crayon_sdk.publishing import Published
+from crayon_sdk.publishing import Published, find_target
 from crayon_sdk.reporting import Reporting
 
 __all__ = ["Shipping"]
@@ -45,13 +46,9 @@ class Shipping(Reporting):
             StaleError: There is no such correction.
             HubError: As [`Correction.push_to_hub`][crayon_sdk.checkpoint.Correction.push_to_hub].
         """
+        where: dict[str, Any] = {"private": private, "create_pr": create_pr, "revision": revision}
+        where |= {"commit_message": commit_message, "dry_run": dry_run}
+        if card_images:  # drawing them is work that a wrong name should not cost
+            find_target(repo_id, **where)
         with self._going_out(name, card_images, card) as (found, about):
-            return found.push_to_hub(
-                repo_id,
-                private=private,
-                create_pr=create_pr,
-                revision=revision,
-                commit_message=commit_message,
-                dry_run=dry_run,
-                card=about,
-            )
+            return found.push_to_hub(repo_id, **where, card=about)

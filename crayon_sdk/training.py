@@ -120,6 +120,7 @@ def train(
     *,
     file: RunFile | None = None,
     on_epoch: Callable[[], Mapping[str, Any]] | None = None,
+    broken: Callable[[], str] | None = None,
     keep_best: bool = False,
     doing: str = "training",
 ) -> list[dict[str, Any]]:
@@ -133,6 +134,8 @@ def train(
         file: Where to keep the state of the run, and to continue from.
         on_epoch: Called after every epoch with the weights that would be kept;
             gives measurements, of which "score" decides about the best epoch.
+        broken: Called after every epoch with those weights, before ``on_epoch``: says what they
+            make that is not finite, or "".
         keep_best: Keep the weights of the epoch with the highest "score".
         doing: What the progress bar says.
 
@@ -141,7 +144,8 @@ def train(
 
     Raises:
         NonFiniteLossError: The loss, its gradient or the step made with it is NaN or
-            infinite; the module holds the state from before that step, and so does the file.
+            infinite; the module holds the state from before that step, and so does the file. Or
+            something is ``broken`` after an epoch; the file is as it was before that epoch ended.
         KeyboardInterrupt: Ctrl-C; with a file the state was written first.
     """
     optimizer = _optimizer(module, settings)
@@ -180,6 +184,7 @@ def train(
                     raise KeyboardInterrupt(_stopped(run.step, total))
             with average.applied(module):
                 seconds = time.monotonic() - started
+                _check_finite(module, run, num_samples, settings, steps, broken)
                 _finish_epoch(module, run, num_samples, settings, steps, seconds, on_epoch, keep_best)
             save()
             if interrupted.is_set():
@@ -248,6 +253,27 @@ def _step(
         )
     found.pop("gradient norm")
     return found
+
+
+def _check_finite(
+    module: nn.Module,
+    run: Run,
+    num_samples: int,
+    settings: TrainingSettings,
+    steps: int,
+    broken: Callable[[], str] | None,
+) -> None:
+    why = "" if broken is None else broken()
+    if why:
+        largest = max(float(weight.detach().abs().max()) for weight in module.parameters() if weight.numel())
+        loss = run.sums.get("loss", math.nan) / num_samples
+        raise NonFiniteLossError(
+            f"training diverged: after step {run.step} (epoch {run.step // steps}) {why}, though the loss still is "
+            f"{loss:.3g} and the largest weight {largest:.3g}. Lower lr (now {settings.lr:g}), alpha or beta, or set "
+            "clip_norm",
+            step=run.step,
+            epoch=run.step // steps - 1,
+        )
 
 
 def _finish_epoch(

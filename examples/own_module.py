@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--output", default="own-corrected", help="folder to make")
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
-
+    crayon.check_output(options.output)  # before the work, not after it
     torch.manual_seed(0)
     layers = [
         nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU())

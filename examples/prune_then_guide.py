@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3, help="1e-4 suits large pretrained models")
     options = parser.parse_args()
-
+    crayon.check_output(options.output)  # before the work, not after it
     model = crayon.load_model(options.model)
     train = crayon.ImageDataset.from_csv(options.table, split="train")
     test = crayon.ImageDataset.from_csv(options.table, split="test")

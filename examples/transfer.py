@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--output", default="student-corrected", help="folder to make")
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
+    crayon.check_output(options.output)  # before the work, not after it
 
     train = crayon.ImageDataset.from_csv(options.table, split="train")
     test = crayon.ImageDataset.from_csv(options.table, split="test")

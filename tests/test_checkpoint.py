@@ -13,7 +13,7 @@ import torch
 from helpers_correction import SMALL, half_and_half, neuron_answers, noise_pictures, random_maps, split_model
 from torch import nn
 
-from crayon_sdk.checkpoint import Correction, CorrectionRecord, load_correction, versions
+from crayon_sdk.checkpoint import Correction, CorrectionRecord, check_output, load_correction, versions
 from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.errors import (
     FileFormatError,
@@ -41,8 +41,8 @@ def plain_correction(model: SplitModel) -> Correction:
         counts={},
         original=model.fingerprint,
         corrected=model.fingerprint,
-        dataset="d",
-        answers="a",
+        dataset="d" * 64,
+        answers="a" * 64,
         simulated=False,
         pruned_neurons=tuple((~model.neuron_mask).nonzero().flatten().tolist()),
         seconds=0.0,
@@ -211,6 +211,29 @@ def test_existing_folder_is_refused_and_replaced_only_when_asked(correction, tmp
     correction.save(tmp_path / "saved", overwrite=True)
     assert sorted(os.listdir(tmp_path / "saved")) == FILES
     assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_the_folder_can_be_checked_before_the_work(tmp_path):
+    assert check_output(tmp_path / "deep" / "saved") == tmp_path / "deep" / "saved"
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "saved").mkdir()
+    with pytest.raises(OutputExistsError, match="exists already"):
+        check_output(tmp_path / "saved")
+    assert check_output(tmp_path / "saved", overwrite=True) == tmp_path / "saved"
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        check_output(tmp_path / "file" / "saved")
+
+
+def test_a_model_that_gives_nan_is_not_written(tmp_path):
+    model = split_model()
+    with torch.no_grad():
+        model.model.fc.weight.fill_(3e38)
+    with pytest.raises(
+        OutputError, match=r"logits of test_resnet are not finite .*largest: 3e\+38 in 'fc\.weight'.*lower lr"
+    ):
+        plain_correction(model).save(tmp_path / "saved")
+    assert os.listdir(tmp_path) == []
 
 
 def bias_gone(module):

@@ -21,7 +21,14 @@ from torch.nn import functional as F  # noqa: N812
 from crayon_sdk.comparison import compare
 from crayon_sdk.corrector import AttentionCorrector
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import AnswerError, DataError, MismatchError, NonFiniteLossError, SettingsError
+from crayon_sdk.errors import (
+    AnswerError,
+    DataError,
+    MismatchError,
+    NonFiniteLossError,
+    SettingsError,
+    UnsupportedModelError,
+)
 from crayon_sdk.evaluation import evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import read_tensors
@@ -321,6 +328,24 @@ def test_overflowing_rate_gives_finite_weights(dataset):
     with pytest.raises(NonFiniteLossError, match=r"Lower lr \(now 1e\+30\)") as caught:
         fit(split_model(), dataset, optimizer="sgd", lr=1e30, epochs=5)
     assert all(bool(tensor.isfinite().all()) for tensor in caught.value.model.plain_state_dict().values())
+
+
+def test_a_run_that_diverged_in_its_last_step_says_so(dataset):
+    """Its loss was still that of the weights before; what comes out is worth nothing, and could not be loaded."""
+    with pytest.raises(
+        NonFiniteLossError,
+        match=r"diverged: after step 1 \(epoch 1\) the .* not finite, though the loss still is .*Lower lr \(now 1e",
+    ) as caught:
+        fit(split_model(), dataset, optimizer="sgd", lr=1e28, epochs=1, batch_size=12)
+    assert (caught.value.step, caught.value.epoch) == (1, 0)
+
+
+def test_a_model_that_is_nan_already_is_not_trained(dataset):
+    model = split_model()
+    with torch.no_grad():
+        model.model.conv1[0].weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(UnsupportedModelError, match=r"the weight 'conv1\.0\.weight' of the model .* is not finite"):
+        fit(model, dataset)
 
 
 def test_a_picture_that_overflows_stops_before_it_does_harm(tmp_path):

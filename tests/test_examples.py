@@ -72,6 +72,19 @@ def test_correct(work):
     assert timm.create_model(f"local-dir:{work / 'corrected'}", pretrained=True).num_classes == 2
 
 
+@pytest.mark.parametrize("script", ["correct.py", "own_module.py", "prune_then_guide.py", "transfer.py"])
+def test_the_output_is_checked_before_the_work(script, tmp_path):
+    (tmp_path / "there").mkdir()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), "--output", "there", "--table", "missing.csv"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert "OutputExistsError: 'there' exists already" in done.stderr
+
+
 def test_prune_then_guide(work):
     from crayon_sdk import load_correction
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import DataError, SettingsError
+from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
+from crayon_sdk.evaluation import evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.functional.saliency import logits_and_grad_cam, normalize_maps, target_scores
@@ -44,6 +45,31 @@ def slow_cam(features, gradient):
 
 
 # --- maps ---
+
+
+@pytest.mark.parametrize("name", ["conv1.0.weight", "fc.bias"])
+def test_a_model_that_turned_nan_is_not_explained(split, dataset, name):
+    what = "features" if name == "conv1.0.weight" else "logits"
+    with torch.no_grad():
+        split.model.get_parameter(name).view(-1)[0] = torch.nan
+    message = (
+        rf"the {what} of test_resnet are not finite .* for 'images/cat/00.jpg', .*its weight '{name}' is not finite"
+    )
+    for step in (lambda: Explainer(split, batch_size=5).explain(dataset), lambda: evaluate(split, dataset)):
+        with pytest.raises(UnsupportedModelError, match=message):
+            step()
+    with pytest.raises(UnsupportedModelError, match=f"the {what} of test_resnet are not finite .* for 'image 0'"):
+        Explainer(split).saliency(torch.rand(2, 3, 64, 64), torch.tensor([0, 1]))
+    if what == "features":
+        with pytest.raises(UnsupportedModelError, match="the features of test_resnet are not finite"):
+            Explainer(split).explain_neurons(dataset)
+
+
+def test_weights_that_overflow_are_named_by_the_largest(split, dataset):
+    with torch.no_grad():
+        split.model.fc.weight.fill_(3e38)
+    with pytest.raises(UnsupportedModelError, match=r"finite \(the largest: 3e\+38 in 'fc\.weight'\)"):
+        Explainer(split).explain(dataset)
 
 
 def test_maps_equal_a_slow_version(split, dataset):

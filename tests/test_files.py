@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 
 from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.files import (
+    check_writable,
+    free_folder,
     free_path,
     new_folder,
     read_json,
@@ -19,6 +22,7 @@ from crayon_sdk.files import (
     read_whole,
     replace_file,
     sha256_of,
+    sweep,
     write_json,
     write_tensors,
     write_text,
@@ -312,3 +316,90 @@ def test_read_whole_has_a_limit(tmp_path):
         read_whole("/dev/zero", 1000)
     with pytest.raises(FileFormatError, match="'/dev/zero' is longer than"):
         read_json("/dev/zero")
+
+
+def test_a_place_for_a_folder_is_checked_before_any_work(tmp_path):
+    assert free_folder(tmp_path / "deep" / "out", overwrite=False) == tmp_path / "deep" / "out"
+    assert names(tmp_path) == []
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputExistsError, match=r"overwrite=True \(--overwrite\)"):
+        free_folder(tmp_path / "out", overwrite=False)
+    assert free_folder(tmp_path / "out", overwrite=True) == tmp_path / "out"
+    (tmp_path / "file").touch()
+    for check in (lambda path: free_folder(path, overwrite=True), check_writable):
+        with pytest.raises(OutputError, match="the folder above it does not exist or is a file"):
+            check(tmp_path / "file" / "deep" / "out")
+    with pytest.raises(OutputError, match="the folder above it does not exist or is a file"):
+        free_path(tmp_path / "file" / "a.html", ".html", overwrite=False)
+    assert names(tmp_path) == ["file", "out"]
+
+
+# --- what killed processes leave ---
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from crayon_sdk.files import new_folder, replace_file
+target = Path(sys.argv[2])
+
+def stay(place):
+    (place / "half").write_text("half")
+    sys.stdout.write("writing\\n")
+    sys.stdout.flush()
+    time.sleep(600)
+
+if sys.argv[1] == "folder":
+    new_folder(target, stay)
+with replace_file(target) as temporary:
+    stay(temporary.parent)
+"""
+
+
+@pytest.fixture(params=["folder", "file"])
+def writer(request, tmp_path):
+    """A process in the middle of writing ``out``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE, request.param, str(tmp_path / "out")], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout.readline().strip() == b"writing"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("again", [lambda path: new_folder(path, fill("new")), lambda path: write_text(path, "new")])
+def test_what_a_killed_process_left_is_swept_by_the_next_writing(writer, again, tmp_path):
+    again(tmp_path / "other")
+    assert len(names(tmp_path)) == 2, "what another process is writing stays"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert next(name for name in names(tmp_path) if name != "other").startswith(".crayon-")
+    again(tmp_path / "out")
+    assert names(tmp_path) == ["other", "out"]
+
+
+def test_sweeping_leaves_what_is_not_ours(tmp_path):
+    (tmp_path / ".crayon-settings").mkdir()
+    (tmp_path / ".crayon-settings" / "mine").touch()
+    (tmp_path / ".crayon-original").mkdir()
+    (tmp_path / ".out.abcd1234").mkdir()
+    (tmp_path / ".crayon-12345678").touch()
+    (tmp_path / "real").mkdir()
+    (tmp_path / ".crayon-linklink").symlink_to(tmp_path / "real")
+    (tmp_path / ".crayon-abcd1234").mkdir()
+    (tmp_path / ".crayon-abcd1234" / ".crayon-lock").touch()
+    before = set(names(tmp_path))
+    sweep(tmp_path)
+    sweep(tmp_path / "nowhere")
+    # An empty one was made by a process that was killed before it could lock it.
+    assert before - set(names(tmp_path)) == {".crayon-abcd1234", ".crayon-original"}
+
+
+def test_two_threads_write_the_same_file_at_once(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_text(tmp_path / "a.txt", f"{number}" * 1000), range(200)))
+    assert len(set((tmp_path / "a.txt").read_text())) <= 3
+    assert names(tmp_path) == ["a.txt"]

@@ -11,7 +11,7 @@ from crayon_sdk.data import ImageDataset, PixelCache
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
 from crayon_sdk.evaluation import evaluate
 from crayon_sdk.explainer import Explainer
-from crayon_sdk.inference import in_classes_of, predict, stream_features
+from crayon_sdk.inference import check_finite, in_classes_of, predict, stream_features
 from crayon_sdk.models import SplitModel
 from crayon_sdk.pruner import NeuronPruner
 
@@ -182,3 +182,13 @@ def test_finished_inputs_go_in_as_they_are():
     with torch.no_grad():
         expected = model(torch.stack([dataset.row(position, None) for position in range(4)]))
     torch.testing.assert_close(predict(model, dataset, device=CPU), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_that_overflows_is_named():
+    model, values = split_model(), torch.zeros(3, 2)
+    check_finite(model, values, "logits", ("a", "b", "c"))
+    values[1, 0] = torch.inf
+    with pytest.raises(
+        DataError, match=r"not finite \(NaN or infinity\) for 'b', and are for 2 others; its weights are"
+    ):
+        check_finite(model, values, "logits", ("a", "b", "c"))

@@ -562,3 +562,25 @@ def test_one_channel():
 def test_devices_that_cannot_work(name):
     with pytest.raises(SettingsError, match=rf"expected device='auto'.*got '{name}', which cannot be used here"):
         resolve_device(name, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("where", ["trunk", "head"])
+def test_layers_without_a_size_are_named(where):
+    trunk = nn.LazyConv2d(4, 3, stride=8) if where == "trunk" else nn.Conv2d(3, 4, 3, stride=8)
+    last = nn.LazyLinear(2) if where == "head" else nn.Linear(4, 2)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+    small = Preprocessing(size=(64, 64))
+    named = r"trunk \(LazyConv2d\)" if where == "trunk" else r"head\.2 \(LazyLinear\)"
+    with pytest.raises(UnsupportedModelError, match=f"sizes are not known yet: '{named}'. Run it once before"):
+        SplitModel(trunk=trunk, head=head, preprocessing=small)
+    head(trunk(torch.zeros(1, 3, 64, 64)))
+    assert SplitModel(trunk=trunk, head=head, preprocessing=small).num_neurons == 4
+
+
+@pytest.mark.parametrize("part", ["conv1.0", "fc"])
+def test_a_model_of_nan_is_not_said_to_lack_a_linear_layer(part, tiny_model):
+    module = tiny_model()
+    with torch.no_grad():
+        module.get_submodule(part).weight.fill_(torch.nan)
+    with pytest.raises(UnsupportedModelError, match=rf"expected finite weights, got NaN .*'{part}\.weight \("):
+        SplitModel(module, preprocessing=Preprocessing(size=(64, 64)))

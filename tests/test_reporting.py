@@ -14,7 +14,7 @@ from helpers_report import Page
 from helpers_workspace import FAST, FAST_ATTENTION, crayon, new_workspace, save_model
 
 from crayon_sdk import Card, load_correction, load_model
-from crayon_sdk.errors import DataError, OutputExistsError, SettingsError, StaleError
+from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.files import read_tensors
 from crayon_sdk.reporting import typed_commands
 from crayon_sdk.workspace import Workspace
@@ -260,3 +260,35 @@ def test_a_folder_of_something_else_is_not_replaced(ws, tmp_path):
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="something else"):
         ws.save("both", tmp_path / "out", overwrite=True)
+
+
+def test_every_target_is_checked_before_any_work(ws, tmp_path, monkeypatch):
+    """A correction is not even loaded when its page, folder, file or repository cannot be made."""
+
+    def work(*_arguments, **_keywords):
+        raise AssertionError("work was begun")
+
+    for name in ("correction", "maps", "suggest"):
+        monkeypatch.setattr(Workspace, name, work)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "model.safetensors").touch()
+    (tmp_path / "there.html").touch()
+    for step in (
+        lambda: ws.save("both", tmp_path / "there"),
+        lambda: ws.report("both", tmp_path / "there.html"),
+        lambda: ws.export_crowd(tmp_path / "there", method="coverage"),
+    ):
+        with pytest.raises(OutputExistsError, match="exists already"):
+            step()
+    for step in (
+        lambda: ws.save("both", tmp_path / "there.html" / "out"),
+        lambda: ws.report("both", tmp_path / "there.html" / "out.html"),
+        lambda: ws.export_crowd(tmp_path / "there.html" / "out"),
+    ):
+        with pytest.raises(OutputError, match="is a file"):
+            step()
+    with pytest.raises(SettingsError, match="name"):
+        ws.push("both", "no/such/name", card_images=["*"], dry_run=True)
+    (tmp_path / "there.onnx").touch()
+    result = crayon("export-onnx", "-w", ws.folder, "both", tmp_path / "there.onnx")
+    assert (result.exit_code, "exists already" in result.stderr) == (5, True)

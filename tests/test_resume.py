@@ -197,8 +197,57 @@ def test_truncated_state_is_refused(part, tmp_path):
     path = tmp_path / "training.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: part if isinstance(part, int) else int(part * len(whole))])
-    with pytest.raises(FileFormatError, match="not a whole safetensors file"):
+    with pytest.raises(
+        FileFormatError, match=r"not a whole safetensors file.*delete '.*training\.safetensors', and the"
+    ):
         attention(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"manifest": "{"},
+        {"manifest": "[]"},
+        {"manifest": "{}"},
+        {"identity": 3},
+        {"step": "many"},
+        {"history": None},
+        {"sums": 3},
+        {"tensors": {"other.weight": torch.ones(2)}},
+        {"tensors": {"module.weight": torch.ones(2)}},
+        {"tensors": {"average.nothing": torch.ones(2)}},
+        {"tensors": {"optimizer.x.exp_avg": torch.ones(2)}},
+    ],
+)
+def test_altered_state_is_refused(change, tmp_path):
+    attention(tmp_path)
+    path = tmp_path / "training.safetensors"
+    tensors, metadata = read_tensors(path)
+    manifest = json.loads(metadata["manifest"])
+    tensors = change.pop("tensors", tensors)
+    text = change.pop("manifest", None) or json.dumps(manifest | change)
+    write_tensors(path, tensors, metadata | {"manifest": text})
+    with pytest.raises(FileFormatError, match=r"is damaged \(.*delete '.*training\.safetensors', and the run starts"):
+        attention(tmp_path)
+
+
+def test_a_state_that_cannot_be_continued_is_refused_before_any_work(tmp_path, monkeypatch):
+    attention(tmp_path)
+    pruning(tmp_path / "pruned")
+    (tmp_path / "training.safetensors").write_bytes(b"short")
+    (tmp_path / "pruned" / "training.safetensors").write_bytes(b"short")
+    (tmp_path / "file").touch()
+
+    def work(*_arguments, **_keywords):
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr("crayon_sdk.corrector.PixelCache", work)
+    monkeypatch.setattr("crayon_sdk.pruner.stream_features", work)
+    for fit in (attention, pruning):
+        with pytest.raises(FileFormatError, match="not a whole safetensors file"):
+            fit(tmp_path if fit is attention else tmp_path / "pruned")
+        with pytest.raises(OutputError, match="the folder above it does not exist or is a file"):
+            fit(tmp_path / "file" / "runs")
 
 
 @pytest.mark.parametrize(

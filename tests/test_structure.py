@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # correct, check, ship
     ("training", "presets", "evaluation", "changes", "onnx_export", "loading_back"),
     ("pictures", "comparison"),
-    ("facts",),
+    ("facts", "consistency"),
     ("plots", "exhibits", "card"),
     ("report",),
     ("presenting",),

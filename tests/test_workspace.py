@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import make_tiny_model
-from helpers_workspace import FAST_ATTENTION, new_workspace, save_model, weights
+from helpers_workspace import FAST_ATTENTION, crayon, new_workspace, save_model, weights
 
 from crayon_sdk import (
     AnnotationSet,
@@ -84,7 +85,7 @@ def test_every_file_is_where_it_should_be(finished):
         ),
     }
     assert set(states(finished).values()) == {"fresh"}
-    assert len(states(finished)) == 10
+    assert len(states(finished)) == 11
 
 
 def test_the_books_say_how_each_file_came_to_be(finished):
@@ -292,9 +293,10 @@ def test_workspace_in_use(ws):
 
 
 def test_leftovers_of_killed_processes_are_swept(ws):
-    (ws.folder / ".maps.safetensors.abcd1234").write_text("half")
-    (ws.folder / "corrections/.both.12345678/new").mkdir(parents=True)
-    (ws.folder / "evaluations/test/.both.json.zzzzzzzz").write_text("half")
+    for place in (".", "corrections", "evaluations/test"):
+        left = ws.folder / place / ".crayon-abcd1234"
+        (left / "new").mkdir(parents=True)
+        (left / ".crayon-lock").touch()
     mine = [ws.folder / ".gitignore", ws.folder / ".notes.abcd1234", ws.folder / "photos" / ".a.jpg.abcd1234"]
     (ws.folder / "photos").mkdir()
     for path in mine:
@@ -641,3 +643,123 @@ def test_pictures_in_two_splits_are_a_warning(tmp_path, picture_folder, model_fo
     caplog.clear()
     Workspace.create(tmp_path / "same", source, DataSource(folder=str(root / "train"), test=str(root / "train")))
     assert "6 of the 6 test pictures are also among the train pictures (6 are the same files" in caplog.text
+
+
+# --- files that were deleted or altered ---
+
+
+@pytest.fixture(params=[8 << 20, 0], ids=["small", "large"])
+def sizes(request, monkeypatch):
+    """Every file counts as small, or as large."""
+    monkeypatch.setattr("crayon_sdk.ledger._SMALL", request.param)
+    return request.param
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def garbage(path):
+    path.write_bytes(b"\xff" * path.stat().st_size)
+
+
+FILES = [
+    ("maps.safetensors", "maps.safetensors"),
+    ("patches.safetensors", "patches.safetensors"),
+    ("corrections/both/model.safetensors", "corrections/both"),
+    ("corrections/both/crayon.json", "corrections/both"),
+    ("corrections/both/config.json", "corrections/both"),
+    ("corrections/both/answers.jsonl", "corrections/both"),
+    ("evaluations/test/both.json", "evaluations/test/both.json"),
+    ("answers.jsonl", "answers.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("name", "entry"), FILES)
+@pytest.mark.parametrize("harm", [Path.unlink, cut, flip, garbage])
+def test_a_file_that_was_deleted_or_altered_is_not_fresh(name, entry, harm, ws, sizes):
+    assert states(ws)[entry] == "fresh"
+    harm(ws.folder / name)
+    unseen = (harm is flip and not sizes) or (harm is garbage and not sizes and not name.endswith("safetensors"))
+    unseen = unseen and name != "answers.jsonl"
+    assert (states(ws)[entry] == "fresh") == unseen, "a flipped bit in a large file takes --verify"
+    found = {each.path: each for each in ws.status(verify=True)}[entry]
+    assert found.state in ("stale", "missing")
+    assert found.run.startswith("crayon ")
+    if name.startswith("corrections/"):
+        reason = rf"corrections/both is stale: {Path(name).name} in it .*Run: crayon correct .*--name both"
+        with pytest.raises(StaleError, match=reason) as caught:
+            ws.correction("both")
+        assert "pickle" not in str(caught.value)
+    if harm is not flip:
+        return  # the shell asks the same
+    result = crayon("info", ws.folder, "--verify", "--json")
+    assert result.exit_code == 0, result.output
+    assert {each["path"]: each["state"] for each in json.loads(result.stdout)["status"]}[entry] == found.state
+
+
+def test_what_was_lost_is_made_again_by_the_command_that_is_named(ws):
+    before = weights(ws.folder / "corrections/both")
+    (ws.folder / "corrections/both/model.safetensors").unlink()
+    flip(ws.folder / "maps.safetensors")
+    assert states(ws)["corrections/both"] == "stale"
+    ws.explain(sheet=0)
+    entry = ws.manifest.files["corrections/both"].settings
+    ws.correct("both", attention=entry["attention"], pruning=entry["pruning"])
+    assert weights(ws.folder / "corrections/both") == before
+    assert states(ws)["corrections/both"] == "fresh"
+
+
+def test_answers_that_are_gone_are_not_taken_for_none(ws):
+    kept = (ws.folder / "answers.jsonl").read_bytes()
+    (ws.folder / "answers.jsonl").unlink()
+    for step in (ws.answers, lambda: ws.correct("attention"), ws.suggest):
+        with pytest.raises(StaleError, match=r"answers\.jsonl in .* is missing: .*Run: crayon answer simulate"):
+            step()
+    assert "answers.jsonl" in crayon("info", ws.folder).stdout
+    ws.simulate_answers()
+    assert states(ws)["answers.jsonl"] == "fresh"
+    (ws.folder / "answers.jsonl").write_bytes(kept[: len(kept) // 2])
+    assert states(ws)["answers.jsonl"] == "stale"
+
+
+def test_answers_corrected_by_hand_are_taken_in_again(ws):
+    path = ws.folder / "answers.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    found = {each.path: each for each in ws.status()}
+    assert found["answers.jsonl"].state == "stale"
+    assert f"answer import -w {ws.folder} {path}" in found["answers.jsonl"].run
+    ws.import_answers(path)
+    assert states(ws)["answers.jsonl"] == "fresh"
+    assert len(ws.answers()) == len(lines) - 1
+
+
+def test_a_file_is_hashed_once_in_a_command(ws, monkeypatch):
+    import hashlib
+    from types import SimpleNamespace
+
+    made = []
+
+    def counting():
+        made.append(1)
+        return hashlib.sha256()
+
+    fresh = Workspace(ws.folder)
+    monkeypatch.setattr("crayon_sdk.ledger.hashlib", SimpleNamespace(sha256=counting))
+    fresh.status(verify=True)
+    first = len(made)
+    fresh.status(verify=True)
+    fresh.maps()
+    fresh.correction("both")
+    assert (
+        len(made)
+        == first
+        == len({(path, name) for path, entry in ws.manifest.files.items() for name in entry.parts}) + 1
+    )

@@ -131,7 +131,7 @@ def annotate(
     _check(kind, votes, limit, hold, port, people, question)
     uvicorn, create_app = _libraries()
     with _store(workspace) as store, _listening(host, port) as listener:
-        before = len(workspace.answers())
+        before = len(workspace.answers(missing_ok=True))  # they are in the store, and are taken home
         _take_home(workspace, store)
         count = _ALL if limit is None else limit
         dataset, sources, tasks = workspace.dataset(), [], []

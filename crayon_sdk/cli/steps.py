@@ -286,6 +286,9 @@ def export_onnx(shell: Shell, *, name: str, target: Path, overwrite: bool) -> No
     It is run by onnxruntime and its logits are compared before the file takes its name.
     Preprocessing and class names lie in its metadata.
     """
+    from crayon_sdk.files import free_path
+
+    free_path(target, ".onnx", overwrite=overwrite)  # before a model is loaded
     found = shell.workspace().correction(name)
     written = found.export_onnx(target, overwrite=overwrite)
     size = written.stat().st_size

@@ -19,6 +19,7 @@ from crayon_sdk.progress import hidden, lines
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crayon_sdk.annotations import AnnotationSet
     from crayon_sdk.changes import WeightChanges
     from crayon_sdk.questions import Asked
     from crayon_sdk.workspace import Workspace
@@ -28,17 +29,21 @@ __all__ = ["COMMANDS"]
 
 @command("info", example="crayon info birds --tensors")
 @click.option("--tensors", is_flag=True, help="List every tensor that a correction changed, and by how much.")
-def info(shell: Shell, *, tensors: bool) -> None:
+@click.option("--verify", is_flag=True, help="Read every file whole and compare its hash, however large it is.")
+def info(shell: Shell, *, tensors: bool, verify: bool) -> None:
     """Show what the workspace holds, what is stale, and what to run.
 
     Of each correction it says how many tensors of the model are other than before, and how
     far all weights moved together: the norm of the difference over the norm before.
+
+    Files that were deleted or altered are found by hash when they are small, and by size and
+    header above 8 MB; --verify hashes all of them, as every step does with what it uses.
     """
     from rich import box
     from rich.table import Table
 
     workspace = shell.workspace()
-    manifest, found, answers = workspace.manifest, workspace.status(), workspace.answers()
+    manifest, found, answers = workspace.manifest, workspace.status(verify=verify), _answers(workspace)
     inputs = Table("", box=None, show_header=False, pad_edge=False)
     inputs.add_column(overflow="fold")  # a path that is cut leads nowhere
     inputs.add_row("workspace", str(workspace.folder))
@@ -90,6 +95,16 @@ def _asked(workspace: Workspace) -> Mapping[Literal["image", "neuron"], Asked]:
 def _to_be_asked(asked: Mapping[Literal["image", "neuron"], Asked]) -> str:
     left = {kind: each.total - each.answered for kind, each in asked.items()}
     return " and ".join(f"{count:,} {KINDS_OF_TASKS[kind]}" for kind, count in left.items() if count)
+
+
+def _answers(workspace: Workspace) -> AnnotationSet:
+    """What can be read of the answers; that they are missing or broken is in the table, and no reason to show none."""
+    from crayon_sdk.annotations import AnnotationSet
+
+    try:
+        return workspace.answers()
+    except CrayonError:
+        return AnnotationSet()
 
 
 def _changes(workspace: Workspace) -> dict[str, WeightChanges | str]:
