@@ -25,7 +25,7 @@ from crayon_sdk.answer_files import append_lines, read_lines
 from crayon_sdk.answer_repository import OnTheHub
 from crayon_sdk.answer_table import AnswerTable, Mask, Rows, distinct
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError, first_few
-from crayon_sdk.files import StrPath, replace_file, sha256_of
+from crayon_sdk.files import StrPath, replace_file, sha256_of_each
 from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer, parse_record
 from crayon_sdk.relevance import (
     ANSWERS,
@@ -140,6 +140,12 @@ class AnnotationSet(OnTheHub):
         return tuple(dict.fromkeys(about.annotator for about, _ in self._table.abouts(self._table.rows())))
 
     @property
+    def targets(self) -> frozenset[int]:
+        """The class indices that answers name."""
+        abouts = self._table.abouts(self._table.rows())
+        return frozenset(about.target for about, _ in abouts if about.target is not None)
+
+    @property
     def is_simulated(self) -> bool:
         """Whether any answer was made by a program in a person's place."""
         return any(about.simulated for about, _ in self._table.abouts(self._table.rows()))
@@ -152,7 +158,7 @@ class AnnotationSet(OnTheHub):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the sorted records: 64 hex digits that do not depend on the order."""
-        return sha256_of(*self._table.sorted_lines())
+        return sha256_of_each(self._table.sorted_lines())
 
     def counts(self, kind: Kind | None = None) -> dict[str, int]:
         """Count the answers of one kind, or of both.
@@ -423,19 +429,55 @@ class AnnotationSet(OnTheHub):
             )
         return self._keep(rows, fits)
 
-    def for_neurons(self, num_neurons: int, *, strict: bool = True) -> AnnotationSet:
+    def for_classes(self, num_classes: int, *, strict: bool = True) -> AnnotationSet:
+        """Keep the answers about classes that exist, and those that name none.
+
+        Args:
+            num_classes: Number of classes of the model, at least 1.
+            strict: Refuse answers about other classes; else leave them out and
+                count them in `dropped`.
+
+        Raises:
+            MismatchError: Answers whose `target` is `num_classes` or more; the message has their ids and lines.
+        """
+        if num_classes < 1:
+            raise SettingsError(f"num_classes={num_classes!r}; expected a whole number of at least 1")
+        rows = self._table.rows()
+        fits = self._table.of_abouts(rows, lambda about: about.target is None or about.target < num_classes)
+        if strict and not fits.all():
+            raise MismatchError(
+                f"{np.sum(~fits)} of {len(self)} answers are about classes the model does not have (it has "
+                f"{num_classes}, from 0): {self._named(rows[~fits], 'target')}. Use the model that was answered, or "
+                "strict=False to leave those answers out."
+            )
+        return self._keep(rows, fits)
+
+    def _named(self, rows: Rows, field: str) -> str:
+        """A few answers: what they say in a field, about what, and where they were read."""
+        few = rows[:5]
+        named = [
+            f"{field} {getattr(answer, field)} of {answer.id or f'neuron {answer.neuron}'!r} by {answer.annotator}"  # type: ignore[union-attr]
+            + (f" (line {line})" if line else "")
+            for answer, line in zip(self._table.records(few), few["line"].tolist(), strict=True)
+        ]
+        return ", ".join(named) + (f" and {len(rows) - len(few)} more" if len(rows) > len(few) else "")
+
+    def for_neurons(self, num_neurons: int, *, num_patches: int | None = None, strict: bool = True) -> AnnotationSet:
         """Keep the answers about neurons that exist; answers about images stay.
 
         Args:
             num_neurons: Number of neurons of the model, at least 1.
+            num_patches: Number of patches a neuron has at most, at least 1; ``None`` = not known.
             strict: Refuse answers about other neurons; else leave them out and
                 count them in `dropped`.
 
         Raises:
-            MismatchError: Answers for neurons from `num_neurons` up.
+            MismatchError: Answers for neurons from `num_neurons` up, or patches from `num_patches` up.
         """
-        if num_neurons < 1:
-            raise SettingsError(f"num_neurons={num_neurons!r}; expected a whole number of at least 1")
+        if num_neurons < 1 or (num_patches is not None and num_patches < 1):
+            raise SettingsError(
+                f"num_neurons={num_neurons!r}, num_patches={num_patches!r}; expected whole numbers of at least 1"
+            )
         rows = self._table.rows()
         fits = self._table.of_abouts(rows, lambda about: about.neuron is None or about.neuron < num_neurons)
         beyond = sorted({about.neuron or 0 for about, _ in self._table.abouts(rows[~fits])})
@@ -444,4 +486,14 @@ class AnnotationSet(OnTheHub):
                 f"answers were given for {len(beyond)} neurons the model does not have (it has {num_neurons}, "
                 f"from 0): {first_few(beyond)}. Use the model that was answered, or strict=False to leave those out."
             )
+        if num_patches is not None:
+            there = self._table.of_abouts(rows, lambda about: about.patch is None or about.patch < num_patches)
+            lacking = fits & ~there
+            if strict and lacking.any():
+                raise MismatchError(
+                    f"{lacking.sum()} of {len(self)} answers are about patches that no neuron has (a neuron has "
+                    f"{num_patches} at most, from 0): {self._named(rows[lacking], 'patch')}. Use the patches that were "
+                    "answered, or strict=False to leave those answers out."
+                )
+            fits &= there
         return self._keep(rows, fits)

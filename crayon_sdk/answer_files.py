@@ -54,9 +54,9 @@ class AnswerLines:
             for number, line in enumerate(file, start=1):
                 if left <= 0:
                     return
-                whole = line[:left].removeprefix(_BOM) if number == 1 else line[:left]
+                whole = line if len(line) <= left else line[:left]
                 left -= len(line)
-                if stripped := whole.strip(b" \t\r\n"):
+                if stripped := (whole.removeprefix(_BOM) if number == 1 else whole).strip(b" \t\r\n"):
                     yield number, stripped
 
 

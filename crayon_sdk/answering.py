@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from crayon_sdk import selection
 from crayon_sdk.annotations import AnnotationSet
 from crayon_sdk.crowd import export_crowd
 from crayon_sdk.devices import resolve_device, resolve_precision
-from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError
+from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.formats import read_answers, write_answers
 from crayon_sdk.holdings import ANSWERS, MAPS, PATCHES, Holdings
 from crayon_sdk.ledger import now
@@ -20,14 +21,52 @@ from crayon_sdk.naming import plain
 from crayon_sdk.questions import Question
 from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "Intake"]
 
 _ALL = 2**31
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Intake:
+    """What came of answers that were taken in.
+
+    Attributes:
+        new: How many were not there before.
+        known: How many were, or came twice.
+        total: How many there are now.
+    """
+
+    new: int
+    known: int
+    total: int
+
+
 class Answering(Holdings):
     """A workspace that takes answers."""
+
+    def take_in(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> Intake:
+        """As `add_answers`, and say also how many are there already."""
+        with self._working("answer"):
+            fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
+            fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
+            targets = [target for target in fitting.targets if target >= len(self.dataset().class_names)]
+            if targets:  # the model may have more classes than there are pictures of, and is loaded to know
+                fitting = fitting.for_classes(self.model.num_classes, strict=strict)
+            if fitting.counts("neuron")["answers"]:
+                fitting = fitting.for_neurons(
+                    self.model.num_neurons, num_patches=self._patches_per_neuron(), strict=strict
+                )
+            if fitting.dropped:
+                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
+            new, total = self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
+            return Intake(new, len(fitting) - new, total)
+
+    def _patches_per_neuron(self) -> int | None:
+        try:
+            return self.patches().neurons.shape[1]
+        except StaleError:
+            return None  # they were answered elsewhere
 
     def add_answers(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> int:
         """Take answers in: all of them or none; what is there already is passed over.
@@ -41,16 +80,9 @@ class Answering(Holdings):
             How many were new.
 
         Raises:
-            MismatchError: Answers about other pictures, neurons or another model.
+            MismatchError: Answers about other pictures, neurons, patches or classes, or another model.
         """
-        with self._working("answer"):
-            fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
-            fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
-            if fitting.neuron_answers:
-                fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
-            if fitting.dropped:
-                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
-            return self._keep_answers(self.answers(), fitting, source, dropped=fitting.dropped)
+        return self.take_in(answers, source=source, strict=strict).new
 
     def take_answers(self, given: AnnotationSet, *, withdrawn: AnnotationSet, source: str) -> int:
         """Take in what a program collected that lets people take answers back.
@@ -74,7 +106,7 @@ class Answering(Holdings):
             kept = AnnotationSet(answer for answer in there if answer not in gone)
             if len(kept) == len(there) and not frozenset(fitting) - frozenset(there):
                 return 0
-            return self._keep_answers(kept, fitting, source, removed=len(there) - len(kept))
+            return self._keep_answers(kept, fitting, source, removed=len(there) - len(kept))[0]
 
     def import_answers(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> int:
         """Take answers from a file: our JSON Lines, or any that `formats.read_answers` knows.
@@ -91,10 +123,14 @@ class Answering(Holdings):
             FileFormatError: The file is broken or of another kind.
             MismatchError: Answers about other pictures, neurons or another model.
         """
+        return self.import_file(path, annotator=annotator, strict=strict).new
+
+    def import_file(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> Intake:
+        """As `import_answers`, and say also how many are there already."""
         found = read_answers(path, self.dataset().ids, annotator=annotator, strict=strict)
         if found.dropped:
             _log.warning("%d lines of %s are bad and were left out", found.dropped, os.fspath(path))
-        return self.add_answers(found, source=str(path), strict=strict)
+        return self.take_in(found, source=str(path), strict=strict)
 
     def export_answers(self, path: str | os.PathLike[str], kind: str = "jsonl", *, overwrite: bool = False) -> int:
         """Write all answers as a file of another tool.
@@ -248,7 +284,10 @@ class Answering(Holdings):
             _log.warning("the next call looks at the pictures again: %s", error)
         return seen
 
-    def _keep_answers(self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object) -> int:
+    def _keep_answers(
+        self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object
+    ) -> tuple[int, int]:
+        """How many are new, and how many there are."""
         path = self.folder / ANSWERS
         everything = before.merge(added)
         new = len(everything) - len(before)
@@ -258,4 +297,4 @@ class Answering(Holdings):
         entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
         entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
         self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
-        return new
+        return new, len(everything)

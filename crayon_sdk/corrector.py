@@ -212,7 +212,7 @@ class AttentionCorrector:
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
                 the weights from before.
         """
-        used = guidance_answers(answers, maps, dataset, strict=strict)
+        used = guidance_answers(answers, maps, dataset, num_classes=self.model.num_classes, strict=strict)
         score = maps.score if self.settings.score == "maps" else self.settings.score
         settings = replace(self.settings, score=check_score(score, self.model.num_classes))
         if maps.target_rule != str(settings.target):

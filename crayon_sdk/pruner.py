@@ -177,7 +177,7 @@ class NeuronPruner:
         file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
         with fit.training():
             history = train(layers, loss, len(dataset), self.settings, file=file, doing="refitting the last layer")
-        judged = len({answer.neuron for answer in used.neuron_answers})
+        judged = used.counts("neuron")["items"]
         counts = {
             "pruned": len(cut),
             "judged_neurons": judged,
@@ -220,13 +220,14 @@ def irrelevant_neurons(
         AnswerError: There are no answers about neurons, or they would cut all.
         MismatchError: The answers are about another model or unknown neurons.
     """
-    used = AnnotationSet(answers.neuron_answers)
+    used = answers.only("neuron")
     if not len(used):
         raise AnswerError(
             f"expected answers about neurons, got {len(answers)} answers of which none is about a neuron; "
             "answer some patches first (Explainer.explain_neurons)"
         )
     used = used.for_model(model.fingerprint, strict=strict).for_neurons(model.num_neurons, strict=strict)
+    used = used.for_classes(model.num_classes, strict=strict)
     verdicts = used.neuron_relevance(rule, yes_share=1.0, maybe_share=least_share)
     cut = tuple(sorted(neuron for neuron, verdict in verdicts.items() if verdict == "irrelevant"))
     remaining = int(model.neuron_mask.sum()) - len(cut)
