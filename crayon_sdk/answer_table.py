@@ -36,7 +36,7 @@ _NO_SECONDS = -1.0
 _START, _TICK = datetime(1970, 1, 1, tzinfo=timezone.utc), timedelta(microseconds=1)
 _FIRST = (datetime.min.replace(tzinfo=timezone.utc) - _START) // _TICK
 _LAST = (datetime.max.replace(tzinfo=timezone.utc) - _START) // _TICK
-_BATCH = 8192
+_BATCH = 2048
 _MOST_NEW_SHAPES = _BATCH // 8  # of a batch; with more of them it is faster to read every line as JSON
 _IMAGE, _NEURON = b'{"kind":"image","id":"', b'{"kind":"neuron","id":"'
 _TIMES = re.compile(rb'(?:"(?!0000)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z")*')

@@ -94,8 +94,9 @@ def read_csv(text: str, ids: Sequence[str], *, name: str, annotator: str, strict
 
 def _check_names(header: Sequence[str], name: str) -> None:
     """Refuse names that come twice: which of the two cells is meant cannot be told."""
-    folded = Counter(column.strip().lower() for column in header)
-    twice = [column for column in header if column and folded[column.strip().lower()] > 1]
+    folded = [column.lower() if _bare(column) in _ALIASES else column for column in header]
+    number = Counter(folded)
+    twice = [column for column, name in zip(header, folded, strict=True) if column and number[name] > 1]
     if twice:
         raise FileFormatError(
             f"{name!r} has {len(twice)} columns named {', '.join(map(repr, twice))}; expected each name once: "
