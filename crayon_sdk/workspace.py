@@ -28,7 +28,7 @@ from crayon_sdk import __version__, pictures
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.comparison import Comparison, compare
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import OutputError, OutputExistsError, SettingsError
+from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import describe_write_failure
@@ -373,7 +373,10 @@ class Workspace(Shipping):
                 "workspace come from folders; make it from a table (crayon init --csv), or call compare(clusters=)"
             )
         self.dataset(split)  # is there, and as it was
-        found = data.model_copy(update={"group_columns": (column,)}).load(self.folder, split)
+        try:
+            found = data.model_copy(update={"group_columns": (column,)}).load(self.folder, split)
+        except DataError as error:
+            raise DataError(f"--cluster-column {column!r} (cluster_column=): {error}") from error
         return {sample: cells[0] for sample, cells in zip(found.ids, found.groups or (), strict=True)}
 
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:

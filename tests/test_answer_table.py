@@ -61,7 +61,6 @@ def test_records_and_lines_come_out_as_they_went_in(tmp_path_factory, records):
 
 
 MOMENT_TEXTS = [
-    
     "2026-01-31T12:00:00Z",
     "2026-01-31T12:00:00.5+02:00",
     "2026-01-31",
@@ -74,7 +73,6 @@ MOMENT_TEXTS = [
     "2026-01-31T24:00:00Z",
     "2026-01-31T12:00:60Z",
     "1900-02-29T00:00:00Z",
-,
 ]
 # Values that are right, nearly right and wrong, for every field.
 ODD = {

@@ -375,10 +375,11 @@ def test_import_again_says_that_all_is_known(ws, tmp_path):
 
 
 def test_compare_by_a_column_of_the_table(ws):
-    result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "img_filename", "--json")
+    result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "image", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["clusters"] == found["samples"]
     result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "pair")
     assert result.exit_code != 0
+    assert "--cluster-column 'pair' (cluster_column=):" in " ".join(result.stderr.split())
     assert "has no column 'pair'" in " ".join(result.stderr.split())

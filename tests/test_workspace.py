@@ -16,6 +16,7 @@ from crayon_sdk import (
     Explainer,
     ImageAnswer,
     ImageDataset,
+    NeuronAnswer,
     NeuronPruner,
     evaluate,
     load_model,
