@@ -375,10 +375,10 @@ def test_import_again_says_that_all_is_known(ws, tmp_path):
 
 
 def test_compare_by_a_column_of_the_table(ws):
-    result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "image", "--json")
+    result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "place", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert found["clusters"] == found["samples"]
+    assert found["clusters"] == 2  # land and water
     result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "pair")
     assert result.exit_code != 0
     assert "--cluster-column 'pair' (cluster_column=):" in " ".join(result.stderr.split())
