@@ -375,6 +375,7 @@ def test_import_again_says_that_all_is_known(ws, tmp_path):
 
 
 def test_compare_by_a_column_of_the_table(ws):
+    assert crayon("evaluate", "-w", ws).exit_code == 0
     result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "place", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
