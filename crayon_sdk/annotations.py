@@ -12,19 +12,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from operator import eq
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import numpy as np
 from pydantic import BaseModel
 from pydantic_core import to_json
 
 from crayon_sdk.aggregation import image_verdicts, neuron_verdicts
 from crayon_sdk.answer_files import append_lines, read_lines
 from crayon_sdk.answer_repository import OnTheHub
+from crayon_sdk.answer_table import AnswerTable, Mask, Rows, distinct
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError, first_few
-from crayon_sdk.files import StrPath, sha256_of, write_text
+from crayon_sdk.files import StrPath, replace_file, sha256_of_each
 from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer, parse_record
 from crayon_sdk.relevance import (
+    ANSWERS,
+    CROWD_RULES,
     Agreement,
     Answer,
     Kind,
@@ -35,6 +40,8 @@ from crayon_sdk.relevance import (
     check_kind,
     check_rule,
     group_votes,
+    neuron_relevance_of,
+    verdict_of,
 )
 from crayon_sdk.showing import as_html
 
@@ -51,6 +58,9 @@ class AnnotationSet(OnTheHub):
 
     Iterating gives the answers in order. ``answers[id]`` are those about one picture, ``id in answers`` asks whether
     there are any, and ``answers + others`` is `merge`. Positions are refused.
+
+    A million answers take some 30 MB and every text once
+    ([`crayon_sdk.answer_table`][crayon_sdk.answer_table]); records are made as one goes through them.
 
     Args:
         answers: Records to start with.
@@ -71,7 +81,7 @@ class AnnotationSet(OnTheHub):
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __init__(self, answers: Iterable[AnyAnswer] = ()) -> None:
-        self._answers: list[AnyAnswer] = []
+        self._table = AnswerTable()
         self.torn_line: str | None = None
         self.dropped = 0
         if isinstance(answers, (str, bytes, Mapping, BaseModel)) or not hasattr(answers, "__iter__"):
@@ -90,18 +100,18 @@ class AnnotationSet(OnTheHub):
                 f"expected an ImageAnswer or a NeuronAnswer, got {type(answer).__name__}; "
                 "use AnnotationSet.from_records for dictionaries"
             )
-        self._answers.append(answer)
+        self._table.add(answer)
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._table)
 
     def __iter__(self) -> Iterator[AnyAnswer]:
-        return iter(tuple(self._answers))
+        return self._table.records(self._table.rows())
 
     def __contains__(self, item: object) -> bool:
         if isinstance(item, str):
-            return any(answer.id == item for answer in self.image_answers)
-        return item in self._answers
+            return bool(len(self._about(item)))
+        return any(answer == item for answer in self)
 
     def __getitem__(self, sample: str) -> tuple[ImageAnswer, ...]:
         if not isinstance(sample, str):
@@ -109,20 +119,43 @@ class AnnotationSet(OnTheHub):
                 f"answers are looked up by the id of a picture, which is a text, got {sample!r}; tuple(answers) has "
                 "all of them in order, answers.neuron_answers those about neurons"
             )
-        found = tuple(answer for answer in self.image_answers if answer.id == sample)
+        found = tuple(self._table.records(self._about(sample)))
         if not found:
             raise AnswerError(f"nobody answered about {sample!r}; ask with: {sample!r} in answers")
-        return found
+        return cast(tuple[ImageAnswer, ...], found)
+
+    def _about(self, sample: str) -> Rows:
+        """Rows of the answers about one picture, in order."""
+        rows = self._table.rows()
+        rows = rows[self._table.of_ids(rows, sample.__eq__)]
+        return rows[self._table.of_abouts(rows, lambda about: about.kind == "image")]
 
     def __add__(self, other: AnnotationSet) -> AnnotationSet:
         return self.merge(other) if isinstance(other, AnnotationSet) else NotImplemented
 
     def __eq__(self, other: object) -> bool:
-        return self._answers == other._answers if isinstance(other, AnnotationSet) else NotImplemented
+        if not isinstance(other, AnnotationSet):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self._table.keys(), other._table.keys()))
 
     def __repr__(self) -> str:
-        images, neurons = len(self.image_answers), len(self.neuron_answers)
+        images, neurons = len(self.only("image")), len(self.only("neuron"))
         return f"AnnotationSet({images} image answers, {neurons} neuron answers, {len(self.annotators)} annotators)"
+
+    def only(self, kind: Kind) -> AnnotationSet:
+        """The answers about images, or those about neurons, in order.
+
+        Raises:
+            SettingsError: `kind` is neither "image" nor "neuron".
+        """
+        check_kind(kind)
+        rows = self._table.rows()
+        return self._of(rows[self._table.of_abouts(rows, lambda about: about.kind == kind)])
+
+    def _of(self, rows: Rows, dropped: int = 0) -> AnnotationSet:
+        made = AnnotationSet()
+        made._table, made.dropped = AnswerTable(self._table, rows), dropped
+        return made
 
     def table(self, title: str = "Answers") -> Table:
         """A rich table for the terminal: how many answers of which kind, by how many people, and how far they agree."""
@@ -145,33 +178,39 @@ class AnnotationSet(OnTheHub):
 
     @property
     def image_answers(self) -> tuple[ImageAnswer, ...]:
-        """The answers about images, in order."""
-        return tuple(answer for answer in self._answers if isinstance(answer, ImageAnswer))
+        """The answers about images, in order; [`only`][crayon_sdk.annotations.AnnotationSet.only] makes no records."""
+        return cast("tuple[ImageAnswer, ...]", tuple(self.only("image")))
 
     @property
     def neuron_answers(self) -> tuple[NeuronAnswer, ...]:
         """The answers about neurons, in order."""
-        return tuple(answer for answer in self._answers if isinstance(answer, NeuronAnswer))
+        return cast("tuple[NeuronAnswer, ...]", tuple(self.only("neuron")))
 
     @property
     def annotators(self) -> tuple[str, ...]:
         """Everybody who answered, in order of their first answer."""
-        return tuple(dict.fromkeys(answer.annotator for answer in self._answers))
+        return tuple(dict.fromkeys(about.annotator for about, _ in self._table.abouts(self._table.rows())))
+
+    @property
+    def targets(self) -> frozenset[int]:
+        """The class indices that answers name."""
+        abouts = self._table.abouts(self._table.rows())
+        return frozenset(about.target for about, _ in abouts if about.target is not None)
 
     @property
     def is_simulated(self) -> bool:
         """Whether any answer was made by a program in a person's place."""
-        return any(answer.simulated for answer in self._answers)
+        return any(about.simulated for about, _ in self._table.abouts(self._table.rows()))
 
     @property
     def all_simulated(self) -> bool:
         """Whether there are answers and all of them are simulated."""
-        return bool(self._answers) and all(answer.simulated for answer in self._answers)
+        return bool(len(self)) and all(about.simulated for about, _ in self._table.abouts(self._table.rows()))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the sorted records: 64 hex digits that do not depend on the order."""
-        return sha256_of(*sorted(self._lines()))
+        return sha256_of_each(self._table.sorted_lines())
 
     def counts(self, kind: Kind | None = None) -> dict[str, int]:
         """Count the answers of one kind, or of both.
@@ -185,16 +224,22 @@ class AnnotationSet(OnTheHub):
         """
         if kind is not None:
             check_kind(kind)
-        chosen = [answer for answer in self._answers if kind in (None, answer.kind)]
-        words = Counter(answer.answer for answer in chosen)
+        chosen = self if kind is None else self.only(kind)
+        rows = chosen._table.rows()
+        abouts = chosen._table.abouts(rows)
+        words: Counter[str] = Counter()
+        for about, number in abouts:
+            words[about.answer] += number
+        about_images = chosen._table.of_abouts(rows, lambda about: about.kind == "image")
+        neurons = {about.neuron for about, _ in abouts if about.kind == "neuron"}
         return {
             "answers": len(chosen),
-            "items": len({answer.id if isinstance(answer, ImageAnswer) else answer.neuron for answer in chosen}),
+            "items": len(np.unique(rows["id"][about_images])) + len(neurons),
             "yes": words["yes"],
             "no": words["no"],
             "unsure": words["unsure"],
-            "annotators": len({answer.annotator for answer in chosen}),
-            "simulated": sum(answer.simulated for answer in chosen),
+            "annotators": len({about.annotator for about, _ in abouts}),
+            "simulated": sum(number for about, number in abouts if about.simulated),
         }
 
     def merge(self, *others: AnnotationSet) -> AnnotationSet:
@@ -204,16 +249,13 @@ class AnnotationSet(OnTheHub):
         changed back counts; records of a later set that are already there are
         passed over. The numbers of dropped answers add up.
         """
-        merged = AnnotationSet()
-        seen: set[AnyAnswer] = set()
-        for one in (self, *others):
+        for one in others:
             if not isinstance(one, AnnotationSet):
                 raise AnswerError(f"expected an AnnotationSet to merge with, got {type(one).__name__}")
-            last_first = dict.fromkeys(reversed(one._answers))
-            merged._answers += [answer for answer in reversed(last_first) if answer not in seen]
-            seen.update(last_first)
-            merged.dropped += one.dropped
-        return merged
+        parts = [self._table.rows(), *(self._table.adopt(one._table) for one in others)]
+        rows = np.concatenate(parts)[distinct(parts)]
+        rows["line"] = 0  # lines of several files say nothing
+        return self._of(rows, sum(one.dropped for one in (self, *others)))
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, object]]) -> AnnotationSet:
@@ -231,7 +273,7 @@ class AnnotationSet(OnTheHub):
         made = cls()
         for number, record in enumerate(records):
             try:
-                made._answers.append(parse_record(to_json(record)))
+                made._table.add(parse_record(to_json(record)))
             except (AnswerError, ValueError) as error:  # noqa: PERF203 - the message needs the number
                 raise AnswerError(f"record {number}: {error}") from error
         return made
@@ -265,19 +307,14 @@ class AnnotationSet(OnTheHub):
                 raise AnswerError(f"the answer to {sample!r}: {error}") from error
         return made
 
-    def _lines(self) -> list[str]:
-        return [answer.model_dump_json() for answer in self._answers]
-
-    def _text(self) -> str:
-        return "".join(f"{line}\n" for line in self._lines())
-
     def save(self, path: StrPath) -> None:
         """Write all answers as JSON Lines in one piece, replacing what was at `path`.
 
         Raises:
             OutputError: It cannot be written; what was there is unchanged.
         """
-        write_text(path, self._text())
+        with replace_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in self._table.lines())
 
     def append_to(self, path: StrPath) -> None:
         """Add all answers to the end of a file, all of them or none.
@@ -288,7 +325,7 @@ class AnnotationSet(OnTheHub):
             FileFormatError: What is there is not a file of answers; it is left alone.
             OutputError: It cannot be written; what was there is unchanged.
         """
-        append_lines(path, self._text().encode())
+        append_lines(path, "".join(f"{line}\n" for line in self._table.lines()).encode())
 
     @classmethod
     def load(cls, path: StrPath, *, strict: bool = True) -> AnnotationSet:
@@ -305,15 +342,10 @@ class AnnotationSet(OnTheHub):
             FileFormatError: No such file, or a broken line; the message has its number.
         """
         lines = read_lines(path)
-        made, first_problem = cls(), ""
-        for number, line in lines.numbered:
-            try:
-                made._answers.append(parse_record(line))
-            except AnswerError as error:  # noqa: PERF203 - each line fails on its own
-                made.dropped += 1
-                first_problem = first_problem or f"line {number}: {error}"
+        made = cls()
+        total, made.dropped, first_problem = made._table.read(lines)
         if made.dropped:
-            what = f"{str(path)!r}, {first_problem}. {made.dropped} of {len(lines.numbered)} lines are broken"
+            what = f"{str(path)!r}, {first_problem}. {made.dropped} of {total} lines are broken"
             if strict:
                 raise FileFormatError(f"{what}. Correct them, or load with strict=False to leave them out.")
             _log.warning("%s and were left out.", what)
@@ -348,9 +380,16 @@ class AnnotationSet(OnTheHub):
             SettingsError: An unknown rule, or a setting out of its range.
         """
         check_rule(rule, yes_share=yes_share, maybe_share=maybe_share, min_votes=min_votes)
-        votes = group_votes(((answer.id, answer) for answer in self.image_answers), latest_only=latest_only)
-        verdicts = image_verdicts(votes, rule, yes_share=yes_share, maybe_share=maybe_share)
-        return {id_: verdict for id_, verdict in verdicts.items() if len(votes[id_]) >= min_votes}
+        if rule in CROWD_RULES:
+            votes = group_votes(((answer.id, answer) for answer in self.image_answers), latest_only=latest_only)
+            verdicts = image_verdicts(votes, rule, yes_share=yes_share, maybe_share=maybe_share)
+            return {id_: verdict for id_, verdict in verdicts.items() if len(votes[id_]) >= min_votes}
+        found = self._table.votes("image", latest_only=latest_only)
+        return {
+            id_: verdict_of(*counts, rule, yes_share=yes_share, maybe_share=maybe_share)
+            for id_, counts in zip(found.items, found.counts(), strict=True)
+            if sum(counts) >= min_votes
+        }
 
     def neuron_relevance(
         self,
@@ -378,10 +417,22 @@ class AnnotationSet(OnTheHub):
             SettingsError: An unknown rule, or a setting out of its range.
         """
         check_rule(rule, yes_share=yes_share, maybe_share=maybe_share, min_votes=min_votes)
-        votes = group_votes((((a.neuron, a.patch), a) for a in self.neuron_answers), latest_only=latest_only)
-        number = Counter(neuron for (neuron, _), own in votes.items() for _ in own)
-        verdicts = neuron_verdicts(votes, rule, yes_share=yes_share, maybe_share=maybe_share)
-        return {neuron: verdict for neuron, verdict in verdicts.items() if number[neuron] >= min_votes}
+        shares = {"yes_share": yes_share, "maybe_share": maybe_share}
+        if rule in CROWD_RULES:
+            votes = group_votes((((a.neuron, a.patch), a) for a in self.neuron_answers), latest_only=latest_only)
+            number = Counter(neuron for (neuron, _), own in votes.items() for _ in own)
+            verdicts = neuron_verdicts(votes, rule, **shares)
+            return {neuron: verdict for neuron, verdict in verdicts.items() if number[neuron] >= min_votes}
+        found = self._table.votes("neuron", latest_only=latest_only)
+        patches: dict[int, list[list[str]]] = {}
+        for (neuron, _), counts in zip(found.items, found.counts(), strict=True):
+            words = [word for word, count in zip(ANSWERS, counts, strict=True) for _ in range(count)]
+            patches.setdefault(neuron, []).append(words)
+        return {
+            neuron: neuron_relevance_of(own, rule, **shares)
+            for neuron, own in patches.items()
+            if sum(map(len, own)) >= min_votes
+        }
 
     def agreement(self, kind: Kind = "image") -> Agreement:
         """Measure how far the annotators agree, on images or on patches of neurons.
@@ -392,14 +443,20 @@ class AnnotationSet(OnTheHub):
             SettingsError: `kind` is neither "image" nor "neuron".
         """
         check_kind(kind)
-        chosen = self.image_answers if kind == "image" else self.neuron_answers
-        votes = group_votes((a.id if isinstance(a, ImageAnswer) else (a.neuron, a.patch), a) for a in chosen)
-        return agreement_of(({vote.annotator: vote.answer for vote in own} for own in votes.values()), kind=kind)
+        return agreement_of(self._table.votes(kind).by_person(), kind=kind)
 
-    def _keep(self, fits: Callable[[AnyAnswer], bool]) -> AnnotationSet:
-        kept = AnnotationSet(answer for answer in self._answers if fits(answer))
-        kept.dropped = self.dropped + len(self) - len(kept)
-        return kept
+    def voters(self, kind: Kind = "image") -> dict[Any, frozenset[str]]:
+        """Who answered about what: sample id, or (neuron, patch) -> people.
+
+        Raises:
+            SettingsError: `kind` is neither "image" nor "neuron".
+        """
+        check_kind(kind)
+        return self._table.votes(kind).voters()
+
+    def _keep(self, rows: Rows, fits: Mask) -> AnnotationSet:
+        kept = rows[fits]
+        return self._of(kept, self.dropped + len(rows) - len(kept))
 
     def for_model(self, fingerprint: str, *, strict: bool = True) -> AnnotationSet:
         """Keep the answers that fit a model: made for it, or with no model recorded.
@@ -414,14 +471,18 @@ class AnnotationSet(OnTheHub):
         """
         if not fingerprint:
             raise SettingsError(f"fingerprint={fingerprint!r}; expected the fingerprint of a model")
-        others = Counter(answer.model for answer in self._answers if answer.model not in ("", fingerprint))
+        rows = self._table.rows()
+        others: Counter[str] = Counter()
+        for about, number in self._table.abouts(rows):
+            if about.model not in ("", fingerprint):
+                others[about.model] += number
         if others and strict:
             named = first_few([f"{model[:12]} ({number})" for model, number in others.most_common()])
             raise MismatchError(
                 f"{others.total()} of {len(self)} answers were made for another model than {fingerprint[:12]}: "
                 f"{named}. Use the model the pictures were made from, or strict=False to leave those answers out."
             )
-        return self._keep(lambda answer: answer.model in ("", fingerprint))
+        return self._keep(rows, self._table.of_abouts(rows, lambda about: about.model in ("", fingerprint)))
 
     def for_ids(self, ids: Collection[str], *, strict: bool = True, where: str = "the data set") -> AnnotationSet:
         """Keep the answers about images that exist; answers about neurons stay.
@@ -438,34 +499,85 @@ class AnnotationSet(OnTheHub):
         if isinstance(ids, str) or not isinstance(ids, Iterable):
             raise SettingsError(f"ids: expected a collection of sample ids, got {type(ids).__name__}")
         known = frozenset(ids)
-        lacking = list(dict.fromkeys(answer.id for answer in self.image_answers if answer.id not in known))
-        if lacking and strict:
+        rows = self._table.rows()
+        fits = self._table.of_ids(rows, known.__contains__) | self._table.of_abouts(
+            rows, lambda about: about.kind == "neuron"
+        )
+        if strict and (lacking := self._table.ids(rows[~fits])):
             raise MismatchError(
                 f"answers were given for {len(lacking)} images that are not in {where} ({len(known)} images): "
                 f"{first_few(lacking)}. Use the data set that was answered, or strict=False to leave those answers out."
             )
-        return self._keep(lambda answer: isinstance(answer, NeuronAnswer) or answer.id in known)
+        return self._keep(rows, fits)
 
-    def for_neurons(self, num_neurons: int, *, strict: bool = True) -> AnnotationSet:
+    def for_classes(self, num_classes: int, *, strict: bool = True) -> AnnotationSet:
+        """Keep the answers about classes that exist, and those that name none.
+
+        Args:
+            num_classes: Number of classes of the model, at least 1.
+            strict: Refuse answers about other classes; else leave them out and
+                count them in `dropped`.
+
+        Raises:
+            MismatchError: Answers whose `target` is `num_classes` or more; the message has their ids and lines.
+        """
+        if num_classes < 1:
+            raise SettingsError(f"num_classes={num_classes!r}; expected a whole number of at least 1")
+        rows = self._table.rows()
+        fits = self._table.of_abouts(rows, lambda about: about.target is None or about.target < num_classes)
+        if strict and not fits.all():
+            raise MismatchError(
+                f"{np.sum(~fits)} of {len(self)} answers are about classes the model does not have (it has "
+                f"{num_classes}, from 0): {self._named(rows[~fits], 'target')}. Use the model that was answered, or "
+                "strict=False to leave those answers out."
+            )
+        return self._keep(rows, fits)
+
+    def _named(self, rows: Rows, field: str) -> str:
+        """A few answers: what they say in a field, about what, and where they were read."""
+        few = rows[:5]
+        named = [
+            f"{field} {getattr(answer, field)} of {answer.id or f'neuron {answer.neuron}'!r} by {answer.annotator}"  # type: ignore[union-attr]
+            + (f" (line {line})" if line else "")
+            for answer, line in zip(self._table.records(few), few["line"].tolist(), strict=True)
+        ]
+        return ", ".join(named) + (f" and {len(rows) - len(few)} more" if len(rows) > len(few) else "")
+
+    def for_neurons(self, num_neurons: int, *, num_patches: int | None = None, strict: bool = True) -> AnnotationSet:
         """Keep the answers about neurons that exist; answers about images stay.
 
         Args:
             num_neurons: Number of neurons of the model, at least 1.
+            num_patches: Number of patches a neuron has at most, at least 1; ``None`` = not known.
             strict: Refuse answers about other neurons; else leave them out and
                 count them in `dropped`.
 
         Raises:
-            MismatchError: Answers for neurons from `num_neurons` up.
+            MismatchError: Answers for neurons from `num_neurons` up, or patches from `num_patches` up.
         """
-        if num_neurons < 1:
-            raise SettingsError(f"num_neurons={num_neurons!r}; expected a whole number of at least 1")
-        beyond = sorted({answer.neuron for answer in self.neuron_answers if answer.neuron >= num_neurons})
+        if num_neurons < 1 or (num_patches is not None and num_patches < 1):
+            raise SettingsError(
+                f"num_neurons={num_neurons!r}, num_patches={num_patches!r}; expected whole numbers of at least 1"
+            )
+        rows = self._table.rows()
+        fits = self._table.of_abouts(rows, lambda about: about.neuron is None or about.neuron < num_neurons)
+        beyond = sorted({about.neuron or 0 for about, _ in self._table.abouts(rows[~fits])})
         if beyond and strict:
             raise MismatchError(
                 f"answers were given for {len(beyond)} neurons the model does not have (it has {num_neurons}, "
                 f"from 0): {first_few(beyond)}. Use the model that was answered, or strict=False to leave those out."
             )
-        return self._keep(lambda answer: isinstance(answer, ImageAnswer) or answer.neuron < num_neurons)
+        if num_patches is not None:
+            there = self._table.of_abouts(rows, lambda about: about.patch is None or about.patch < num_patches)
+            lacking = fits & ~there
+            if strict and lacking.any():
+                raise MismatchError(
+                    f"{lacking.sum()} of {len(self)} answers are about patches that no neuron has (a neuron has "
+                    f"{num_patches} at most, from 0): {self._named(rows[lacking], 'patch')}. Use the patches that were "
+                    "answered, or strict=False to leave those answers out."
+                )
+            fits &= there
+        return self._keep(rows, fits)
 
 
 def as_answers(value: object) -> AnnotationSet:

@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic_core import from_json
 
 from crayon_sdk.errors import FileFormatError, OutputError
-from crayon_sdk.files import StrPath, describe_write_failure, read_whole
+from crayon_sdk.files import StrPath, describe_write_failure
 
 try:
     import fcntl
@@ -35,38 +35,55 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class AnswerLines:
-    """The lines of an answer file.
+    """The lines of an answer file as long as it was when it was opened, read one by one as they are asked for.
 
     Attributes:
-        numbered: Line number (from 1) and bytes of each line that is not blank,
-            without line end and byte order mark.
+        path: The file.
+        end: Where its whole lines end.
         torn: The torn last line, or None.
     """
 
-    numbered: list[tuple[int, bytes]]
+    path: StrPath
+    end: int
     torn: bytes | None
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Number (from 1) and bytes of each line that is not blank, without line end and byte order mark."""
+        with _readable(self.path), open(self.path, "rb") as file:
+            left = self.end
+            for number, line in enumerate(file, start=1):
+                if left <= 0:
+                    return
+                whole = line if len(line) <= left else line[:left]
+                left -= len(line)
+                if stripped := (whole.removeprefix(_BOM) if number == 1 else whole).strip(b" \t\r\n"):
+                    yield number, stripped
 
 
 def read_lines(path: StrPath) -> AnswerLines:
-    r"""Read the lines of an answer file.
+    r"""Open an answer file.
 
     A byte order mark, `\r\n` line ends and blank lines are tolerated.
 
     Raises:
         FileFormatError: It is missing, or cannot be read.
     """
+    with _readable(path), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        last = _last_line(file.fileno(), size)
+    return AnswerLines(path, size - len(last), last) if _is_torn(last) else AnswerLines(path, size, None)
+
+
+@contextlib.contextmanager
+def _readable(path: StrPath) -> Iterator[None]:
     try:
-        data = read_whole(path)
+        yield
     except FileNotFoundError as error:
         raise FileFormatError(
             f"no file at {str(path)!r}; expected a file of answers, one JSON record a line"
         ) from error
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{str(path)!r} cannot be read as a file of answers: {error}") from error
-    lines = data.removeprefix(_BOM).split(b"\n")
-    torn = lines.pop() if _is_torn(lines[-1]) else None
-    stripped = ((number, line.strip(b" \t\r")) for number, line in enumerate(lines, start=1))
-    return AnswerLines(numbered=[(number, line) for number, line in stripped if line], torn=torn)
 
 
 def _is_torn(last: bytes) -> bool:

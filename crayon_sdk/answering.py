@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from crayon_sdk.naming import plain
 from crayon_sdk.questions import Asked, Question, how_far
 from crayon_sdk.simulation import drawn, simulate_answers, simulate_neuron_answers
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "Intake"]
 
 _ALL = 2**31
 _FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
@@ -31,8 +32,47 @@ _NEEDED = {"attention": ("image",), "pruning": ("neuron",), "both": ("image", "n
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Intake:
+    """What came of answers that were taken in.
+
+    Attributes:
+        new: How many were not there before.
+        known: How many were, or came twice.
+        total: How many there are now.
+    """
+
+    new: int
+    known: int
+    total: int
+
+
 class Answering(Holdings):
     """A workspace that takes answers."""
+
+    def take_in(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> Intake:
+        """As `add_answers`, and say also how many are there already."""
+        as_answers(answers)
+        with self._working("answer"):
+            fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
+            fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
+            targets = [target for target in fitting.targets if target >= len(self.dataset().class_names)]
+            if targets:  # the model may have more classes than there are pictures of, and is loaded to know
+                fitting = fitting.for_classes(self.model.num_classes, strict=strict)
+            if fitting.counts("neuron")["answers"]:
+                fitting = fitting.for_neurons(
+                    self.model.num_neurons, num_patches=self._patches_per_neuron(), strict=strict
+                )
+            if fitting.dropped:
+                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
+            new, total = self._keep_answers(self.answers(missing_ok=True), fitting, source, dropped=fitting.dropped)
+            return Intake(new, len(fitting) - new, total)
+
+    def _patches_per_neuron(self) -> int | None:
+        try:
+            return self.patches().neurons.shape[1]
+        except StaleError:
+            return None  # they were answered elsewhere
 
     def add_answers(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> int:
         """Take answers in: all of them or none; what is there already is passed over.
@@ -46,17 +86,9 @@ class Answering(Holdings):
             How many were new.
 
         Raises:
-            MismatchError: Answers about other pictures, neurons or another model.
+            MismatchError: Answers about other pictures, neurons, patches or classes, or another model.
         """
-        as_answers(answers)
-        with self._working("answer"):
-            fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
-            fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
-            if fitting.neuron_answers:
-                fitting = fitting.for_neurons(self.model.num_neurons, strict=strict)
-            if fitting.dropped:
-                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
-            return self._keep_answers(self.answers(missing_ok=True), fitting, source, dropped=fitting.dropped)
+        return self.take_in(answers, source=source, strict=strict).new
 
     def take_answers(self, given: AnnotationSet, *, withdrawn: AnnotationSet, source: str) -> int:
         """Take in what a program collected that lets people take answers back.
@@ -76,11 +108,11 @@ class Answering(Holdings):
             # Answers about an earlier model of this workspace stay in the store, and out of its answers.
             fitting = given.for_model(self.manifest.model_fingerprint, strict=False)
             fitting = fitting.for_ids(self.dataset().ids, where="the training pictures")
-            there, gone = self.answers(missing_ok=True), frozenset(withdrawn)
+            there, gone = self.answers(missing_ok=True), frozenset(withdrawn) - frozenset(given)
             kept = AnnotationSet(answer for answer in there if answer not in gone)
             if len(kept) == len(there) and not frozenset(fitting) - frozenset(there):
                 return 0
-            return self._keep_answers(kept, fitting, source, removed=len(there) - len(kept))
+            return self._keep_answers(kept, fitting, source, removed=len(there) - len(kept))[0]
 
     def import_answers(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> int:
         """Take answers from a file: our JSON Lines, or any that `formats.read_answers` knows.
@@ -97,10 +129,14 @@ class Answering(Holdings):
             FileFormatError: The file is broken or of another kind.
             MismatchError: Answers about other pictures, neurons or another model.
         """
+        return self.import_file(path, annotator=annotator, strict=strict).new
+
+    def import_file(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> Intake:
+        """As `import_answers`, and say also how many are there already."""
         found = read_answers(path, self.dataset().ids, annotator=annotator, strict=strict)
         if found.dropped:
             _log.warning("%d lines of %s are bad and were left out", found.dropped, os.fspath(path))
-        return self.add_answers(found, source=str(path), strict=strict)
+        return self.take_in(found, source=str(path), strict=strict)
 
     def export_answers(self, path: str | os.PathLike[str], kind: str = "jsonl", *, overwrite: bool = False) -> int:
         """Write all answers as a file of another tool.
@@ -326,7 +362,10 @@ class Answering(Holdings):
             _log.warning("the next call looks at the pictures again: %s", error)
         return seen
 
-    def _keep_answers(self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object) -> int:
+    def _keep_answers(
+        self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object
+    ) -> tuple[int, int]:
+        """How many are new, and how many there are."""
         path = self.folder / ANSWERS
         everything = before.merge(added)
         new = len(everything) - len(before)
@@ -337,4 +376,4 @@ class Answering(Holdings):
         entry["output"] = self._ledger.digest(ANSWERS)
         entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
         self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
-        return new
+        return new, len(everything)

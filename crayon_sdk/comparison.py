@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ class Comparison:
         resamples: How many test sets were drawn.
         confidence: Of the intervals.
         seed: Of the draws.
+        clusters: How many clusters of pictures were drawn from; ``None`` when every picture was taken for independent.
     """
 
     baseline: str
@@ -70,6 +71,7 @@ class Comparison:
     resamples: int
     confidence: float
     seed: int
+    clusters: int | None = None
 
     def __repr__(self) -> str:
         others = [name for name in self.evaluations if name != self.baseline]
@@ -95,6 +97,7 @@ class Comparison:
             "resamples": self.resamples,
             "confidence": self.confidence,
             "seed": self.seed,
+            "clusters": self.clusters,
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -129,10 +132,11 @@ class Comparison:
                 for model in self.evaluations
             ]
             table.add_row(f"\u0394 {name}", "", *cells)
+        drawn = "the pictures" if self.clusters is None else f"the {self.clusters:,} clusters of pictures"
         table.caption = (
             f"\u0394: points against {plain(self.baseline)}, with {100 * self.confidence:g} % intervals of "
-            f"{self.resamples:,} paired resamples of the pictures; * exceeds the noise of the test set (that of "
-            "training is not in it)"
+            f"{self.resamples:,} paired resamples of {drawn}; * exceeds the noise of the test set (that of training is "
+            "not in it)"
         )
         return table
 
@@ -146,6 +150,7 @@ def compare(
     evaluations: Mapping[str, Evaluation],
     *,
     baseline: str | None = None,
+    clusters: Mapping[str, Hashable] | None = None,
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -155,6 +160,8 @@ def compare(
     Args:
         evaluations: At least two, by name, of the same samples.
         baseline: Which one the others are compared with; default the first.
+        clusters: Sample id -> which samples belong together, such as the object that is shown on two backgrounds;
+            they are drawn together. ``None`` takes every sample for independent of the others.
         resamples: How many test sets to draw, at least 100.
         confidence: Of the intervals, between 0 and 1.
         seed: Of the draws.
@@ -163,7 +170,7 @@ def compare(
         Accuracies and differences with intervals.
 
     Raises:
-        MismatchError: The evaluations are not of the same samples and groups.
+        MismatchError: The evaluations are not of the same samples and groups, or a sample has no cluster.
         SettingsError: A setting is out of range, or there is nothing to compare.
 
     Example:
@@ -194,7 +201,10 @@ def compare(
     ids = list(first.predictions)
     correct = torch.tensor([_correct(evaluations[name], ids) for name in names])
     groups = torch.tensor([first.membership[sample] for sample in ids])
-    drawn = metrics.paired_bootstrap(correct, groups, len(first.groups), resamples=resamples, seed=seed)
+    together = None if clusters is None else _clusters(clusters, ids)
+    drawn = metrics.paired_bootstrap(
+        correct, groups, len(first.groups), clusters=together, resamples=resamples, seed=seed
+    )
     numbers = _numbers(drawn, torch.bincount(groups, minlength=len(first.groups)))
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     differences = []
@@ -205,7 +215,21 @@ def compare(
             low, high = (values[:, position] - values[:, names.index(baseline)]).quantile(tails).tolist()
             value = evaluations[name].summary()[number] - first.summary()[number]
             differences.append(Difference(name, number, value, low, high))
-    return Comparison(baseline, dict(evaluations), tuple(differences), len(ids), resamples, confidence, seed)
+    drawn_from = None if together is None else int(together.max()) + 1
+    return Comparison(
+        baseline, dict(evaluations), tuple(differences), len(ids), resamples, confidence, seed, drawn_from
+    )
+
+
+def _clusters(clusters: Mapping[str, Hashable], ids: Sequence[str]) -> Tensor:
+    lacking = [sample for sample in ids if sample not in clusters]
+    if lacking:
+        raise MismatchError(
+            f"clusters= says nothing about {len(lacking)} of {len(ids)} samples: {first_few(lacking)}. Give every "
+            "sample that was evaluated a cluster"
+        )
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(clusters[sample], len(numbers)) for sample in ids])
 
 
 def _numbers(drawn: Tensor, sizes: Tensor) -> dict[str, Tensor]:

@@ -229,7 +229,7 @@ class AttentionCorrector:
                 the weights from before.
         """
         check_run_folder(self.checkpoint_dir)
-        used = guidance_answers(answers, maps, dataset, strict=strict)
+        used = guidance_answers(answers, maps, dataset, num_classes=self.model.num_classes, strict=strict)
         score = maps.score if self.settings.score == "maps" else self.settings.score
         settings = replace(self.settings, score=check_score(score, self.model.num_classes))
         if maps.target_rule != str(settings.target):

@@ -12,6 +12,7 @@ import functools
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -53,6 +54,7 @@ _ZONES = {"UTC": 0, "GMT": 0, "PST": -8, "PDT": -7, "MST": -7, "MDT": -6, "CST":
 class _Row:
     where: str
     values: dict[str, str]
+    problem: str = ""
 
 
 def read_csv(text: str, ids: Sequence[str], *, name: str, annotator: str, strict: bool = True) -> AnnotationSet:
@@ -77,13 +79,29 @@ def read_csv(text: str, ids: Sequence[str], *, name: str, annotator: str, strict
         reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
         header = [column or "" for column in reader.fieldnames or ()]
         rows = []
+        _check_names(header, name)
         for values in reader:
-            where = f"line {reader.line_num}"
-            rows.append(_Row(where, {key or "": value for key, value in values.items() if isinstance(value, str)}))
+            beyond = values.pop(None, None)
+            problem = f"it has {len(header) + len(beyond)} cells, the header {len(header)}" if beyond else ""
+            own = {key or "": value for key, value in values.items() if isinstance(value, str)}
+            rows.append(_Row(f"line {reader.line_num}", own, problem))
     except csv.Error as error:
         raise FileFormatError(f"{name!r} is not a table of comma-separated values: {error}") from error
     _columns(tuple(header), name)
-    return _answers(rows, ids, name=name, annotator=annotator, strict=strict)
+    expected = "one answer a row below the names of the columns"
+    return _answers(rows, ids, name=name, annotator=annotator, strict=strict, expected=expected)
+
+
+def _check_names(header: Sequence[str], name: str) -> None:
+    """Refuse names that come twice: which of the two cells is meant cannot be told."""
+    folded = [column.lower() if _bare(column) in _ALIASES else column for column in header]
+    number = Counter(folded)
+    twice = [column for column, name in zip(header, folded, strict=True) if column and number[name] > 1]
+    if twice:
+        raise FileFormatError(
+            f"{name!r} has {len(twice)} columns named {', '.join(map(repr, twice))}; expected each name once: "
+            f"delete or rename all but one of them. There are {', '.join(header)}"
+        )
 
 
 @functools.lru_cache(maxsize=64)
@@ -105,15 +123,21 @@ def _bare(column: str) -> str:
     return re.sub(r"^(input|answer)\.", "", column.lower())
 
 
-def _answers(rows: Sequence[_Row], ids: Sequence[str], *, name: str, annotator: str, strict: bool) -> AnnotationSet:
+def _answers(
+    rows: Sequence[_Row], ids: Sequence[str], *, name: str, annotator: str, strict: bool, expected: str
+) -> AnnotationSet:
     """Turn rows into answers, all or nothing unless ``strict`` is false; rejected and cancelled work is passed over."""
     find = _finder(ids)
     made = AnnotationSet()
     problems = []
+    rejected = 0
     for row in rows:
         if _was_rejected(row.values):
+            rejected += 1
             continue
         try:
+            if row.problem:
+                raise FileFormatError(row.problem)
             made.add(_answer(row.values, _columns(tuple(row.values), name), find, annotator))
         except (AnswerError, MismatchError, FileFormatError) as error:
             problems.append(f"{row.where}: {error}")
@@ -122,6 +146,10 @@ def _answers(rows: Sequence[_Row], ids: Sequence[str], *, name: str, annotator: 
         raise FileFormatError(
             f"{name!r}, {problems[0]}{more}. Nothing was taken; correct it, or leave such rows out with strict=False"
         )
+    if not len(made):
+        found = f"{len(rows)} rows, of which {rejected} were rejected or cancelled and {len(problems)} are bad"
+        first = f" ({problems[0]})" if problems else ""
+        raise FileFormatError(f"{name!r} has no answer in it: expected {expected}; found {found}{first}")
     made.dropped = len(problems)
     return made
 
@@ -235,14 +263,23 @@ def read_tool_json(
     """
     if isinstance(value, dict) and isinstance(value.get("samples"), list):
         rows = list(_fiftyone_rows(value["samples"]))
+        fields = dict.fromkeys(key for sample in value["samples"] if isinstance(sample, dict) for key in sample)
+        expected = (
+            "samples of FiftyOne that have a field with a Classification (or Classifications) whose label is yes, no "
+            f"or unsure, not {len(value['samples'])} samples with the fields {', '.join(map(str, fields)) or 'none'}"
+        )
     elif isinstance(value, list) and value and all(isinstance(task, dict) for task in value):
         rows = list(_label_studio_rows(value))
+        expected = (
+            'tasks of Label Studio with "annotations" that have a choice of yes, no or unsure, or its JSON_MIN; not '
+            f"{len(value)} tasks nobody has annotated"
+        )
     else:
         raise FileFormatError(
             f"{name!r} is JSON of no kind that is known: expected Label Studio's list of tasks, FiftyOne's "
             '{"samples": [...]}, or a published list of yes/maybe/no'
         )
-    return _answers(rows, ids, name=name, annotator=annotator, strict=strict)
+    return _answers(rows, ids, name=name, annotator=annotator, strict=strict, expected=expected)
 
 
 def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
@@ -260,9 +297,15 @@ def _label_studio_rows(tasks: Sequence[Mapping[str, Any]]) -> Iterator[_Row]:
             yield _Row(where, _texts(flat))
             continue
         about = _texts({"task_id": task.get("id")} | dict(data))
-        for annotation in task.get("annotations") or ():
-            if isinstance(annotation, dict):
-                yield _Row(where, about | _label_studio_answer(annotation))
+        annotations = task.get("annotations")
+        if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
+            known = ", ".join(map(str, task))
+            yield _Row(
+                where, {}, f'expected "annotations", a list of objects, in a task of Label Studio; it has {known}'
+            )
+            continue
+        for annotation in annotations:
+            yield _Row(where, about | _label_studio_answer(annotation))
 
 
 def _label_studio_answer(annotation: Mapping[str, Any]) -> dict[str, str]:

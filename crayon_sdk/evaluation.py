@@ -51,7 +51,10 @@ class GroupResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the accuracy; (0, 1) without samples."""
+        """95 % Wilson interval of the accuracy, for independent samples; (0, 1) without samples.
+
+        Where samples go together, such as one object on two backgrounds, use `compare(clusters=)` for differences.
+        """
         return metrics.wilson_interval(self.correct, self.total) if self.total else (0.0, 1.0)
 
 

@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ __all__ = [
     "read_whole",
     "replace_file",
     "sha256_of",
+    "sha256_of_each",
     "sweep",
     "write_json",
     "write_tensors",
@@ -418,6 +419,11 @@ def _exchange(fresh: Path, target: Path) -> None:
 
 def sha256_of(*parts: bytes | str) -> str:
     """Hash the parts in order; lengths are hashed too, so that parts cannot run together."""
+    return sha256_of_each(parts)
+
+
+def sha256_of_each(parts: Iterable[bytes | str]) -> str:
+    """Hash the parts as [`sha256_of`][crayon_sdk.files.sha256_of] does, one at a time."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part

@@ -95,9 +95,20 @@ def read_answers(
         strict: Refuse the whole file for one bad line; else leave such lines out and count them.
 
     Raises:
-        FileFormatError: No such file, it is of no kind that is known, or a line is bad; the message has its number.
+        FileFormatError: No such file, it is of no kind that is known, a line is bad (the message has its number), or
+            there is something in it and no answer.
         MismatchError: A list that does not have one value per id.
     """
+    found = _read_answers(path, dataset_ids, annotator=annotator, strict=strict)
+    if not len(found) and (found.dropped or found.torn_line):
+        left_out = f"{found.dropped} broken lines" if found.dropped else "one line that was cut off"
+        raise FileFormatError(
+            f"{str(path)!r} has no answer in it: expected one JSON record a line, found {left_out} and nothing else"
+        )
+    return found
+
+
+def _read_answers(path: StrPath, dataset_ids: Sequence[str], *, annotator: str, strict: bool) -> AnnotationSet:
     try:
         with open(path, "rb") as file:
             start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -162,9 +173,9 @@ def write_answers(
     if kind == "jsonl":
         answers.save(path)
     elif kind == "published":
-        write_json(path, to_published(AnnotationSet(answers.image_answers), dataset_ids))
+        write_json(path, to_published(answers.only("image"), dataset_ids))
     elif kind == "published-neurons":
-        write_json(path, to_published_neurons(AnnotationSet(answers.neuron_answers), num_neurons))
+        write_json(path, to_published_neurons(answers.only("neuron"), num_neurons))
     else:
         write_text(path, write_tool(answers, kind))
 

@@ -47,7 +47,12 @@ class Guidance:
 
 
 def guidance_answers(
-    answers: AnnotationSet, maps: SaliencyMaps, dataset: ImageDataset, *, strict: bool = True
+    answers: AnnotationSet,
+    maps: SaliencyMaps,
+    dataset: ImageDataset,
+    *,
+    num_classes: int | None = None,
+    strict: bool = True,
 ) -> AnnotationSet:
     """Pick the answers about maps, and check that they are about these maps and samples.
 
@@ -55,16 +60,17 @@ def guidance_answers(
         answers: All answers.
         maps: The maps that were answered.
         dataset: The training set.
+        num_classes: Of the model, when it is known.
         strict: Refuse answers that do not belong; else drop and count them.
 
     Raises:
         AnswerError: There are no answers about images, or they are no AnnotationSet.
         DataError: The data set is no ImageDataset.
-        MismatchError: Answers for another model, or for samples that are lacking.
+        MismatchError: Answers for another model, for samples that are lacking, or about classes it does not have.
     """
     as_dataset(dataset)
     as_maps(maps)
-    images = AnnotationSet(as_answers(answers).image_answers)
+    images = as_answers(answers).only("image")
     if not len(images):
         raise AnswerError(
             f"expected answers about images, got {len(answers)} answers of which none is about an image; "
@@ -72,6 +78,8 @@ def guidance_answers(
         )
     if maps.model:
         images = images.for_model(maps.model, strict=strict)
+    if num_classes is not None:
+        images = images.for_classes(num_classes, strict=strict)
     return images.for_ids(dataset.ids, strict=strict).for_ids(maps.ids, strict=strict, where="the maps")
 
 

@@ -247,9 +247,9 @@ class Holdings:
         if evaluate_on is not None and evaluate_on in self.manifest.splits:
             inputs[evaluate_on] = self._base(evaluate_on)["data"]
         if method != "attention":
-            inputs["answers about neurons"] = AnnotationSet(answers.neuron_answers).fingerprint
+            inputs["answers about neurons"] = answers.only("neuron").fingerprint
         if method != "pruning":
-            inputs["answers about pictures"] = AnnotationSet(answers.image_answers).fingerprint
+            inputs["answers about pictures"] = answers.only("image").fingerprint
             inputs["maps"] = self._ledger.digest(MAPS, verify=verify)
         return inputs
 
@@ -281,7 +281,7 @@ class Holdings:
         return usable
 
     def _check_guidance(self, maps: SaliencyMaps, answers: AnnotationSet, train: ImageDataset, *, strict: bool) -> None:
-        guidance_answers(answers, maps, train, strict=strict)
+        guidance_answers(answers, maps, train, num_classes=self.model.num_classes, strict=strict)
         asked = [entry["maps"] for entry in self.manifest.answers if entry.get("maps")]
         if asked and asked[-1] != self._ledger.digest(MAPS):
             _log.warning(

@@ -195,6 +195,9 @@ class CompareOptions(Options):
 
     split: Split = Field("test", description="Which evaluations.")
     baseline: str | None = Field(None, description="What the others are compared with; default the first.")
+    cluster_column: str | None = Field(
+        None, description="Column of the table that says which pictures belong together, such as the same object twice."
+    )
     resamples: int = Field(2000, ge=100, description="Test sets to draw.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Of the intervals.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of the draws.")

@@ -197,7 +197,7 @@ class NeuronPruner:
                 broken=broken,
                 doing="refitting the last layer",
             )
-        judged = len({answer.neuron for answer in used.neuron_answers})
+        judged = used.counts("neuron")["items"]
         counts = {
             "pruned": len(cut),
             "judged_neurons": judged,
@@ -240,13 +240,14 @@ def irrelevant_neurons(
         AnswerError: There are no answers about neurons, or they would cut all.
         MismatchError: The answers are about another model or unknown neurons.
     """
-    used = AnnotationSet(as_answers(answers).neuron_answers)
+    used = as_answers(answers).only("neuron")
     if not len(used):
         raise AnswerError(
             f"expected answers about neurons, got {len(answers)} answers of which none is about a neuron; "
             "answer some patches first (Explainer.explain_neurons)"
         )
     used = used.for_model(model.fingerprint, strict=strict).for_neurons(model.num_neurons, strict=strict)
+    used = used.for_classes(model.num_classes, strict=strict)
     verdicts = used.neuron_relevance(rule, yes_share=1.0, maybe_share=least_share)
     cut = tuple(sorted(neuron for neuron, verdict in verdicts.items() if verdict == "irrelevant"))
     remaining = int(model.neuron_mask.sum()) - len(cut)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from string import Formatter
 
@@ -101,24 +100,20 @@ def open_questions(
 
 
 def _image_questions(maps: SaliencyMaps, answers: AnnotationSet) -> list[Question]:
-    people: dict[str, set[str]] = defaultdict(set)
-    for answer in answers.image_answers:
-        people[answer.id].add(answer.annotator)
+    people = answers.voters("image")
     shown = zip(maps.ids, maps.evidence.tolist(), strict=True)
-    return [Question("image", sample, len(people[sample])) for sample, evidence in shown if evidence]
+    return [Question("image", sample, len(people.get(sample, ()))) for sample, evidence in shown if evidence]
 
 
 def _patches(patches: NeuronPatches, answers: AnnotationSet) -> list[Question]:
-    people: dict[tuple[int, int], set[str]] = defaultdict(set)
-    for answer in answers.neuron_answers:
-        people[answer.neuron, answer.patch].add(answer.annotator)
+    people = answers.voters("neuron")
     questions: dict[int, Question] = {}
     for neuron, row in enumerate(patches.neurons.tolist()):
         for rank, index in enumerate(row):
             # A shared patch is asked about once.
             if index >= 0 and index not in questions:
                 sample = patches.ids[int(patches.samples[index])]
-                questions[index] = Question("neuron", sample, len(people[neuron, rank]), neuron, rank)
+                questions[index] = Question("neuron", sample, len(people.get((neuron, rank), ())), neuron, rank)
     return list(questions.values())
 
 

@@ -33,7 +33,7 @@ from crayon_sdk.errors import AnswerError
 from crayon_sdk.names import given_only
 from crayon_sdk.relevance import Answer
 
-__all__ = ["AnyAnswer", "ImageAnswer", "NeuronAnswer", "parse_record"]
+__all__ = ["AnyAnswer", "ImageAnswer", "NeuronAnswer", "pairs_of", "parse_record"]
 
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(datetime)
 
@@ -58,7 +58,7 @@ def _to_utc(time: datetime) -> datetime:
         raise ValueError("lies outside the years 1 to 9999 in UTC") from None
 
 
-def _pairs(value: object) -> object:
+def pairs_of(value: object) -> object:
     """Take an object of texts; kept as sorted pairs, so that records can be compared and counted."""
     if isinstance(value, dict):
         value = tuple(sorted(value.items(), key=str))
@@ -71,7 +71,7 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 UtcTime = Annotated[AwareDatetime, BeforeValidator(_read_time), AfterValidator(_to_utc)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Index = Annotated[int, Field(ge=0)]
-Extra = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs), PlainSerializer(dict)]
+Extra = Annotated[tuple[tuple[str, str], ...], BeforeValidator(pairs_of), PlainSerializer(dict)]
 
 
 class _Record(BaseModel, frozen=True, strict=True, extra="forbid"):

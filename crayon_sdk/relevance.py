@@ -40,6 +40,7 @@ __all__ = [
     "group_votes",
     "neuron_relevance_of",
     "relevance_of",
+    "verdict_of",
 ]
 
 Answer = Literal["yes", "no", "unsure"]
@@ -99,7 +100,17 @@ def relevance_of(
     check_rule(rule, yes_share=yes_share, maybe_share=maybe_share)
     if rule in CROWD_RULES:
         raise SettingsError(f"rule={rule!r} judges all pictures together: use AnnotationSet.image_relevance")
-    yes, no, unsure = _count(votes)
+    return verdict_of(*_count(votes), rule, yes_share=yes_share, maybe_share=maybe_share)
+
+
+def verdict_of(
+    yes: int, no: int, unsure: int, rule: Rule, *, yes_share: float = 0.7, maybe_share: float = 0.5
+) -> Relevance:
+    """Judge one image by how many votes of each kind there are; rule and shares are checked, there is a vote.
+
+    >>> verdict_of(2, 1, 0, "majority")
+    'relevant'
+    """
     if rule == "unanimous":
         if unsure or (yes and no):
             return "mixed"
@@ -260,28 +271,40 @@ def agreement_of(items: Iterable[Mapping[str, str]], *, kind: Kind = "image") ->
     >>> agreement_of([{"ann": "yes", "ben": "yes"}, {"ann": "no", "ben": "yes"}]).percent
     50.0
     """
-    compared = [item for item in items if len(item) >= 2]
-    names = sorted({name for item in compared for name in item})
-    if not compared:
+    # Few items are unlike all others: what is alike is counted, and worked out once.
+    names: set[str] = set()
+    profiles: Counter[tuple[str, ...]] = Counter()
+    of_two: Counter[tuple[tuple[str, str], ...]] = Counter()
+    for item in items:
+        if len(item) >= 2:
+            names.update(item)
+            profiles[tuple(sorted(item.values()))] += 1
+            if len(names) == 2:
+                of_two[tuple(sorted(item.items()))] += 1
+    total = profiles.total()
+    if not total:
         return Agreement(kind=kind, percent=None, kappa=None, kappa_kind=None, items=0, annotators=0)
-    votes = [list(item.values()) for item in compared]
-    percent = 100 * sum(map(_agreeing_pairs, votes), Fraction(0)) / len(votes)
+    percent = 100 * _mean_agreement(profiles)
     kappa: float | None = None
     kappa_kind: Literal["cohen", "fleiss"] | None = None
     if len(names) == 2:
         kappa_kind = "cohen"
-        kappa = cohens_kappa([item[names[0]] for item in compared], [item[names[1]] for item in compared])
-    elif len({len(own) for own in votes}) == 1:
+        kappa = _cohen(Counter({(first[1], second[1]): number for (first, second), number in of_two.items()}))
+    elif len({len(own) for own in profiles}) == 1:
         kappa_kind = "fleiss"
-        kappa = fleiss_kappa(votes)
+        kappa = _fleiss(profiles)
     return Agreement(
         kind=kind,
         percent=float(percent),
         kappa=kappa,
         kappa_kind=kappa_kind,
-        items=len(compared),
+        items=total,
         annotators=len(names),
     )
+
+
+def _mean_agreement(profiles: Counter[tuple[str, ...]]) -> Fraction:
+    return sum((number * _agreeing_pairs(own) for own, number in profiles.items()), Fraction(0)) / profiles.total()
 
 
 def _agreeing_pairs(votes: Sequence[str]) -> Fraction:
@@ -308,11 +331,19 @@ def cohens_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
     """
     if len(first) != len(second):
         raise AnswerError(f"expected answers to the same items, got {len(first)} and {len(second)} answers")
+    return _cohen(Counter(zip(first, second, strict=True)))
+
+
+def _cohen(answers: Counter[tuple[str, str]]) -> float | None:
     # In whole numbers, so that "undefined" is a fact and not a matter of rounding.
-    agreeing = sum(one == other for one, other in zip(first, second, strict=True))
-    ones, others = Counter(first), Counter(second)
+    agreeing = sum(number for (one, other), number in answers.items() if one == other)
+    ones: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    for (one, other), number in answers.items():
+        ones[one] += number
+        others[other] += number
     by_chance = sum(number * others[name] for name, number in ones.items())
-    total = len(first)
+    total = answers.total()
     if total * total == by_chance:
         return None
     return float(Fraction(total * agreeing - by_chance, total * total - by_chance))
@@ -342,9 +373,15 @@ def fleiss_kappa(votes: Sequence[Sequence[str]]) -> float | None:
             "Fleiss' kappa needs the same number of answers, at least 2, for each item; "
             f"got between {min(sizes)} and {max(sizes)}"
         )
-    totals = Counter(vote for own in votes for vote in own)
+    return _fleiss(Counter(tuple(sorted(own)) for own in votes))
+
+
+def _fleiss(profiles: Counter[tuple[str, ...]]) -> float | None:
+    totals: Counter[str] = Counter()
+    for own, number in profiles.items():
+        for vote, times in Counter(own).items():
+            totals[vote] += times * number
     by_chance = Fraction(sum(number**2 for number in totals.values()), totals.total() ** 2)
     if by_chance == 1:
         return None
-    observed = sum(map(_agreeing_pairs, votes), Fraction(0)) / len(votes)
-    return float((observed - by_chance) / (1 - by_chance))
+    return float((_mean_agreement(profiles) - by_chance) / (1 - by_chance))

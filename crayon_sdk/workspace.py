@@ -28,7 +28,7 @@ from crayon_sdk import __version__, pictures
 from crayon_sdk.checkpoint import Correction, load_correction
 from crayon_sdk.comparison import Comparison, compare
 from crayon_sdk.data import ImageDataset
-from crayon_sdk.errors import OutputError, OutputExistsError, SettingsError
+from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.evaluation import Evaluation, evaluate
 from crayon_sdk.explainer import Explainer
 from crayon_sdk.files import describe_write_failure
@@ -326,6 +326,7 @@ class Workspace(Shipping):
         *,
         split: str = "test",
         baseline: str | None = None,
+        cluster_column: str | None = None,
         resamples: int = 2000,
         confidence: float = 0.95,
         seed: int = 0,
@@ -336,6 +337,8 @@ class Workspace(Shipping):
             names: Of corrections, or "original"; none means all.
             split: Which evaluations.
             baseline: What the others are compared with; default the first.
+            cluster_column: Column of the table that says which pictures belong together, such as the object that is
+                shown on two backgrounds; they are drawn together.
             resamples: Of the paired bootstrap.
             confidence: Of its intervals.
             seed: Of its draws.
@@ -346,7 +349,9 @@ class Workspace(Shipping):
         Raises:
             StaleError: Something was not evaluated, or changed since.
             SettingsError: A setting is out of range, or there is nothing to compare.
+            DataError: There is no such column, or it is empty for a picture.
         """
+        clusters = None if cluster_column is None else self._clusters(cluster_column, split)
         with self._working("compare"):
             started = time.time()
             found: dict[str, Evaluation] = {}
@@ -362,11 +367,27 @@ class Workspace(Shipping):
                 "confidence": confidence,
                 "seed": seed,
             }
-            made = compare(found, **settings)
+            made = compare(found, clusters=clusters, **settings)
+            settings |= {} if cluster_column is None else {"cluster_column": cluster_column}
             path = f"evaluations/{split}/comparison.json"
             made.save(self.folder / path)
             self._note(path, "compare", inputs, settings, started)
         return made
+
+    def _clusters(self, column: str, split: str) -> dict[str, str]:
+        """A further column of the table by sample id: read as groups are, which is what it would be, too."""
+        data = self.manifest.data
+        if data.csv is None:
+            raise SettingsError(
+                f"--cluster-column {column!r} (cluster_column=) names a column of a table, and the pictures of this "
+                "workspace come from folders; make it from a table (crayon init --csv), or call compare(clusters=)"
+            )
+        self.dataset(split)  # is there, and as it was
+        try:
+            found = data.model_copy(update={"group_columns": (column,)}).load(self.folder, split)
+        except DataError as error:
+            raise DataError(f"--cluster-column {column!r} (cluster_column=): {error}") from error
+        return {sample: cells[0] for sample, cells in zip(found.ids, found.groups or (), strict=True)}
 
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
         for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):

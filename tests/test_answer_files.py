@@ -86,23 +86,23 @@ def test_byte_order_mark_line_ends_and_blank_lines(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + ONE.strip() + b"\r\n\r\n  \n" + TWO.strip())
     lines = read_lines(path)
-    assert lines.numbered == [(1, ONE.strip()), (4, TWO.strip())]
+    assert list(lines) == [(1, ONE.strip()), (4, TWO.strip())]
     assert lines.torn is None
     append_lines(path, ONE)
-    assert [line for _, line in read_lines(path).numbered] == [ONE.strip(), TWO.strip(), ONE.strip()]
+    assert [line for _, line in read_lines(path)] == [ONE.strip(), TWO.strip(), ONE.strip()]
     path.write_bytes(b"\xef\xbb\xbf" + ONE[:4])
     append_lines(path, TWO)
-    assert read_lines(path).numbered == [(1, TWO.strip())]
+    assert list(read_lines(path)) == [(1, TWO.strip())]
 
 
 def test_empty_file(tmp_path):
     path = tmp_path / "answers.jsonl"
     for content in (b"", b"\n", b"\xef\xbb\xbf", b"  \r\n\n"):
         path.write_bytes(content)
-        assert read_lines(path).numbered == []
+        assert list(read_lines(path)) == []
         assert read_lines(path).torn is None
         append_lines(path, ONE)
-        assert [line for _, line in read_lines(path).numbered] == [ONE.strip()]
+        assert [line for _, line in read_lines(path)] == [ONE.strip()]
 
 
 def test_unreadable_places(tmp_path):
@@ -185,7 +185,7 @@ def test_processes_share_one_file(tmp_path):
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
-    lines = [line for _, line in read_lines(path).numbered]
+    lines = [line for _, line in read_lines(path)]
     assert len(lines) == 120
     assert lines[::2] == lines[1::2]
     assert not Path(f"{path}.torn").exists()

@@ -506,3 +506,32 @@ def test_info_says_what_is_still_to_be_asked(ws, monkeypatch):
     assert found["image"] == {"answered": 1, "total": 8}
     (ws / "patches.safetensors").unlink()
     assert json.loads(crayon("info", ws, "--json").stdout)["asked"] == {}
+
+
+def test_import_again_says_that_all_is_known(ws, tmp_path):
+    """A file without new answers is fine; one without answers is not."""
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes((ws / "answers.jsonl").read_bytes())
+    number = len(path.read_bytes().splitlines())
+    result = crayon("answer", "import", "-w", ws, path)
+    assert result.exit_code == 0, result.output
+    assert f"0 new answers (all {number:,} known already), {number:,} in all" in result.stdout
+    facts = json.loads(crayon("answer", "import", "-w", ws, path, "--json").stdout)
+    assert facts == {"new": 0, "known": number, "answers": number}
+    path = tmp_path / "batch.csv"
+    path.write_text("WorkerId,Input.image,Answer.answer,WorkerId\nann,a.jpg,Yes,ben\n")
+    result = crayon("answer", "import", "-w", ws, path)
+    assert result.exit_code != 0
+    assert "'batch.csv' has 2 columns named 'WorkerId', 'WorkerId'" in " ".join(result.stderr.split())
+
+
+def test_compare_by_a_column_of_the_table(ws):
+    assert crayon("evaluate", "-w", ws).exit_code == 0
+    result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "place", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["clusters"] == 2  # land and water
+    result = crayon("compare", "-w", ws, "original", "both", "--cluster-column", "pair")
+    assert result.exit_code != 0
+    assert "--cluster-column 'pair' (cluster_column=):" in " ".join(result.stderr.split())
+    assert "has no column 'pair'" in " ".join(result.stderr.split())

@@ -59,6 +59,75 @@ def test_bootstrap_equals_a_plain_one():
             assert ours.std().item() == pytest.approx(statistics.stdev(values), rel=0.1)
 
 
+def test_clusters_of_one_are_no_clusters():
+    generator = torch.Generator().manual_seed(0)
+    correct = torch.rand(3, 50, generator=generator) < 0.6
+    groups = torch.tensor([0] * 40 + [2] * 10)
+    plain = paired_bootstrap(correct, groups, 3, resamples=50, seed=1)
+    alone = paired_bootstrap(correct, groups, 3, clusters=torch.arange(50) * 7, resamples=50, seed=1)
+    spread = [
+        paired_bootstrap(correct, groups, 3, clusters=c, resamples=4000, seed=2) for c in (None, torch.arange(50))
+    ]
+    assert alone.shape == plain.shape
+    assert alone[..., 1].isnan().all()
+    for group in (0, 2):
+        assert spread[1][..., group].std(dim=0).tolist() == pytest.approx(
+            spread[0][..., group].std(dim=0).tolist(), rel=0.1
+        )
+
+
+def slow_cluster_bootstrap(correct, groups, clusters, resamples, seed):
+    """Draw clusters among those that lie in the same groups, one by one, and count."""
+    dice, members = random.Random(seed), {}
+    for position, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(position)
+    alike = {}
+    for rows in members.values():
+        alike.setdefault(frozenset(groups[row] for row in rows), []).append(rows)
+    for _ in range(resamples):
+        drawn = [row for own in alike.values() for _ in own for row in dice.choice(own)]
+        yield [
+            [statistics.mean(one[row] for row in drawn if groups[row] == group) for group in sorted(set(groups))]
+            for one in correct
+        ]
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_cluster_bootstrap_equals_a_slow_one(uneven):
+    dice = random.Random(5)
+    groups, clusters, correct = [], [], [[], []]
+    for cluster in range(40):  # the same object on two backgrounds, which models get right or wrong together
+        easy = dice.random() < 0.6
+        for group in (0, 1) if cluster % 4 else (2,):
+            for _ in range(1 + (cluster % 3 if uneven else 0)):
+                groups.append(group)
+                clusters.append(cluster)
+                correct[0].append(easy)
+                correct[1].append(easy if dice.random() < 0.7 else not easy)
+    values = torch.tensor(correct), torch.tensor(groups), 3
+    fast = paired_bootstrap(*values, clusters=torch.tensor(clusters), resamples=4000, seed=1)
+    slow = torch.tensor(list(slow_cluster_bootstrap(correct, groups, clusters, 1500, 2)), dtype=torch.float64)
+    assert fast.mean(dim=0).flatten().tolist() == pytest.approx(slow.mean(dim=0).flatten().tolist(), abs=0.015)
+    for one, other in ((fast, slow), (fast[:, 1] - fast[:, 0], slow[:, 1] - slow[:, 0])):
+        assert one.flatten(1).std(dim=0).tolist() == pytest.approx(other.flatten(1).std(dim=0).tolist(), rel=0.12)
+    mean = [each.mean(dim=2).std(dim=0)[0].item() for each in (fast, paired_bootstrap(*values, resamples=4000))]
+    assert mean[0] > 1.1 * mean[1]  # pictures that go together make less sure
+
+
+def test_comparison_by_clusters():
+    one, other = drawn(0.5, 0), drawn(0.6, 1)
+    pairs = {sample: int(sample.split("-")[1]) // 2 for sample in one.predictions}
+    plain, found = compare({"a": one, "b": other}), compare({"a": one, "b": other}, clusters=pairs)
+    assert (plain.clusters, found.clusters) == (None, 20)
+    assert found.to_dict()["clusters"] == 20
+    assert "resamples of the 20 clusters of pictures" in str(found.table().caption)
+    assert [each.value for each in found.differences] == [each.value for each in plain.differences]
+    assert [each.low for each in found.differences] != [each.low for each in plain.differences]
+    del pairs["0-3"]
+    with pytest.raises(MismatchError, match="clusters= says nothing about 1 of 50 samples: '0-3'"):
+        compare({"a": one, "b": other}, clusters=pairs)
+
+
 def test_bootstrap_in_chunks_is_still_paired():
     correct = torch.ones(2, 3_000_000, dtype=torch.bool)
     correct[:, ::3] = False

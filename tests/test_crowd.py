@@ -134,7 +134,7 @@ def test_from_the_shell(workspace, tmp_path):
     assert (done.exit_code, done.stdout) == (0, f"4 questions in {tmp_path / 'tasks'}\n")
     batch = mturk_results(tasks(tmp_path / "tasks"), tmp_path / "batch.csv")
     done = crayon("answer", "import", batch, "--json", *where)
-    assert json.loads(done.stdout) == {"new": 8, "answers": 8}
+    assert json.loads(done.stdout) == {"new": 8, "known": 0, "answers": 8}
     answers = workspace.answers()
     for kind, name in (("csv", "a.csv"), ("mturk", "b.csv"), ("label-studio", "c.json"), ("fiftyone", "d.json")):
         done = crayon("answer", "export", tmp_path / name, "--format", kind, *where)

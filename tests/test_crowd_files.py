@@ -179,7 +179,9 @@ def test_bad_tables(tmp_path, text, match):
     with pytest.raises(FileFormatError, match=match):
         read_answers(path, IDS)
     if "column" not in match and "table" not in match:
-        rows = text.strip().count("\n")
+        columns = text.split("\n")[0].count(",") - 1
+        write(path, f"{text}plain,no{',' * columns}\n")  # of a file without a good row nothing can be taken
+        rows = text.strip().count("\n") + 1
         good = read_answers(path, IDS, strict=False)
         assert good.dropped == rows - len(good) > 0
 
@@ -202,6 +204,53 @@ def test_bad_json(tmp_path, content, match):
         return
     with pytest.raises(FileFormatError, match=match):
         read_answers(path, IDS)
+
+
+CSV = "WorkerId,Input.image,Answer.answer"
+TASK = {"id": 1, "data": {"image": "plain"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{CSV},WorkerId\nann,plain,Yes,ben\n", "has 2 columns named 'WorkerId', 'WorkerId'; expected each name once"),
+        (f"{CSV},workerid\nann,plain,Yes,ben\n", "has 2 columns named 'WorkerId', 'workerid'"),
+        (f"{CSV},AssignmentStatus,AssignmentStatus\nann,plain,Yes,Approved,Rejected\n", "'AssignmentStatus'"),
+        (f"{CSV}\nann,plain,Yes,more,cells\n", "line 2: it has 5 cells, the header 3"),
+        (f"{CSV}\n", "no answer in it: expected one answer a row.* found 0 rows"),
+        (f"{CSV},AssignmentStatus\nann,plain,Yes,Rejected\n", "found 1 rows, of which 1 were rejected"),
+        ([TASK], 'task 0: expected "annotations", a list of objects, .*; it has id, data'),
+        ([TASK | {"completions": [{"result": []}]}], "task 0: expected .*; it has id, data, completions"),
+        ([TASK | {"annotations": {"a": 1}}], 'task 0: expected "annotations", a list'),
+        ([TASK | {"annotations": ["yes"]}], 'task 0: expected "annotations", a list'),
+        ([TASK | {"annotations": []}], "no answer in it: expected tasks of Label Studio .* not 1 tasks nobody"),
+        ({"samples": []}, "no answer in it: expected samples of FiftyOne .*, not 0 samples with the fields none"),
+        ({"samples": [{"filepath": "plain", "answer": "yes"}]}, "not 1 samples with the fields filepath, answer"),
+        ({"samples": [{"filepath": "plain", "x": {"_cls": "Classification", "label": "cat"}}]}, "fields filepath, x"),
+    ],
+)
+def test_a_file_with_something_in_it_and_no_answer(tmp_path, content, message):
+    path = write(tmp_path / "t", content)
+    for strict in (True, False):
+        with pytest.raises(FileFormatError, match=message if strict else "'t'"):
+            read_answers(path, IDS, strict=strict)
+
+
+def test_lines_of_which_none_is_an_answer(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"kind":"image","id":"plain","ans')
+    with pytest.raises(FileFormatError, match=r"no answer in it: .* found one line that was cut off"):
+        read_answers(path, IDS)
+    path.write_text('{"kind":"image"}\n{"kind":"neuron"}\n')
+    with pytest.raises(FileFormatError, match=r"no answer in it: .* found 2 broken lines"):
+        read_answers(path, IDS, strict=False)
+    path.write_text("\n \n")
+    assert len(read_answers(path, IDS)) == 0
+
+
+def test_columns_that_differ_in_case_only_are_fine_when_they_are_foreign(tmp_path):
+    (found,) = read_answers(write(tmp_path / "t.csv", "image,answer,note,Note\nplain,yes,a,b\n"), IDS)
+    assert dict(found.extra) == {"note": "a", "Note": "b"}
 
 
 def test_a_file_that_is_no_text(tmp_path):
@@ -245,8 +294,9 @@ def test_round_trips_lose_nothing(kind, tmp_path_factory, records):
     answers = AnnotationSet(records)
     path = tmp_path_factory.mktemp("round") / "answers"
     write_answers(answers, path, kind)
-    if not records and kind == "label-studio":
-        assert path.read_text() == "[]\n"
+    if not records and kind != "jsonl":  # a file with something in it and no answer is refused
+        with pytest.raises((FileFormatError, MismatchError)):
+            read_answers(path, IDS)
         return
     assert read_answers(path, IDS) == answers
 

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # answers: no torch up to here
     ("relevance", "answer_files"),
     ("records", "aggregation"),
-    ("answer_repository",),
+    ("answer_repository", "answer_table"),
     ("annotations",),
     ("crowd_files",),
     ("formats",),

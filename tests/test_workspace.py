@@ -17,12 +17,14 @@ from crayon_sdk import (
     Explainer,
     ImageAnswer,
     ImageDataset,
+    NeuronAnswer,
     NeuronPruner,
     evaluate,
     load_model,
     simulate_answers,
     simulate_neuron_answers,
 )
+from crayon_sdk.comparison import compare
 from crayon_sdk.errors import (
     DataError,
     MismatchError,
@@ -32,6 +34,7 @@ from crayon_sdk.errors import (
     UnsupportedModelError,
     WorkspaceBusyError,
 )
+from crayon_sdk.evaluation import Evaluation
 from crayon_sdk.files import read_tensors
 from crayon_sdk.locking import locked
 from crayon_sdk.manifest import DataSource, ModelSource
@@ -763,3 +766,60 @@ def test_a_file_is_hashed_once_in_a_command(ws, monkeypatch):
         == first
         == len({(path, name) for path, entry in ws.manifest.files.items() for name in entry.parts}) + 1
     )
+
+
+def test_answers_about_classes_or_patches_that_there_are_not_are_refused(ws, tmp_path):
+    """Known where the model and its patches are: with who, about what, and the line."""
+    before = (ws.folder / "answers.jsonl").read_bytes()
+    good, known = ws.dataset().ids[:2]
+    bad = ImageAnswer(id=known, answer="no", annotator="ben", target=7)
+    fine = ImageAnswer(id=good, answer="no", annotator="ben", target=1)
+    AnnotationSet([fine, bad]).save(tmp_path / "a.jsonl")
+    with pytest.raises(
+        MismatchError, match=rf"1 of 2 .* \(it has 2, from 0\): target 7 of '{known}' by ben \(line 2\)"
+    ):
+        ws.import_answers(tmp_path / "a.jsonl")
+    patch = NeuronAnswer(neuron=4, patch=3, answer="no", annotator="ben")
+    AnnotationSet([patch, fine]).save(tmp_path / "p.jsonl")
+    with pytest.raises(
+        MismatchError, match=r"1 of 2 .* \(a neuron has 3 at most, .*patch 3 of 'neuron 4' by ben \(line 1\)"
+    ):
+        ws.import_answers(tmp_path / "p.jsonl")
+    assert (ws.folder / "answers.jsonl").read_bytes() == before
+    assert ws.import_answers(tmp_path / "p.jsonl", strict=False) == 1
+    taken = ws.import_file(tmp_path / "a.jsonl", strict=False)
+    assert (taken.new, taken.known, taken.total) == (0, 1, len(ws.answers()))
+
+
+def test_fit_refuses_answers_about_other_classes(finished):
+    train, maps, answers = finished.dataset(), finished.maps(), finished.answers()
+    wrong = answers.merge(
+        AnnotationSet(
+            [
+                ImageAnswer(id=train.ids[0], answer="no", annotator="ben", target=2),
+                NeuronAnswer(neuron=0, patch=0, answer="no", annotator="ben", target=2),
+            ]
+        )
+    )
+    with pytest.raises(MismatchError, match=rf"target 2 of '{train.ids[0]}' by ben"):
+        AttentionCorrector(finished.model, **FAST_ATTENTION).fit(train, maps, wrong)
+    with pytest.raises(MismatchError, match="target 2 of 'neuron 0' by ben"):
+        NeuronPruner(finished.model, epochs=1).fit(train, wrong)
+
+
+def test_clusters_come_from_a_column_of_the_table(tmp_path, picture_folder, model_folder):
+    """A column that says which pictures show the same thing is drawn as a whole; the data set stays as it was."""
+    shutil.copytree(picture_folder, tmp_path / "data")
+    table = tmp_path / "data/metadata.csv"
+    first, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{first},pair", *(f"{row},{number // 2}" for number, row in enumerate(rows))]))
+    ws = new_workspace(tmp_path / "ws", tmp_path / "data", model_folder)
+    ws.evaluate()
+    shutil.copy(ws.folder / "evaluations/test/original.json", tmp_path / "o.json")
+    one = Evaluation.load(tmp_path / "o.json")
+    with pytest.raises(DataError, match="no column 'pairs'"):
+        ws.compare(["original"], cluster_column="pairs")
+    clusters = ws._clusters("pair", "test")
+    assert set(clusters) == set(one.predictions)
+    found = compare({"a": one, "b": one}, clusters=clusters)
+    assert 1 < found.clusters < len(one.predictions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from crayon_sdk.cli.hub import hub_options, publish_quietly, show_published
 from crayon_sdk.fetching import is_on_hub
 from crayon_sdk.names import ANSWER_FORMATS as KINDS
 from crayon_sdk.names import KINDS_OF_TASKS
-from crayon_sdk.relevance import CROWD_RULES, RULES, Rule
+from crayon_sdk.relevance import ANSWERS, CROWD_RULES, RULES, Kind, Rule
 
 if TYPE_CHECKING:
     from crayon_sdk.annotations import AnnotationSet
@@ -76,11 +77,12 @@ def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None
         from crayon_sdk.annotations import AnnotationSet
 
         found = AnnotationSet.from_hub(str(file), strict=not skip_bad)
-        new = workspace.add_answers(found, source=str(file), strict=not skip_bad)
+        taken = workspace.take_in(found, source=str(file), strict=not skip_bad)
     else:
-        new = workspace.import_answers(file, annotator=annotator, strict=not skip_bad)
-    everything = workspace.answers()
-    shell.result({"new": new, "answers": len(everything)}, f"{new:,} new answers, {len(everything):,} in all")
+        taken = workspace.import_file(file, annotator=annotator, strict=not skip_bad)
+    known = f" (all {taken.known:,} known already)" if taken.known and not taken.new else ""
+    facts = {"new": taken.new, "known": taken.known, "answers": taken.total}
+    shell.result(facts, f"{taken.new:,} new answers{known}, {taken.total:,} in all")
     shell.say(f"Next: {workspace.command('answer show')}")
 
 
@@ -177,12 +179,13 @@ def _people(answers: AnnotationSet, rule: Rule | None) -> dict[str, dict[str, An
     from crayon_sdk.aggregation import consensus
 
     skill = consensus(answers, rule or "dawid-skene").skill
+    said: Counter[tuple[str, str]] = Counter((answer.annotator, answer.answer) for answer in answers.only("image"))
     found = {}
     for name in sorted(skill, key=lambda name: skill[name]):
-        own = [answer.answer for answer in answers.image_answers if answer.annotator == name]
+        own = {word: said[name, word] for word in ANSWERS}
         found[name] = {
-            "answers": len(own),
-            "yes %": 100 * own.count("yes") / len(own),
+            "answers": sum(own.values()),
+            "yes %": 100 * own["yes"] / sum(own.values()),
             "right % (estimated)": 100 * skill[name],
         }
     return found
@@ -190,17 +193,18 @@ def _people(answers: AnnotationSet, rule: Rule | None) -> dict[str, dict[str, An
 
 def _facts(answers: AnnotationSet, rule: Rule | None = None) -> dict[str, dict[str, Any]]:
     facts: dict[str, dict[str, Any]] = {}
-    verdicts: dict[str, list[str]] = {
-        "image": list(answers.image_relevance(rule or "unanimous").values()) if answers.image_answers else [],
-        "neuron": list(answers.neuron_relevance(rule or "majority").values()) if answers.neuron_answers else [],
-    }
-    for kind, chosen in (("image", answers.image_answers), ("neuron", answers.neuron_answers)):
-        agreement = answers.agreement(kind) if chosen else None  # type: ignore[arg-type]
+    kinds: tuple[Kind, ...] = ("image", "neuron")
+    for kind in kinds:
+        counts = answers.counts(kind)
+        agreement = answers.agreement(kind) if counts["answers"] else None
+        verdicts: Counter[str] = Counter()
+        if counts["answers"] and kind == "image":
+            verdicts.update(answers.image_relevance(rule or "unanimous").values())
+        elif counts["answers"]:
+            verdicts.update(answers.neuron_relevance(rule or "majority").values())
         facts[kind] = {
-            "answers": len(chosen),
-            "simulated": sum(each.simulated for each in chosen),
-            "annotators": len({each.annotator for each in chosen}),
-            **{word: verdicts[kind].count(word) for word in ("relevant", "irrelevant", "mixed")},
+            **{name: counts[name] for name in ("answers", "simulated", "annotators")},
+            **{word: verdicts[word] for word in ("relevant", "irrelevant", "mixed")},
             "agreement %": None if agreement is None else agreement.percent,
             "kappa": None if agreement is None else agreement.kappa,
         }

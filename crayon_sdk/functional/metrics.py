@@ -135,7 +135,13 @@ def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> t
 
 
 def paired_bootstrap(
-    correct: Tensor, groups: Tensor, num_groups: int, *, resamples: int = 2000, seed: int = 0
+    correct: Tensor,
+    groups: Tensor,
+    num_groups: int,
+    *,
+    clusters: Tensor | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Tensor:
     """Group accuracies of several models on resampled test sets, the same ones for every model.
 
@@ -143,10 +149,15 @@ def paired_bootstrap(
     Differences between models in the same resample tell whether a difference exceeds the
     noise of the test set (not that of training).
 
+    Samples that are not independent, such as one object on two backgrounds, are drawn together: whole clusters
+    with replacement among those whose samples lie in the same groups. Where every sample is a cluster of its own,
+    that is the same. Groups then keep their sizes as far as clusters are of one size.
+
     Args:
         correct: (K, N) bool, K models on the same N samples.
         groups: (N,) int64 in [0, num_groups).
         num_groups: Number of groups G.
+        clusters: (N,) int64 >= 0, which samples belong together; ``None`` for none.
         resamples: How many test sets R are drawn, at least 1.
         seed: Of the draws.
 
@@ -159,6 +170,8 @@ def paired_bootstrap(
         >>> found.shape, found[:, 1].unique().tolist(), found[0, 0].tolist()
         (torch.Size([5, 2, 2]), [1.0], [1.0, 0.0])
     """
+    if clusters is not None:
+        return _cluster_bootstrap(correct, groups, num_groups, clusters, resamples, seed)
     generator = torch.Generator().manual_seed(seed)
     found = torch.full((resamples, len(correct), num_groups), torch.nan, dtype=torch.float64)
     for group in range(num_groups):
@@ -171,3 +184,31 @@ def paired_bootstrap(
             drawn = torch.randint(size, (min(chunk, resamples - start), size), generator=generator)
             found[start : start + chunk, :, group] = own[:, drawn].mean(dim=2).T
     return found
+
+
+def _cluster_bootstrap(
+    correct: Tensor, groups: Tensor, num_groups: int, clusters: Tensor, resamples: int, seed: int
+) -> Tensor:
+    models = len(correct)
+    _, cluster = clusters.unique(return_inverse=True)
+    number = int(cluster.max()) + 1 if len(cluster) else 0
+    cell = cluster * num_groups + groups
+    # (C, K + 1, G): what every cluster adds to the right answers of each model, and to the samples, of each group.
+    ones = torch.ones(1, len(groups), dtype=torch.float64)
+    sums = torch.zeros(models + 1, number * num_groups, dtype=torch.float64)
+    sums.index_add_(1, cell, torch.cat([correct.double(), ones]))
+    adds = sums.view(models + 1, number, num_groups).transpose(0, 1)
+    _, stratum = (adds[:, -1] > 0).unique(dim=0, return_inverse=True)
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(resamples, (models + 1) * num_groups, dtype=torch.float64)
+    for own in (adds[stratum == each].flatten(1) for each in stratum.unique()):
+        size = len(own)
+        chunk = max(1, 10_000_000 // size)  # 80 MB at a time
+        for start in range(0, resamples, chunk):
+            drawn = torch.randint(size, (min(chunk, resamples - start), size), generator=generator)
+            times = torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(
+                1, drawn, torch.ones(1).double().expand_as(drawn)
+            )
+            total[start : start + chunk] += times @ own
+    total = total.view(resamples, models + 1, num_groups)
+    return total[:, :-1] / total[:, -1:]
