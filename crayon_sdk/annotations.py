@@ -344,7 +344,7 @@ class AnnotationSet(OnTheHub):
             named = first_few([f"{model[:12]} ({number})" for model, number in others.most_common()])
             raise MismatchError(
                 f"{others.total()} of {len(self)} answers were made for another model than {fingerprint[:12]}: "
-                f"{named}. Use the model the pictures were made from, or strict=False to leave those answers out."
+                f"{named}. Use the model the pictures were made from{_or_leave_out(len(self) - others.total())}"
             )
         return self._keep(lambda answer: answer.model in ("", fingerprint))
 
@@ -367,7 +367,9 @@ class AnnotationSet(OnTheHub):
         if lacking and strict:
             raise MismatchError(
                 f"answers were given for {len(lacking)} images that are not in {where} ({len(known)} images): "
-                f"{first_few(lacking)}. Use the data set that was answered, or strict=False to leave those answers out."
+                f"{first_few(lacking)}. Ids there look like {min(known, default='')!r}: the path below the folder of "
+                "from_folder, or what the table of from_csv says. Use the data set that was answered, read as it was "
+                f"then{_or_leave_out(sum(answer.id in known for answer in self.image_answers))}"
             )
         return self._keep(lambda answer: isinstance(answer, NeuronAnswer) or answer.id in known)
 
@@ -388,6 +390,14 @@ class AnnotationSet(OnTheHub):
         if beyond and strict:
             raise MismatchError(
                 f"answers were given for {len(beyond)} neurons the model does not have (it has {num_neurons}, "
-                f"from 0): {first_few(beyond)}. Use the model that was answered, or strict=False to leave those out."
+                f"from 0): {first_few(beyond)}. Use the model that was answered"
+                f"{_or_leave_out(sum(answer.neuron < num_neurons for answer in self.neuron_answers))}"
             )
         return self._keep(lambda answer: isinstance(answer, ImageAnswer) or answer.neuron < num_neurons)
+
+
+def _or_leave_out(fitting: int) -> str:
+    """Offer to leave answers out only where that leaves some."""
+    if fitting:
+        return f", or strict=False to leave those answers out and keep the {fitting} that fit."
+    return "; none of these answers fits."

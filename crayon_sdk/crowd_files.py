@@ -119,10 +119,8 @@ def _answers(rows: Sequence[_Row], ids: Sequence[str], *, name: str, annotator: 
             problems.append(f"{row.where}: {error}")
     if problems and strict:
         more = f" ({len(problems)} of {len(rows)} rows are bad)" if len(problems) > 1 else ""
-        raise FileFormatError(
-            f"{name!r}, {problems[0]}{more}. Nothing was taken; correct it, or leave such rows out with --skip-bad "
-            "(strict=False)"
-        )
+        leave_out = ", or leave such rows out with --skip-bad (strict=False)" if len(made) else ""
+        raise FileFormatError(f"{name!r}, {problems[0]}{more}. Nothing was taken; correct it{leave_out}")
     made.dropped = len(problems)
     return made
 
@@ -213,7 +211,7 @@ def _finder(ids: Sequence[str]) -> Callable[[str], str]:
         same = by_name.get(parts[-1], [])
         if len(same) == 1:
             return same[0]
-        what = f"{len(same)} pictures of that name" if same else "no such picture"
+        what = f"{len(same)} pictures of that name" if same else f"no such picture; ids look like {min(ids, default='')!r}"
         raise MismatchError(f"{called!r} is not in the data set ({what})")
 
     return find

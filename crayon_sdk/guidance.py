@@ -58,7 +58,7 @@ def guidance_answers(
         strict: Refuse answers that do not belong; else drop and count them.
 
     Raises:
-        AnswerError: There are no answers about images.
+        AnswerError: There are no answers about images, or none is left.
         MismatchError: Answers for another model, or for samples that are lacking.
     """
     images = AnnotationSet(answers.image_answers)
@@ -69,7 +69,13 @@ def guidance_answers(
         )
     if maps.model:
         images = images.for_model(maps.model, strict=strict)
-    return images.for_ids(dataset.ids, strict=strict).for_ids(maps.ids, strict=strict, where="the maps")
+    fitting = images.for_ids(dataset.ids, strict=strict).for_ids(maps.ids, strict=strict, where="the maps")
+    if not len(fitting):
+        raise AnswerError(
+            f"none of {fitting.dropped} answers is left: all are about another model, or about images that are not in "
+            "the data set and the maps; strict=True says which"
+        )
+    return fitting
 
 
 def guidance_of(

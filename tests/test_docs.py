@@ -46,7 +46,7 @@ def site(tmp_path_factory):
         except ModuleNotFoundError:
             found = None
         if found is None:
-            pytest.skip(f"{name.split('.')[0]} is not installed: pip install 'crayon-sdk[docs]'")
+            pytest.skip(f"{name.split('.')[0]} is not installed: pip install '.[docs]'")
     folder = tmp_path_factory.mktemp("site")
     result = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
