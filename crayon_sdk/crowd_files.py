@@ -211,7 +211,9 @@ def _finder(ids: Sequence[str]) -> Callable[[str], str]:
         same = by_name.get(parts[-1], [])
         if len(same) == 1:
             return same[0]
-        what = f"{len(same)} pictures of that name" if same else f"no such picture; ids look like {min(ids, default='')!r}"
+        what = (
+            f"{len(same)} pictures of that name" if same else f"no such picture; ids look like {min(ids, default='')!r}"
+        )
         raise MismatchError(f"{called!r} is not in the data set ({what})")
 
     return find

@@ -214,7 +214,9 @@ def test_what_is_refused_without_crowd_kit():
 def test_without_crowd_kit_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "crowdkit.aggregation", None)
     _, answers = crowd(MIXED)
-    with pytest.raises(MissingExtraError, match="'dawid-skene' needs crowd-kit, .*" + re.escape(install_extra("crowd"))):
+    with pytest.raises(
+        MissingExtraError, match="'dawid-skene' needs crowd-kit, .*" + re.escape(install_extra("crowd"))
+    ):
         answers.image_relevance("dawid-skene")
     assert answers.image_relevance("majority")
 
