@@ -105,7 +105,7 @@ class _Wrong(nn.Module):
     """Where it is traced it does something else than where it is run."""
 
     def forward(self, features):
-        return features * (2.0 if torch.compiler.is_exporting() else 1.0)
+        return features * (2.0 if torch.compiler.is_compiling() else 1.0)
 
 
 def test_other_logits_are_refused_and_nothing_is_left(tmp_path):
