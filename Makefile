@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 EXTRAS := dev,docs,annotate,crowd,onnx,report
 PYTEST_ARGS ?=
@@ -17,15 +18,19 @@ SOURCES = $(shell find crayon_sdk -type f -not -path '*/__pycache__/*')
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10 python; do \
 	if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then echo "$$name"; break; fi; done)
 
-.PHONY: help install test lint format docs demo bench clean
+.PHONY: help install test test-lowest lint format docs demo bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.stamp-dev ## make .venv with the package (editable) and every tool
 
 test: lint ## set up, then lint, type check and run the tests (PYTEST_ARGS=... is passed on)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# Warnings of old libraries about newer ones below them are no fault: they are shown, and fail nothing.
+test-lowest: $(LOWEST)/.stamp ## run the tests with the lowest versions that pyproject.toml allows (PYTHON=python3.10 or 3.11)
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -W default $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff check .
@@ -48,7 +53,7 @@ bench: $(VENV)/.stamp-dev ## run the speed benchmarks
 	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean: ## delete everything the other targets made
-	rm -rf $(VENV) site build dist demo-output htmlcov .coverage .coverage.* coverage.xml
+	rm -rf $(VENV) $(LOWEST) site build dist demo-output htmlcov .coverage .coverage.* coverage.xml
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -65,6 +70,13 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/pip
 	@echo "Installing crayon-sdk with [$(EXTRAS)] into $(VENV); the first time this downloads PyTorch"
 	$(PIP) install --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.stamp-run
+
+$(LOWEST)/.stamp: pyproject.toml
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check --quiet install uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[$(EXTRAS)]'
+	@touch $@
 
 # An editable install serves the demo too; a plain one is repeated when the package changes.
 $(VENV)/.stamp-run: pyproject.toml $(SOURCES) | $(BIN)/pip

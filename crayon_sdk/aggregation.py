@@ -2,7 +2,7 @@
 
 A rule of votes counts everybody the same. A crowd has good people, hasty ones, and some who say yes to everything.
 Two rules find that out from the answers alone, by who agrees with whom, and weigh accordingly
-([crowd-kit](https://crowd-kit.readthedocs.io) computes them; `pip install 'crayon-sdk[crowd]'`):
+([crowd-kit](https://crowd-kit.readthedocs.io) computes them; `pip install '.[crowd]'` in a clone):
 
 | rule | model of a person |
 |---|---|
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from crayon_sdk.errors import MissingExtraError, SettingsError
+from crayon_sdk.errors import MissingExtraError, SettingsError, install_extra
 from crayon_sdk.relevance import (
     CROWD_RULES,
     Kind,
@@ -183,7 +183,7 @@ def _model(method: str) -> Any:
     except ImportError as error:
         raise MissingExtraError(
             f"the rule {method!r} needs crowd-kit, which cannot be loaded ({error}): "
-            "pip install 'crayon-sdk[crowd]', or take a rule of votes (unanimous, majority, share)"
+            f"{install_extra('crowd')}, or take a rule of votes (unanimous, majority, share)"
         ) from error
     makers: dict[str, Callable[[], Any]] = {
         "dawid-skene": lambda: DawidSkene(n_iter=100),

@@ -480,7 +480,7 @@ class AnnotationSet(OnTheHub):
             named = first_few([f"{model[:12]} ({number})" for model, number in others.most_common()])
             raise MismatchError(
                 f"{others.total()} of {len(self)} answers were made for another model than {fingerprint[:12]}: "
-                f"{named}. Use the model the pictures were made from, or strict=False to leave those answers out."
+                f"{named}. Use the model the pictures were made from{_or_leave_out(len(self) - others.total())}"
             )
         return self._keep(rows, self._table.of_abouts(rows, lambda about: about.model in ("", fingerprint)))
 
@@ -506,7 +506,9 @@ class AnnotationSet(OnTheHub):
         if strict and (lacking := self._table.ids(rows[~fits])):
             raise MismatchError(
                 f"answers were given for {len(lacking)} images that are not in {where} ({len(known)} images): "
-                f"{first_few(lacking)}. Use the data set that was answered, or strict=False to leave those answers out."
+                f"{first_few(lacking)}. Ids there look like {min(known, default='')!r}: the path below the folder of "
+                "from_folder, or what the table of from_csv says. Use the data set that was answered, read as it was "
+                f"then{_or_leave_out(sum(answer.id in known for answer in self.image_answers))}"
             )
         return self._keep(rows, fits)
 
@@ -528,8 +530,8 @@ class AnnotationSet(OnTheHub):
         if strict and not fits.all():
             raise MismatchError(
                 f"{np.sum(~fits)} of {len(self)} answers are about classes the model does not have (it has "
-                f"{num_classes}, from 0): {self._named(rows[~fits], 'target')}. Use the model that was answered, or "
-                "strict=False to leave those answers out."
+                f"{num_classes}, from 0): {self._named(rows[~fits], 'target')}. Use the model that was "
+                f"answered{_or_leave_out(int(fits.sum()))}"
             )
         return self._keep(rows, fits)
 
@@ -565,7 +567,8 @@ class AnnotationSet(OnTheHub):
         if beyond and strict:
             raise MismatchError(
                 f"answers were given for {len(beyond)} neurons the model does not have (it has {num_neurons}, "
-                f"from 0): {first_few(beyond)}. Use the model that was answered, or strict=False to leave those out."
+                f"from 0): {first_few(beyond)}. Use the model that was answered"
+                f"{_or_leave_out(sum(answer.neuron < num_neurons for answer in self.neuron_answers))}"
             )
         if num_patches is not None:
             there = self._table.of_abouts(rows, lambda about: about.patch is None or about.patch < num_patches)
@@ -574,7 +577,7 @@ class AnnotationSet(OnTheHub):
                 raise MismatchError(
                     f"{lacking.sum()} of {len(self)} answers are about patches that no neuron has (a neuron has "
                     f"{num_patches} at most, from 0): {self._named(rows[lacking], 'patch')}. Use the patches that were "
-                    "answered, or strict=False to leave those answers out."
+                    f"answered{_or_leave_out(int((fits & there).sum()))}"
                 )
             fits &= there
         return self._keep(rows, fits)
@@ -599,3 +602,10 @@ def _advice(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "write AnnotationSet(answers), or AnnotationSet.from_records(answers) for dictionaries"
     return "use load() for a file: AnnotationSet.load('answers.jsonl')"
+
+
+def _or_leave_out(fitting: int) -> str:
+    """Offer to leave answers out only where that leaves some."""
+    if fitting:
+        return f", or strict=False to leave those answers out and keep the {fitting} that fit."
+    return "; none of these answers fits."

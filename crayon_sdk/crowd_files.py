@@ -143,9 +143,8 @@ def _answers(
             problems.append(f"{row.where}: {error}")
     if problems and strict:
         more = f" ({len(problems)} of {len(rows)} rows are bad)" if len(problems) > 1 else ""
-        raise FileFormatError(
-            f"{name!r}, {problems[0]}{more}. Nothing was taken; correct it, or leave such rows out with strict=False"
-        )
+        leave_out = ", or leave such rows out with strict=False" if len(made) else ""
+        raise FileFormatError(f"{name!r}, {problems[0]}{more}. Nothing was taken; correct it{leave_out}")
     if not len(made):
         found = f"{len(rows)} rows, of which {rejected} were rejected or cancelled and {len(problems)} are bad"
         first = f" ({problems[0]})" if problems else ""
@@ -240,7 +239,9 @@ def _finder(ids: Sequence[str]) -> Callable[[str], str]:
         same = by_name.get(parts[-1], [])
         if len(same) == 1:
             return same[0]
-        what = f"{len(same)} pictures of that name" if same else "no such picture"
+        what = (
+            f"{len(same)} pictures of that name" if same else f"no such picture; ids look like {min(ids, default='')!r}"
+        )
         raise MismatchError(f"{called!r} is not in the data set ({what})")
 
     return find

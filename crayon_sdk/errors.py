@@ -27,7 +27,13 @@ A message says what was expected, what came, and what to do about it. Catching
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from crayon_sdk.names import shortened
 
@@ -142,7 +148,40 @@ class HubConflictError(HubError):
 
 
 class MissingExtraError(CrayonError, ImportError):
-    """An optional dependency is not installed; the message names the extra."""
+    """An optional dependency is not installed; the message says how to install the extra that brings it."""
+
+
+def install_extra(extra: str) -> str:
+    """Write the pip command that adds an extra to this package, from the place that it was installed from."""
+    try:
+        origin = metadata.distribution("crayon-sdk").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:  # used from a source folder that was never installed
+        origin = json.dumps({"url": Path(__file__).resolve().parents[1].as_uri(), "dir_info": {}})
+    return pip_command(extra, origin)
+
+
+def pip_command(extra: str, origin: str | None) -> str:
+    """Write the pip command for an extra of a package with a given origin.
+
+    Args:
+        extra: Name of the extra.
+        origin: What pip noted in ``direct_url.json`` (PEP 610); ``None`` for a package from an index.
+
+    >>> pip_command("report", None)
+    "pip install 'crayon-sdk[report]'"
+    >>> pip_command("report", '{"url": "file:///home/me/clone", "dir_info": {"editable": true}}')
+    "pip install -e '/home/me/clone[report]'"
+    """
+    if origin is None:
+        return f"pip install {shlex.quote(f'crayon-sdk[{extra}]')}"
+    noted = json.loads(origin)
+    url = noted["url"]
+    if "dir_info" in noted:
+        editable = "-e " if noted["dir_info"].get("editable") else ""
+        return f"pip install {editable}{shlex.quote(f'{url2pathname(urlsplit(url).path)}[{extra}]')}"
+    version = noted.get("vcs_info")
+    source = f"{version['vcs']}+{url}@{version['commit_id']}" if version else url
+    return f"pip install {shlex.quote(f'crayon-sdk[{extra}] @ {source}')}"
 
 
 def first_line(error: BaseException) -> str:

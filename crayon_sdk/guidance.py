@@ -64,7 +64,7 @@ def guidance_answers(
         strict: Refuse answers that do not belong; else drop and count them.
 
     Raises:
-        AnswerError: There are no answers about images, or they are no AnnotationSet.
+        AnswerError: There are no answers about images, none is left, or they are no AnnotationSet.
         DataError: The data set is no ImageDataset.
         MismatchError: Answers for another model, for samples that are lacking, or about classes it does not have.
     """
@@ -80,7 +80,13 @@ def guidance_answers(
         images = images.for_model(maps.model, strict=strict)
     if num_classes is not None:
         images = images.for_classes(num_classes, strict=strict)
-    return images.for_ids(dataset.ids, strict=strict).for_ids(maps.ids, strict=strict, where="the maps")
+    fitting = images.for_ids(dataset.ids, strict=strict).for_ids(maps.ids, strict=strict, where="the maps")
+    if not len(fitting):
+        raise AnswerError(
+            f"none of {fitting.dropped} answers is left: all are about another model, or about images that are not in "
+            "the data set and the maps; strict=True says which"
+        )
+    return fitting
 
 
 def guidance_of(

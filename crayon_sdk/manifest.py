@@ -382,14 +382,14 @@ def migrated(
     if found > schema:
         raise FileFormatError(
             f"the workspace was written by crayon-sdk {writer} in schema {found}, and this version reads up to "
-            f"{schema}; upgrade with: pip install 'crayon-sdk>={writer}'"
+            f"{schema}; upgrade crayon-sdk to {writer} or newer"
         )
     current = dict(values)
     for version in range(found, schema):
         if version not in migrations:
             raise FileFormatError(
                 f"the workspace was written by crayon-sdk {writer} in schema {found}, which this version cannot bring "
-                f"up to date; use: pip install 'crayon-sdk=={writer}'"
+                f"up to date; use crayon-sdk {writer}"
             )
         current = migrations[version](current) | {"schema_version": version + 1}
     return current

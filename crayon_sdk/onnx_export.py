@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from crayon_sdk import __version__
-from crayon_sdk.errors import MissingExtraError, OutputError, first_line
+from crayon_sdk.errors import MissingExtraError, OutputError, first_line, install_extra
 from crayon_sdk.files import free_path, replace_file
 from crayon_sdk.functional.neurons import bake
 from crayon_sdk.models import SplitModel
@@ -81,9 +80,7 @@ def _needs_onnx() -> None:
 
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingExtraError(f"ONNX files need {', '.join(missing)}: pip install 'crayon-sdk[onnx]'")
-    if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
-        raise MissingExtraError(f"ONNX files need torch 2.5 or newer, found {torch.__version__}: pip install -U torch")
+        raise MissingExtraError(f"ONNX files need {', '.join(missing)}: {install_extra('onnx')}")
 
 
 class _Logits(nn.Module):

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from crayon_sdk.errors import MissingExtraError
+from crayon_sdk.errors import MissingExtraError, install_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def needs_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("plots need matplotlib: pip install 'crayon-sdk[report]'") from error
+        raise MissingExtraError(f"plots need matplotlib: {install_extra('report')}") from error
 
 
 @contextlib.contextmanager

@@ -73,6 +73,8 @@ def timm_config(model: SplitModel) -> dict[str, Any]:
     Returns:
         JSON-able content of ``config.json``.
     """
+    from timm.models import get_model_args
+
     module: Any = model.model
     known = module.pretrained_cfg
     preprocessing = model.preprocessing
@@ -87,7 +89,7 @@ def timm_config(model: SplitModel) -> dict[str, Any]:
         "crop_mode": preprocessing.crop_mode,
         "interpolation": preprocessing.interpolation,
     }
-    arguments = {name: value for name, value in getattr(module, "_model_args", {}).items() if _is_json(value)}
+    arguments = {name: value for name, value in get_model_args(module).items() if _is_json(value)}
     config: dict[str, Any] = {
         "architecture": model.architecture,
         "num_classes": model.num_classes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from helpers_workspace import crayon, new_workspace, save_model
 
 from crayon_sdk import AnnotationSet, ImageAnswer, NeuronAnswer
 from crayon_sdk.aggregation import consensus, image_verdicts, neuron_verdicts
-from crayon_sdk.errors import MissingExtraError, SettingsError
+from crayon_sdk.errors import MissingExtraError, SettingsError, install_extra
 from crayon_sdk.relevance import relevance_of
 from crayon_sdk.workspace import Workspace
 
@@ -27,7 +28,7 @@ by_each_rule = pytest.mark.parametrize("rule", RULES)
 @pytest.fixture(autouse=True)
 def crowd_kit(request):
     if "without_crowd_kit" not in request.node.name:
-        pytest.importorskip("crowdkit", reason="crowd-kit is not installed: pip install 'crayon-sdk[crowd]'")
+        pytest.importorskip("crowdkit", reason="crowd-kit is not installed: pip install '.[crowd]'")
 
 
 def crowd(people, *, pictures=60, votes=3, seed=0):
@@ -94,7 +95,7 @@ def test_dawid_skene_equals_a_slow_version():
 @pytest.fixture(scope="module", params=RULES)
 def judged(request):
     """A mixed crowd, judged once by each rule: truth, answers, consensus."""
-    pytest.importorskip("crowdkit", reason="crowd-kit is not installed: pip install 'crayon-sdk[crowd]'")
+    pytest.importorskip("crowdkit", reason="crowd-kit is not installed: pip install '.[crowd]'")
     truth, answers = crowd(MIXED, pictures=200)
     return truth, answers, consensus(answers, request.param)
 
@@ -213,7 +214,9 @@ def test_what_is_refused_without_crowd_kit():
 def test_without_crowd_kit_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "crowdkit.aggregation", None)
     _, answers = crowd(MIXED)
-    with pytest.raises(MissingExtraError, match=r"'dawid-skene' needs crowd-kit, .* pip install 'crayon-sdk\[crowd\]'"):
+    with pytest.raises(
+        MissingExtraError, match="'dawid-skene' needs crowd-kit, .*" + re.escape(install_extra("crowd"))
+    ):
         answers.image_relevance("dawid-skene")
     assert answers.image_relevance("majority")
 
@@ -277,4 +280,4 @@ def test_corrected_from_the_shell(ws):
 def test_without_crowd_kit_the_shell_says_so(ws, monkeypatch):
     monkeypatch.setitem(sys.modules, "crowdkit.aggregation", None)
     result = crayon("answer", "show", ws.folder, "--rule", "mace")
-    assert (result.exit_code, "crayon-sdk[crowd]" in result.output) == (2, True)
+    assert (result.exit_code, install_extra("crowd") in " ".join(result.output.split())) == (2, True)

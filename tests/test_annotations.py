@@ -401,6 +401,8 @@ def test_for_model():
     answers = AnnotationSet([image("1", model=A), image("2", model=B), image("3"), neuron(0, model=B)])
     with pytest.raises(MismatchError, match=rf"2 of 4 answers .* another model than {A[:12]}: '{B[:12]} \(2\)'"):
         answers.for_model(A)
+    with pytest.raises(MismatchError, match=r"or strict=False to leave those answers out and keep the 2 that fit"):
+        answers.for_model(A)
     kept = answers.for_model(A, strict=False)
     assert [one.id for one in kept] == ["1", "3"]
     assert kept.dropped == 2
@@ -422,6 +424,8 @@ def test_for_ids():
     assert kept.dropped == 6
     assert kept.for_ids(["1.jpg"], strict=False).dropped == 7
     assert answers.for_ids([f"{n}.jpg" for n in range(9)]) == answers
+    with pytest.raises(MismatchError, match=r"Ids there look like '0\.jpg': .* strict=False .* keep the 1 that fit"):
+        answers.for_ids({"0.jpg"})
     for wrong in ("0.jpg", None):
         with pytest.raises(SettingsError, match="expected a collection of sample ids"):
             answers.for_ids(wrong)
@@ -431,11 +435,32 @@ def test_for_neurons():
     answers = AnnotationSet([neuron(n) for n in (0, 7, 8, 9)] + [image()])
     with pytest.raises(MismatchError, match=r"2 neurons the model does not have \(it has 8, from 0\): 8, 9"):
         answers.for_neurons(8)
+    with pytest.raises(MismatchError, match=r"strict=False to leave those answers out and keep the 2 that fit"):
+        answers.for_neurons(8)
     kept = answers.for_neurons(8, strict=False)
     assert [one.neuron for one in kept.neuron_answers] == [0, 7]
     assert (len(kept), kept.dropped) == (3, 2)
     with pytest.raises(SettingsError, match="num_neurons=0"):
         answers.for_neurons(0)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: AnnotationSet([image(model=B), neuron(0, model=B)]).for_model(A),
+        lambda: AnnotationSet([image("train/cat/0.jpg"), neuron(0)]).for_ids(["cat/0.jpg"]),
+        lambda: AnnotationSet([image(), neuron(9)]).for_neurons(8),
+    ],
+)
+def test_leaving_out_is_not_offered_where_nothing_would_be_left(refused):
+    with pytest.raises(MismatchError, match=r"none of these answers fits") as caught:
+        refused()
+    assert "strict=False" not in str(caught.value)
+
+
+def test_where_no_image_fits_an_id_of_each_side_is_shown():
+    with pytest.raises(MismatchError, match=r"'train/cat/0\.jpg'\. Ids there look like 'cat/0\.jpg': the path below"):
+        AnnotationSet([image("train/cat/0.jpg")]).for_ids(["cat/0.jpg"])
 
 
 def test_dropped_adds_up_when_merging():

@@ -14,6 +14,11 @@ import pytest
 
 import crayon_sdk
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if path.is_file())
 FENCE = re.compile(r"^(?P<indent>[ \t]*)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ \t]*$", re.M | re.S)
@@ -38,6 +43,12 @@ def test_python_block_compiles(code):
 
 
 @pytest.fixture(scope="module")
+def project():
+    """What pyproject.toml says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
 def site(tmp_path_factory):
     needed = ("mkdocs", "mkdocs_click", "material", "mkdocstrings_handlers.python", "latex2mathml")
     for name in needed:
@@ -46,7 +57,7 @@ def site(tmp_path_factory):
         except ModuleNotFoundError:
             found = None
         if found is None:
-            pytest.skip(f"{name.split('.')[0]} is not installed: pip install 'crayon-sdk[docs]'")
+            pytest.skip(f"{name.split('.')[0]} is not installed: pip install '.[docs]'")
     folder = tmp_path_factory.mktemp("site")
     result = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
@@ -98,6 +109,32 @@ def test_version_is_written_the_same_everywhere():
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
     assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_addresses_are_written_the_same_everywhere(project):
+    urls = project["project"]["urls"]
+    assert urls["Changelog"].startswith(urls["Repository"])
+    for page, repository, documentation in (
+        ("CITATION.cff", "repository-code", "url"),
+        ("mkdocs.yml", "repo_url", "site_url"),
+    ):
+        lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+        assert {f"{repository}: {urls['Repository']}", f"{documentation}: {urls['Documentation']}"} <= set(lines), page
+
+
+def test_an_index_shows_the_readme_with_absolute_links_to_files_that_exist(project):
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    for rule in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        shown = re.sub(rule["pattern"], rule["replacement"], shown)
+    repository = project["project"]["urls"]["Repository"]
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", shown)
+    assert any(picture for picture, _ in links)
+    for picture, link in links:
+        assert link.startswith("https://")
+        if link.startswith(repository):
+            kind, path = ("raw" if picture else "blob"), link.removeprefix(repository).partition("#")[0]
+            assert path.startswith(f"/{kind}/main/")
+            assert (ROOT / path.removeprefix(f"/{kind}/main/")).exists()
 
 
 def test_commands_have_their_reference(site):

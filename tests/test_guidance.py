@@ -106,6 +106,16 @@ def test_ids_missing_in_the_data_set(dataset):
     assert len(used) == len(image_answers(ANSWERS))
 
 
+def test_leaving_all_answers_out_is_refused(dataset):
+    answers = image_answers({"train/s0": "yes", "train/s1": "no"})
+    with pytest.raises(
+        MismatchError, match=r"'train/s0', 'train/s1'\. Ids there look like 's0'.*none of these answers fits"
+    ):
+        guidance_answers(answers, random_maps(dataset), dataset)
+    with pytest.raises(AnswerError, match=r"none of 4 answers is left: all are about another model, or about images"):
+        guidance_answers(answers, random_maps(dataset), dataset, strict=False)
+
+
 def test_ids_missing_in_the_maps(dataset):
     maps = random_maps(dataset).select(["s0", "s1", "s2", "s3"])
     with pytest.raises(MismatchError, match=r"1 images that are not in the maps .*'s5'"):

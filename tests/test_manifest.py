@@ -37,10 +37,10 @@ def test_it_comes_back_as_it_was(made, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(schema_version=99, written_by="7.1"), r"pip install 'crayon-sdk>=7\.1'"),
+        (lambda v: v.update(schema_version=99, written_by="7.1"), r"upgrade crayon-sdk to 7\.1 or newer"),
         (
             lambda v: v.update(schema_version=0, written_by="0.0.1"),
-            r"cannot bring up to date; use: pip install .*==0\.0\.1",
+            r"cannot bring up to date; use crayon-sdk 0\.0\.1",
         ),
         (lambda v: v.update(schema_version="one"), "expected a whole number"),
         (lambda v: v.update(format="other"), "is not the workspace.json of a workspace"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from crayon_sdk import sheets, style
-from crayon_sdk.errors import MissingExtraError
+from crayon_sdk.errors import MissingExtraError, install_extra
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -94,5 +95,5 @@ def test_plots_are_on_white():
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'crayon-sdk\[report\]'"), style.figure(1, 1):
+    with pytest.raises(MissingExtraError, match=re.escape(install_extra("report"))), style.figure(1, 1):
         pass

@@ -19,7 +19,7 @@ from crayon_sdk.annotate.drawing import Drawing
 from crayon_sdk.annotate.store import AnswerStore
 from crayon_sdk.annotate.tasks import Task, make_tasks
 from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.errors import CrayonError, MissingExtraError, OutputError, SettingsError
+from crayon_sdk.errors import CrayonError, MissingExtraError, OutputError, SettingsError, install_extra
 from crayon_sdk.locking import locked
 from crayon_sdk.questions import checked_words
 from crayon_sdk.selection import Method
@@ -187,7 +187,7 @@ def _libraries() -> tuple[Any, Any]:
         import fastapi  # noqa: F401 - said here which extra is lacking, not in the middle of the import below
         import uvicorn
     except ImportError as error:
-        raise MissingExtraError(f"the annotation app needs {error.name}: pip install 'crayon-sdk[annotate]'") from error
+        raise MissingExtraError(f"the annotation app needs {error.name}: {install_extra('annotate')}") from error
     from crayon_sdk.annotate.server import create_app
 
     return uvicorn, create_app
