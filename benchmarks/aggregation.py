@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import crayon_sdk as crayon
-from crayon_sdk.relevance import RULES
+from crayon_sdk.answers.relevance import RULES
 
 YES_SHARE = 0.6
 RIGHT = {"good": 0.95, "noisy": 0.75}

@@ -37,12 +37,12 @@ from machine import machine, write_csv
 from PIL import Image
 from rich.console import Console
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.files import write_json, write_tensors
-from crayon_sdk.manifest import DataSource, ModelSource
-from crayon_sdk.models import SplitModel
-from crayon_sdk.timm_config import timm_config
-from crayon_sdk.workspace import Workspace
+from crayon_sdk._base.files import write_json, write_tensors
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.models.rebuild import timm_config
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
+from crayon_sdk.workspace.workspace import Workspace
 
 SIDE = 224
 

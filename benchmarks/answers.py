@@ -27,16 +27,16 @@ from rich.console import Console
 from rich.table import Table
 
 WORDS = ("yes", "no", "yes", "unsure")
-LOAD = "from crayon_sdk.annotations import AnnotationSet; answers = AnnotationSet.load({file!r}); "
+LOAD = "from crayon_sdk.answers.annotations import AnnotationSet; answers = AnnotationSet.load({file!r}); "
 STEPS = {
-    "start, without torch": "import crayon_sdk.annotations",
+    "start, without torch": "import crayon_sdk.answers.annotations",
     "AnnotationSet.load": LOAD,
     "load and save": LOAD + "answers.save({out!r})",
     "load and image_relevance": LOAD + "answers.image_relevance()",
     "load and agreement": LOAD + "answers.agreement()",
     "load and fingerprint": LOAD + "answers.fingerprint",
     "load twice and merge": LOAD + "answers.merge(AnnotationSet.load({file!r}))",
-    "start of crayon, with torch": "import crayon_sdk.workspace, crayon_sdk.cli",
+    "start of crayon, with torch": "import crayon_sdk.workspace.workspace, crayon_sdk.cli",
     "crayon answer import": "crayon answer import -w {ws} {file}",
     "the same again": "crayon answer import -w {ws} {file}",
     "crayon answer show": "crayon answer show -w {ws}",
@@ -53,11 +53,11 @@ atexit.register(say)
 WORKSPACE = """
 import sys, timm
 from pathlib import Path
-from crayon_sdk.files import write_json, write_tensors
-from crayon_sdk.manifest import DataSource, ModelSource
-from crayon_sdk.models import SplitModel
-from crayon_sdk.timm_config import timm_config
-from crayon_sdk.workspace import Workspace
+from crayon_sdk._base.files import write_json, write_tensors
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.models.rebuild import timm_config
+from crayon_sdk.workspace.workspace import Workspace
 model = SplitModel(timm.create_model("test_resnet.r160_in1k", pretrained=False, num_classes=2))
 folder = Path(sys.argv[3])
 folder.mkdir()

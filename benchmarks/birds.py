@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 import crayon_sdk as crayon
-from crayon_sdk import evaluation, pictures
+from crayon_sdk.explain import contact_sheets
+from crayon_sdk.results import evaluation
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 METHODS = ("erm", "erm-adjusted", "attention", "pruning", "pruning-30", "both")
@@ -159,11 +160,11 @@ def sheet(birds: Birds, found: crayon.Correction) -> None:
     }
     before, after = maps["before", "margin"], maps["after", "margin"]
     groups = dict(zip(test.ids, test.group_labels, strict=True))
-    pictures.before_after_sheet(
+    contact_sheets.before_after_sheet(
         test,
         before,
         after,
-        pictures.choose_ids(before, after, count=12, rule="random", groups=groups),
+        contact_sheets.choose_ids(before, after, count=12, rule="random", groups=groups),
         birds.output / "before-after.png",
         predicted_before=crayon.evaluate(birds.model, test).predictions,
         predicted_after=crayon.evaluate(found.model, test).predictions,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from crayon_sdk.checkpoint import versions
+from crayon_sdk.results.correction import versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -23,12 +23,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from crayon_sdk import Explainer, ImageDataset, NeuronAnswer, NeuronPruner, Preprocessing, SplitModel
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.counterfactuals import BackgroundSwap
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.correct.backgrounds import BackgroundSwap
+from crayon_sdk.correct.guidance import Guidance
+from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.functional.losses import attention_loss
 from crayon_sdk.functional.saliency import grad_cam, logits_and_grad_cam, normalize_maps
-from crayon_sdk.guidance import Guidance
-from crayon_sdk.pixels import PixelCache
 
 Work = Callable[[], object]
 

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crayon_sdk import errors, functional
-    from crayon_sdk.annotations import AnnotationSet
-    from crayon_sdk.card import Card
-    from crayon_sdk.checkpoint import Correction, check_output, load_correction
-    from crayon_sdk.comparison import Comparison, compare
-    from crayon_sdk.conversion import to_timm
-    from crayon_sdk.corrector import AttentionCorrector
-    from crayon_sdk.data import ImageDataset
+    from crayon_sdk.answers.annotations import AnnotationSet
+    from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+    from crayon_sdk.correct.attention import AttentionCorrector
+    from crayon_sdk.correct.pruning import NeuronPruner
+    from crayon_sdk.data.dataset import ImageDataset
+    from crayon_sdk.data.preprocessing import Preprocessing
     from crayon_sdk.errors import CrayonError
-    from crayon_sdk.evaluation import Evaluation, background_gap, evaluate
-    from crayon_sdk.explainer import Explainer
-    from crayon_sdk.loading import load_model
-    from crayon_sdk.manifest import DataSource, ModelSource
-    from crayon_sdk.maps import SaliencyMaps
-    from crayon_sdk.models import SplitModel
-    from crayon_sdk.patches import NeuronPatches
-    from crayon_sdk.preprocessing import Preprocessing
-    from crayon_sdk.pruner import NeuronPruner
-    from crayon_sdk.records import ImageAnswer, NeuronAnswer
-    from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
-    from crayon_sdk.workspace import Workspace
+    from crayon_sdk.explain.explainer import Explainer
+    from crayon_sdk.explain.maps import SaliencyMaps
+    from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.explain.patches import NeuronPatches
+    from crayon_sdk.models.conversion import to_timm
+    from crayon_sdk.models.load import load_model
+    from crayon_sdk.models.split import SplitModel
+    from crayon_sdk.results.card import Card
+    from crayon_sdk.results.comparison import Comparison, compare
+    from crayon_sdk.results.correction import Correction, check_output, load_correction
+    from crayon_sdk.results.evaluation import Evaluation, background_gap, evaluate
+    from crayon_sdk.workspace.manifest import DataSource, ModelSource
+    from crayon_sdk.workspace.workspace import Workspace
 
 __all__ = [
     "AnnotationSet",
@@ -76,34 +76,34 @@ except metadata.PackageNotFoundError:  # used from a source folder that was neve
 
 # Public name -> the module that defines it; the two submodules stand for themselves.
 _MODULE_OF = {
-    "AnnotationSet": "annotations",
-    "AttentionCorrector": "corrector",
-    "Card": "card",
-    "Comparison": "comparison",
-    "Correction": "checkpoint",
+    "AnnotationSet": "answers.annotations",
+    "AttentionCorrector": "correct.attention",
+    "Card": "results.card",
+    "Comparison": "results.comparison",
+    "Correction": "results.correction",
     "CrayonError": "errors",
-    "DataSource": "manifest",
-    "Evaluation": "evaluation",
-    "Explainer": "explainer",
-    "ImageAnswer": "records",
-    "ImageDataset": "data",
-    "ModelSource": "manifest",
-    "NeuronAnswer": "records",
-    "NeuronPatches": "patches",
-    "NeuronPruner": "pruner",
-    "Preprocessing": "preprocessing",
-    "SaliencyMaps": "maps",
-    "SplitModel": "models",
-    "Workspace": "workspace",
-    "background_gap": "evaluation",
-    "check_output": "checkpoint",
-    "compare": "comparison",
-    "evaluate": "evaluation",
-    "load_correction": "checkpoint",
-    "load_model": "loading",
-    "simulate_answers": "simulation",
-    "simulate_neuron_answers": "simulation",
-    "to_timm": "conversion",
+    "DataSource": "workspace.manifest",
+    "Evaluation": "results.evaluation",
+    "Explainer": "explain.explainer",
+    "ImageAnswer": "answers.records",
+    "ImageDataset": "data.dataset",
+    "ModelSource": "workspace.manifest",
+    "NeuronAnswer": "answers.records",
+    "NeuronPatches": "explain.patches",
+    "NeuronPruner": "correct.pruning",
+    "Preprocessing": "data.preprocessing",
+    "SaliencyMaps": "explain.maps",
+    "SplitModel": "models.split",
+    "Workspace": "workspace.workspace",
+    "background_gap": "results.evaluation",
+    "check_output": "results.correction",
+    "compare": "results.comparison",
+    "evaluate": "results.evaluation",
+    "load_correction": "results.correction",
+    "load_model": "models.load",
+    "simulate_answers": "explain.masks",
+    "simulate_neuron_answers": "explain.masks",
+    "to_timm": "models.conversion",
 }
 _SUBMODULES = ("errors", "functional")
 

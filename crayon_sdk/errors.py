@@ -35,8 +35,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from crayon_sdk.names import shortened
-
 __all__ = [
     "AnswerError",
     "CrayonError",
@@ -182,6 +180,18 @@ def pip_command(extra: str, origin: str | None) -> str:
     version = noted.get("vcs_info")
     source = f"{version['vcs']}+{url}@{version['commit_id']}" if version else url
     return f"pip install {shlex.quote(f'crayon-sdk[{extra}] @ {source}')}"
+
+
+def shortened(text: str, limit: int) -> str:
+    """Cut a long text in the middle: its end is kept, where messages say what to do.
+
+    >>> shortened("abcdefghij", 7)
+    'abc...j'
+    """
+    if len(text) <= limit:
+        return text
+    head = (limit - 3) * 3 // 4
+    return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"
 
 
 def first_line(error: BaseException) -> str:

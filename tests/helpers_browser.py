@@ -84,8 +84,8 @@ def _answer_all(driver: Any, person: str, words: dict[str, str]) -> None:
 def _words_of_masks(folder: Path) -> dict[str, dict[str, str]]:
     """What two people who know the object masks say to every task of a workspace."""
     from crayon_sdk.annotate.tasks import make_tasks
-    from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
-    from crayon_sdk.workspace import Workspace
+    from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.workspace.workspace import Workspace
 
     workspace = Workspace(folder)
     dataset, maps, patches = workspace.dataset(), workspace.maps(), workspace.patches()

@@ -15,16 +15,19 @@ from typing import Any
 import timm
 import torch
 
-from crayon_sdk import evaluation, resume, training
-from crayon_sdk.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
-from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.files import write_tensors
+from crayon_sdk._base.files import write_tensors
+from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
+from crayon_sdk.correct import loop, run_file
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
+from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.functional.saliency import normalize_maps
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results import evaluation
+from crayon_sdk.results.correction import Correction, CorrectionRecord, versions
+from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
 # The models are so small that threads only wait for each other.
 torch.set_num_threads(1)
@@ -92,6 +95,28 @@ def neuron_answers(irrelevant: Sequence[int], relevant: Sequence[int] = (), *, m
     )
 
 
+def plain_correction(model: SplitModel) -> Correction:
+    """A correction of a model, with a record that says that nothing was done."""
+    record = CorrectionRecord(
+        method="attention",
+        settings={"epochs": 0},
+        history=(),
+        counts={},
+        original=model.fingerprint,
+        corrected=model.fingerprint,
+        dataset="d" * 64,
+        answers="a" * 64,
+        simulated=False,
+        pruned_neurons=tuple((~model.neuron_mask).nonzero().flatten().tolist()),
+        seconds=0.0,
+        created="2026-01-01T00:00:00+00:00",
+        versions=versions(),
+    )
+    answers = half_and_half(noise_pictures(8)).merge(neuron_answers([1]))
+    evaluation = Evaluation((GroupResult("a/land", 1, 2, 3),), {"s0": 1}, True, ("s9",))
+    return Correction(model, record, (record,), answers, evaluation, None)
+
+
 def run_correction(
     method: str,
     out: Path,
@@ -109,7 +134,7 @@ def run_correction(
     The state is written at every step, and each step lasts ``pace`` seconds longer.
     """
     torch.set_num_threads(1)
-    resume.RunFile.__init__.__kwdefaults__["every_seconds"] = 0.0
+    run_file.RunFile.__init__.__kwdefaults__["every_seconds"] = 0.0
     steps = out.with_suffix(".steps")
 
     @contextlib.contextmanager
@@ -121,7 +146,7 @@ def run_correction(
 
         yield write
 
-    training.track = tell
+    loop.track = tell
     dataset, model = noise_pictures(13), split_model()
     if method == "attention":
         corrector = AttentionCorrector(

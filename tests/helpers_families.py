@@ -11,16 +11,16 @@ import torch
 from conftest import state_of
 from torch import Tensor, nn
 
-from crayon_sdk.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
-from crayon_sdk.checkpoint import load_correction
-from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.final_layers import apply_final_layers
+from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.functional.losses import relevant_loss
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
-from crayon_sdk.models import SplitModel
-from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.models.final_layers import apply_final_layers
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.correction import load_correction
 
 # The smallest architecture of each module (by parameters, timm 1.0.31), but of transformers that only come with
 # hundreds of millions of parameters or pictures of 768 pixels: benchmarks/families.py loads those.

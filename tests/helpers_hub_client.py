@@ -16,7 +16,7 @@ ASK = """
 import logging, sys
 logging.basicConfig(level=logging.DEBUG)
 from crayon_sdk.errors import CrayonError
-from crayon_sdk.loading import load_model
+from crayon_sdk.models.load import load_model
 for source in sys.argv[1:]:
     try:
         sys.stdout.write(f"{source} loaded {load_model(source).fingerprint}\\n")
@@ -71,7 +71,7 @@ logging.basicConfig(level=logging.DEBUG)
 import huggingface_hub, huggingface_hub.lfs, httpx2  # before the fork, so that children start at once
 from huggingface_hub import logging as hub_logging
 from crayon_sdk.errors import CrayonError
-from crayon_sdk.publishing import find_target, publish
+from crayon_sdk._base.publishing import find_target, publish
 hub_logging.set_verbosity_debug()
 jobs, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 children = []

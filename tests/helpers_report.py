@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from helpers_correction import SIDE, SMALL, half_and_half, image_answers, neuron_answers, random_maps, split_model
 
-from crayon_sdk.checkpoint import Correction
-from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.models import SplitModel
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.correction import Correction
 
 EVIL = ("<script>alert(1)</script>", "b|c: {x} `*_[y](http://z.example) $5$ www.z.example @you ![i](j)")
 PLACES = ("la\u202end", 'wa"ter&<b>')

@@ -13,12 +13,13 @@ from click.testing import CliRunner, Result
 from conftest import make_tiny_model
 from helpers_correction import _processes, _start_server
 
-from crayon_sdk import cli, workspace
-from crayon_sdk.files import write_json, write_tensors
-from crayon_sdk.manifest import DataSource, ModelSource
-from crayon_sdk.models import SplitModel
-from crayon_sdk.timm_config import timm_config
-from crayon_sdk.workspace import Workspace
+from crayon_sdk import cli
+from crayon_sdk._base.files import write_json, write_tensors
+from crayon_sdk.models.rebuild import timm_config
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.workspace import workspace
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
+from crayon_sdk.workspace.workspace import Workspace
 
 assert cli.app
 assert workspace  # loaded before the fork, so that children start at once

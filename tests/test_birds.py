@@ -8,14 +8,13 @@ import pytest
 import torch
 
 import crayon_sdk as crayon
-from crayon_sdk.counterfactuals import BackgroundSwap
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.evaluation import energy_inside
+from crayon_sdk.correct.backgrounds import BackgroundSwap
+from crayon_sdk.correct.guidance import guidance_of
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.explain.masks import energy_inside, simulate_answers
 from crayon_sdk.functional.highlights import sharpen
 from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.guidance import guidance_of
-from crayon_sdk.pixels import PixelCache
-from crayon_sdk.simulation import simulate_answers
 
 # From the card of the weights: landbird/forest, landbird/sea, waterbird/forest, waterbird/sea.
 TEST = (100.0, 65.5, 23.0, 95.2)

@@ -4,7 +4,7 @@ import torch
 from helpers_correction import SMALL
 
 import crayon_sdk as crayon
-from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
+from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
 
 
 def test_explain_answer_prune_guide_evaluate_save_load(picture_folder, tiny_model, tmp_path):

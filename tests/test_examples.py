@@ -18,9 +18,9 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 def work(tmp_path_factory):
     """Pictures, a model and answers, as the demo leaves them."""
     from crayon_sdk import Explainer, ImageDataset, load_model, simulate_answers
-    from crayon_sdk.demo_pictures import write_pictures
-    from crayon_sdk.files import write_json, write_tensors
-    from crayon_sdk.timm_config import timm_config
+    from crayon_sdk._base.files import write_json, write_tensors
+    from crayon_sdk.cli.demo_pictures import write_pictures
+    from crayon_sdk.models.rebuild import timm_config
 
     folder = tmp_path_factory.mktemp("examples")
     (folder / "pictures").mkdir()
@@ -120,10 +120,9 @@ def test_transfer(work):
 
 
 def test_publish(tmp_path):
-    from helpers_correction import split_model
+    from helpers_correction import plain_correction, split_model
     from helpers_hub import serving
     from helpers_hub_client import environment_for
-    from test_checkpoint import plain_correction
 
     correction = plain_correction(split_model(1))
     correction.save(tmp_path / "correction")

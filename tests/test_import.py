@@ -14,7 +14,7 @@ from crayon_sdk.errors import CrayonError
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "torchvision", "timm", "captum", "accelerate", "matplotlib", "pydantic", "numpy", "huggingface_hub")
-WITHOUT_TORCH = ("crayon_sdk.errors", "crayon_sdk.files", "crayon_sdk.annotations", "crayon_sdk.cli")
+WITHOUT_TORCH = ("crayon_sdk.errors", "crayon_sdk._base.files", "crayon_sdk.answers.annotations", "crayon_sdk.cli")
 
 
 def in_fresh_python(code: str) -> str:
@@ -40,7 +40,7 @@ def test_light_modules_load_neither_torch_nor_matplotlib(module):
 
 
 def test_dir_shows_the_public_names():
-    code = "import crayon_sdk, crayon_sdk.files as f; print(*[n for n in dir(crayon_sdk) if not n.startswith('__')])"
+    code = "import crayon_sdk, crayon_sdk._base.files; print(*[n for n in dir(crayon_sdk) if not n.startswith('__')])"
     assert in_fresh_python(code).split() == crayon_sdk.__all__
 
 

@@ -13,10 +13,10 @@ EXPLAIN = """
 import resource, sys
 import timm, torch
 from torch.utils.data import Dataset
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.models import SplitModel
-from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.data.preprocessing import Preprocessing
 
 torch.set_num_threads(1)
 

@@ -423,7 +423,7 @@ def sha256_of(*parts: bytes | str) -> str:
 
 
 def sha256_of_each(parts: Iterable[bytes | str]) -> str:
-    """Hash the parts as [`sha256_of`][crayon_sdk.files.sha256_of] does, one at a time."""
+    """Hash the parts as [`sha256_of`][crayon_sdk._base.files.sha256_of] does, one at a time."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+from crayon_sdk._base.files import describe_write_failure, read_json, write_json
 from crayon_sdk.errors import CrayonError, OutputError, WorkspaceBusyError
-from crayon_sdk.files import describe_write_failure, read_json, write_json
 
 __all__ = ["locked"]
 

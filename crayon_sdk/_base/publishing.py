@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crayon_sdk.errors import HubAccessError, HubConflictError, HubError, SettingsError, first_few
-from crayon_sdk.hub import (
+from crayon_sdk._base.hub import (
     Account,
     LocalFile,
     RepoKind,
@@ -30,6 +29,7 @@ from crayon_sdk.hub import (
     repo_state,
     retried,
 )
+from crayon_sdk.errors import HubAccessError, HubConflictError, HubError, SettingsError, first_few
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -208,7 +208,7 @@ def publish(folder: Path, target: Target, *, replaces: Collection[str] = ()) -> 
 
     Args:
         folder: Everything below it is published.
-        target: Where to, from [`find_target`][crayon_sdk.publishing.find_target].
+        target: Where to, from [`find_target`][crayon_sdk._base.publishing.find_target].
         replaces: Names that would belong to an earlier model: removed from the repository when the folder lacks them.
             Other files there stay.
 

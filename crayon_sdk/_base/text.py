@@ -7,13 +7,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from crayon_sdk.errors import shortened
+
 __all__ = [
     "ANSWER_FORMATS",
     "KINDS_OF_TASKS",
     "TOOL_FORMATS",
     "given_only",
     "one_line",
-    "shortened",
     "unknown_name",
     "visible",
 ]
@@ -42,18 +43,6 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(shown, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
     return f"there is no {what} called {shown!r}{hint}"
-
-
-def shortened(text: str, limit: int) -> str:
-    """Cut a long text in the middle: its end is kept, where messages say what to do.
-
-    >>> shortened("abcdefghij", 7)
-    'abc...j'
-    """
-    if len(text) <= limit:
-        return text
-    head = (limit - 3) * 3 // 4
-    return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"
 
 
 def visible(text: str) -> str:

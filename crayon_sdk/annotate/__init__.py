@@ -7,5 +7,5 @@
 - [`monitoring`][crayon_sdk.annotate.monitoring]: what the owner sees.
 - [`access`][crayon_sdk.annotate.access]: who may do what, and the headers of every answer.
 - [`server`][crayon_sdk.annotate.server]: HTTP (FastAPI).
-- [`serving`][crayon_sdk.annotate.serving]: all of it over a workspace, until it is stopped.
+- [`serving`][crayon_sdk.workspace.serving]: all of it over a workspace, until it is stopped.
 """

@@ -11,11 +11,11 @@ from typing import Literal, get_args
 from PIL import Image
 
 from crayon_sdk.annotate.tasks import Task
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.pictures import Style, panel, patch_picture
+from crayon_sdk.explain.contact_sheets import Style, panel, patch_picture
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches
 
 __all__ = ["CELLS", "Drawing", "Panel", "Size"]
 

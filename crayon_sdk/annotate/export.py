@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crayon_sdk import pictures
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.files import new_folder, write_json
+from crayon_sdk._base.progress import track
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.files import new_folder, write_json
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.progress import track
-from crayon_sdk.questions import Question, question_words
+from crayon_sdk.explain import contact_sheets
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.explain.questions import Question, question_words
 
 __all__ = ["export_crowd"]
 
@@ -102,13 +102,13 @@ def _drawn(
     """Picture, class name and class of a question."""
     if isinstance(source, SaliencyMaps):
         target = int(source.select([asked.id]).targets[0])
-        name = pictures.class_name(dataset, target, source)
-        image = pictures.panels(dataset, source, asked.id, cell=cell)
+        name = contact_sheets.class_name(dataset, target, source)
+        image = contact_sheets.panels(dataset, source, asked.id, cell=cell)
     else:
         target = int(dataset.labels[dataset.index_of(asked.id)])
-        name = pictures.class_name(dataset, target)
+        name = contact_sheets.class_name(dataset, target)
         patch = source.of(int(asked.neuron or 0))[int(asked.patch or 0)]
-        image = pictures.patch_picture(dataset, source, patch, cell=cell)
+        image = contact_sheets.patch_picture(dataset, source, patch, cell=cell)
     return image, name, target
 
 

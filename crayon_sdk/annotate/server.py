@@ -22,15 +22,15 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crayon_sdk import __version__
+from crayon_sdk._base.text import one_line
 from crayon_sdk.annotate.access import HEADERS, MAX_BODY, TOO_LONG, Access, Role, problem_with
 from crayon_sdk.annotate.desk import Desk
 from crayon_sdk.annotate.drawing import Drawing, Panel, Size
 from crayon_sdk.annotate.monitoring import disagreements, people
 from crayon_sdk.annotate.store import AnswerStore, Given
 from crayon_sdk.annotate.tasks import Task, records_of
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError
-from crayon_sdk.names import one_line
 
 __all__ = ["Round", "create_app"]
 

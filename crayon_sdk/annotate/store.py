@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import AnyAnswer, parse_record
 from crayon_sdk.errors import FileFormatError, OutputError, first_line
-from crayon_sdk.records import AnyAnswer, parse_record
 
 __all__ = ["AnswerStore", "Given", "Row"]
 
@@ -98,7 +98,7 @@ class AnswerStore:
 
     Example:
         >>> import tempfile
-        >>> from crayon_sdk.records import ImageAnswer
+        >>> from crayon_sdk.answers.records import ImageAnswer
         >>> folder = tempfile.TemporaryDirectory()
         >>> store = AnswerStore(Path(folder.name) / "annotate.sqlite")
         >>> given = Given("u1", "t1", "ann", "yes", 0.8, "annotate", "", (ImageAnswer(id="1", answer="yes",

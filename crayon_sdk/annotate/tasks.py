@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.files import sha256_of
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.names import one_line
-from crayon_sdk.patches import NeuronPatches, Patch
-from crayon_sdk.pictures import class_name
-from crayon_sdk.questions import Question, question_words
-from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer
+from crayon_sdk._base.files import sha256_of
+from crayon_sdk._base.text import one_line
+from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.explain.contact_sheets import class_name
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches, Patch
+from crayon_sdk.explain.questions import Question, question_words
 
 __all__ = ["Task", "make_tasks", "records_of"]
 

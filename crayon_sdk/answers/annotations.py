@@ -2,7 +2,7 @@
 
 Answers are facts and are kept as they came. Which images and neurons count as
 relevant is a verdict, made on reading by a named rule
-([`crayon_sdk.relevance`][crayon_sdk.relevance]).
+([`crayon_sdk.answers.relevance`][crayon_sdk.answers.relevance]).
 
 On disk a collection is JSON Lines: UTF-8, one record a line, so that a program
 can append answer by answer and a crash costs the last one at most.
@@ -20,14 +20,13 @@ import numpy as np
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from crayon_sdk.aggregation import image_verdicts, neuron_verdicts
-from crayon_sdk.answer_files import append_lines, read_lines
-from crayon_sdk.answer_repository import OnTheHub
-from crayon_sdk.answer_table import AnswerTable, Mask, Rows, distinct
-from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError, first_few
-from crayon_sdk.files import StrPath, replace_file, sha256_of_each
-from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer, parse_record
-from crayon_sdk.relevance import (
+from crayon_sdk._base.files import StrPath, replace_file, sha256_of_each
+from crayon_sdk._base.showing import as_html
+from crayon_sdk.answers.consensus import image_verdicts, neuron_verdicts
+from crayon_sdk.answers.lines import append_lines, read_lines
+from crayon_sdk.answers.on_hub import OnTheHub
+from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, parse_record
+from crayon_sdk.answers.relevance import (
     ANSWERS,
     CROWD_RULES,
     Agreement,
@@ -43,7 +42,8 @@ from crayon_sdk.relevance import (
     neuron_relevance_of,
     verdict_of,
 )
-from crayon_sdk.showing import as_html
+from crayon_sdk.answers.table import AnswerTable, Mask, Rows, distinct
+from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError, first_few
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,7 +60,7 @@ class AnnotationSet(OnTheHub):
     there are any, and ``answers + others`` is `merge`. Positions are refused.
 
     A million answers take some 30 MB and every text once
-    ([`crayon_sdk.answer_table`][crayon_sdk.answer_table]); records are made as one goes through them.
+    ([`crayon_sdk.answers.table`][crayon_sdk.answers.table]); records are made as one goes through them.
 
     Args:
         answers: Records to start with.
@@ -178,7 +178,7 @@ class AnnotationSet(OnTheHub):
 
     @property
     def image_answers(self) -> tuple[ImageAnswer, ...]:
-        """The answers about images, in order; [`only`][crayon_sdk.annotations.AnnotationSet.only] makes no records."""
+        """The answers about images, in order; `only` makes no records."""
         return cast("tuple[ImageAnswer, ...]", tuple(self.only("image")))
 
     @property
@@ -331,7 +331,7 @@ class AnnotationSet(OnTheHub):
     def load(cls, path: StrPath, *, strict: bool = True) -> AnnotationSet:
         """Read a file of answers.
 
-        A torn last line ([`crayon_sdk.answer_files`][crayon_sdk.answer_files]) is no
+        A torn last line ([`crayon_sdk.answers.lines`][crayon_sdk.answers.lines]) is no
         error: it is kept as text in `torn_line`, and a warning is logged.
 
         Args:
@@ -363,11 +363,11 @@ class AnnotationSet(OnTheHub):
         min_votes: int = 1,
         latest_only: bool = True,
     ) -> dict[str, Relevance]:
-        """Judge every image that was answered, by a rule of [`crayon_sdk.relevance`][crayon_sdk.relevance].
+        """Judge every image that was answered, by a rule of [`relevance`][crayon_sdk.answers.relevance].
 
         Args:
             rule: "unanimous", "majority", "share", or one that weighs people by how reliable they seem:
-                "dawid-skene" or "mace" ([`crayon_sdk.aggregation`][crayon_sdk.aggregation]).
+                "dawid-skene" or "mace" ([`crayon_sdk.answers.consensus`][crayon_sdk.answers.consensus]).
             yes_share: For "share": relevant above this share of yes.
             maybe_share: For "share": irrelevant below this share of yes.
             min_votes: Images with fewer answers are left out.
@@ -404,7 +404,7 @@ class AnnotationSet(OnTheHub):
 
         Args:
             rule: "majority" of the patches, "unanimous" (irrelevant only if all are no), "share", or
-                "dawid-skene" or "mace" ([`crayon_sdk.aggregation`][crayon_sdk.aggregation]).
+                "dawid-skene" or "mace" ([`crayon_sdk.answers.consensus`][crayon_sdk.answers.consensus]).
             yes_share: Only checked: at least `maybe_share`.
             maybe_share: For "share": irrelevant below this share of yes.
             min_votes: Neurons with fewer answers (over all patches) are left out.

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from crayon_sdk.errors import MissingExtraError, SettingsError, install_extra
-from crayon_sdk.relevance import (
+from crayon_sdk.answers.relevance import (
     CROWD_RULES,
     Kind,
     NeuronRelevance,
@@ -34,6 +33,7 @@ from crayon_sdk.relevance import (
     neuron_relevance_of,
     relevance_of,
 )
+from crayon_sdk.errors import MissingExtraError, SettingsError, install_extra
 
 __all__ = ["Consensus", "consensus", "image_verdicts", "neuron_verdicts"]
 
@@ -104,7 +104,7 @@ def image_verdicts(
     """Judge every picture by the votes about it, or, by a rule for crowds, about all.
 
     Args:
-        votes: For each picture, its votes, from [`group_votes`][crayon_sdk.relevance.group_votes].
+        votes: For each picture, its votes, from [`group_votes`][crayon_sdk.answers.relevance.group_votes].
         rule: Any rule.
         yes_share: Relevant above this share, or probability, of yes.
         maybe_share: Irrelevant below this one.

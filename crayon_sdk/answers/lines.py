@@ -19,8 +19,8 @@ from pathlib import Path
 
 from pydantic_core import from_json
 
+from crayon_sdk._base.files import StrPath, describe_write_failure
 from crayon_sdk.errors import FileFormatError, OutputError
-from crayon_sdk.files import StrPath, describe_write_failure
 
 try:
     import fcntl

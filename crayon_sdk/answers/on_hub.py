@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from crayon_sdk._base.fetching import PREFIXES, fetch, is_on_hub
+from crayon_sdk._base.files import StrPath, write_text
+from crayon_sdk._base.hub import checked_repo_id, refuse_token
+from crayon_sdk._base.publishing import Published, find_target, publish
+from crayon_sdk.answers.records import AnyAnswer
 from crayon_sdk.errors import AnswerError, HubError
-from crayon_sdk.fetching import PREFIXES, fetch, is_on_hub
-from crayon_sdk.files import StrPath, write_text
-from crayon_sdk.hub import checked_repo_id, refuse_token
-from crayon_sdk.publishing import Published, find_target, publish
-from crayon_sdk.records import AnyAnswer
 
 __all__ = ["OnTheHub"]
 
@@ -95,7 +95,7 @@ class OnTheHub:
         Raises:
             AnswerError: There are none.
             HubError: As of a model
-                ([`Correction.push_to_hub`][crayon_sdk.checkpoint.Correction.push_to_hub]).
+                ([`Correction.push_to_hub`][crayon_sdk.results.correction.Correction.push_to_hub]).
         """
         refuse_token(token)
         if not self.counts()["answers"]:

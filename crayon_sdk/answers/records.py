@@ -29,9 +29,9 @@ from pydantic import (
 from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import ErrorDetails
 
+from crayon_sdk._base.text import given_only
+from crayon_sdk.answers.relevance import Answer
 from crayon_sdk.errors import AnswerError
-from crayon_sdk.names import given_only
-from crayon_sdk.relevance import Answer
 
 __all__ = ["AnyAnswer", "ImageAnswer", "NeuronAnswer", "pairs_of", "parse_record"]
 

@@ -14,7 +14,7 @@ nobody decided, the verdict is mixed. A neuron is never mixed: what would be,
 is relevant, so that doubt never removes a neuron.
 
 Two more rules, `dawid-skene` and `mace`, judge all votes together and weigh people
-by how reliable they seem: [`crayon_sdk.aggregation`][crayon_sdk.aggregation].
+by how reliable they seem: [`crayon_sdk.answers.consensus`][crayon_sdk.answers.consensus].
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def neuron_relevance_of(
     Args:
         patch_votes: For each patch, its votes: "yes", "no" or "unsure".
         rule: "majority", "unanimous" or "share".
-        yes_share: As in [`relevance_of`][crayon_sdk.relevance.relevance_of].
+        yes_share: As in [`relevance_of`][crayon_sdk.answers.relevance.relevance_of].
         maybe_share: For "share": irrelevant below this share of yes.
 
     Returns:

@@ -1,6 +1,6 @@
 """Answers as columns: a few numbers a row and every text once, so that a million answers fit into a small machine.
 
-What [`crayon_sdk.records`][crayon_sdk.records] says one answer is, this module reads, keeps and writes many of: the
+What [`records`][crayon_sdk.answers.records] says one answer is, this module reads, keeps and writes many of: the
 same fields, checks and lines, in a fraction of the time and the memory. Records are made when somebody asks for them.
 """
 
@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import SchemaValidator, core_schema, to_json
 
+from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, pairs_of, parse_record
+from crayon_sdk.answers.relevance import ANSWERS, Kind
 from crayon_sdk.errors import AnswerError
-from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer, pairs_of, parse_record
-from crayon_sdk.relevance import ANSWERS, Kind
 
 __all__ = ["About", "AnswerTable", "Mask", "Rows", "Votes", "distinct"]
 
@@ -345,7 +345,7 @@ class AnswerTable:
         return [self._ids.in_order[id_] for id_ in used[first.argsort()].tolist()]
 
     def votes(self, kind: Kind, *, latest_only: bool = True) -> Votes:
-        """The votes of one kind, as [`group_votes`][crayon_sdk.relevance.group_votes] would collect them."""
+        """The votes of one kind, as [`group_votes`][crayon_sdk.answers.relevance.group_votes] would collect them."""
         rows = self.rows()
         rows = rows[self.of_abouts(rows, lambda about: about.kind == kind)]
         people, patches = _Codes(), _Codes()

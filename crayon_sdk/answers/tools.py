@@ -19,9 +19,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError
-from crayon_sdk.records import AnyAnswer, ImageAnswer, NeuronAnswer
 
 __all__ = ["read_csv", "read_tool_json", "write_tool"]
 

@@ -1,4 +1,4 @@
-"""The command ``crayon``: a thin shell over [`Workspace`][crayon_sdk.workspace.Workspace].
+"""The command ``crayon``: a thin shell over [`Workspace`][crayon_sdk.workspace.workspace.Workspace].
 
 Results go to stdout, everything else to stderr. Heavy packages are imported inside the
 commands, so that ``crayon --help`` answers at once. Nothing at all is imported here before
@@ -60,8 +60,8 @@ def main() -> None:
     try:
         import traceback
 
+        from crayon_sdk._base.text import visible
         from crayon_sdk.cli.commands import app
-        from crayon_sdk.names import visible
 
         app(prog_name="crayon")
     except SystemExit as stop:

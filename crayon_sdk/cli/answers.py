@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crayon_sdk._base.fetching import is_on_hub
+from crayon_sdk._base.text import ANSWER_FORMATS as KINDS
+from crayon_sdk._base.text import KINDS_OF_TASKS
+from crayon_sdk.answers.relevance import ANSWERS, CROWD_RULES, RULES, Kind, Rule
 from crayon_sdk.cli.common import Commands, Shell, command, how_far, next_step
 from crayon_sdk.cli.hub import hub_options, publish_quietly, show_published
-from crayon_sdk.fetching import is_on_hub
-from crayon_sdk.names import ANSWER_FORMATS as KINDS
-from crayon_sdk.names import KINDS_OF_TASKS
-from crayon_sdk.relevance import ANSWERS, CROWD_RULES, RULES, Kind, Rule
 
 if TYPE_CHECKING:
-    from crayon_sdk.annotations import AnnotationSet
+    from crayon_sdk.answers.annotations import AnnotationSet
 
 __all__ = ["annotate", "answer"]
 
@@ -35,7 +35,7 @@ def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) 
     at the end at the latest. Only this machine can reach the page unless --host says otherwise;
     then the links hold a secret without which nobody gets in.
     """
-    from crayon_sdk.annotate import serving
+    from crayon_sdk.workspace import serving
 
     workspace = shell.workspace()
     if export_only:
@@ -74,7 +74,7 @@ def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None
     """
     workspace = shell.workspace()
     if is_on_hub(str(file)):
-        from crayon_sdk.annotations import AnnotationSet
+        from crayon_sdk.answers.annotations import AnnotationSet
 
         found = AnnotationSet.from_hub(str(file), strict=not skip_bad)
         taken = workspace.take_in(found, source=str(file), strict=not skip_bad)
@@ -176,7 +176,7 @@ def show(shell: Shell, *, rule: Rule | None) -> None:
 
 def _people(answers: AnnotationSet, rule: Rule | None) -> dict[str, dict[str, Any]]:
     """Everybody who answered about pictures, the least reliable first."""
-    from crayon_sdk.aggregation import consensus
+    from crayon_sdk.answers.consensus import consensus
 
     skill = consensus(answers, rule or "dawid-skene").skill
     said: Counter[tuple[str, str]] = Counter((answer.annotator, answer.answer) for answer in answers.only("image"))

@@ -17,17 +17,18 @@ import click
 from click.shell_completion import CompletionItem
 
 from crayon_sdk import errors
+from crayon_sdk._base.progress import hidden, lines
+from crayon_sdk._base.text import KINDS_OF_TASKS, unknown_name, visible
 from crayon_sdk.cli import STOPPED
 from crayon_sdk.cli.allocator import keep_memory
+from crayon_sdk.cli.options import CONFIG, SECTIONS, Options, described, merged, read_config
 from crayon_sdk.cli.wording import told
-from crayon_sdk.names import KINDS_OF_TASKS, shortened, unknown_name, visible
-from crayon_sdk.options import CONFIG, SECTIONS, Options, described, merged, read_config
-from crayon_sdk.progress import hidden, lines
+from crayon_sdk.errors import shortened
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-    from crayon_sdk.workspace import Workspace
+    from crayon_sdk.workspace.workspace import Workspace
 
     _ParamType = click.ParamType[Any]
 else:
@@ -166,7 +167,7 @@ class Shell:
 
     def workspace(self) -> Workspace:
         """The workspace."""
-        from crayon_sdk.workspace import Workspace
+        from crayon_sdk.workspace.workspace import Workspace
 
         keep_memory()
         return Workspace(self.folder)

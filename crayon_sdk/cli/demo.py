@@ -19,26 +19,26 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.card import Card
-from crayon_sdk.checkpoint import Correction, versions
-from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.demo_model import DemoSettings, train_original
-from crayon_sdk.demo_pictures import write_pictures
+from crayon_sdk._base.files import new_folder, write_json, write_tensors
+from crayon_sdk._base.progress import duration
+from crayon_sdk._base.text import visible
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.cli.demo_model import DemoSettings, train_original
+from crayon_sdk.cli.demo_pictures import write_pictures
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import OutputExistsError
-from crayon_sdk.evaluation import Evaluation, energy_inside, evaluate
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.files import new_folder, write_json, write_tensors
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel
-from crayon_sdk.names import visible
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.pictures import before_after_sheet, choose_ids, maps_sheet, patches_sheet
-from crayon_sdk.progress import duration
-from crayon_sdk.pruner import NeuronPruner
-from crayon_sdk.simulation import simulate_answers, simulate_neuron_answers
-from crayon_sdk.timm_config import timm_config
+from crayon_sdk.explain.contact_sheets import before_after_sheet, choose_ids, maps_sheet, patches_sheet
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.masks import energy_inside, simulate_answers, simulate_neuron_answers
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.rebuild import timm_config
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.card import Card
+from crayon_sdk.results.correction import Correction, versions
+from crayon_sdk.results.evaluation import Evaluation, evaluate
 
 __all__ = ["DemoSettings", "run_demo"]
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.demo_pictures import CLASSES
-from crayon_sdk.devices import resolve_device
+from crayon_sdk._base.process import resolve_device
+from crayon_sdk._base.progress import track
+from crayon_sdk.cli.demo_pictures import CLASSES
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.loading import load_model
-from crayon_sdk.models import SplitModel
-from crayon_sdk.pixels import PixelCache
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.progress import track
+from crayon_sdk.models.load import load_model
+from crayon_sdk.models.split import SplitModel
 
 __all__ = ["DemoSettings", "train_original"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from crayon_sdk.files import write_text
+from crayon_sdk._base.files import write_text
 
 __all__ = ["BACKGROUNDS", "CLASSES", "draw_picture", "write_pictures"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from crayon_sdk.checkpoint import versions
+from crayon_sdk.results.correction import versions
 
 __all__ = ["diagnose"]
 

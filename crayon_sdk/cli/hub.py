@@ -11,7 +11,7 @@ import click
 from crayon_sdk.cli.common import Shell, command
 
 if TYPE_CHECKING:
-    from crayon_sdk.publishing import Published
+    from crayon_sdk._base.publishing import Published
 
 __all__ = ["COMMANDS", "hub_options", "publish_quietly", "show_published"]
 

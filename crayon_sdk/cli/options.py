@@ -24,10 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from crayon_sdk.errors import FileFormatError, SettingsError
-from crayon_sdk.files import read_whole
-from crayon_sdk.names import shortened, unknown_name
-from crayon_sdk.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS, AttentionSettings, PruningSettings
+from crayon_sdk._base.files import read_whole
+from crayon_sdk._base.text import unknown_name
+from crayon_sdk.correct.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS, AttentionSettings, PruningSettings
+from crayon_sdk.errors import FileFormatError, SettingsError, shortened
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from crayon_sdk.cli.common import Assignment, Shell, command
+from crayon_sdk.cli.options import described, parse_assignments
 from crayon_sdk.errors import DataError, SettingsError
-from crayon_sdk.options import described, parse_assignments
 
 __all__ = ["COMMANDS"]
 
@@ -31,8 +31,8 @@ def init(shell: Shell, *, again: bool, **given: Any) -> None:
     them or with --val and --test naming others; or as a table (--csv), of which usual
     columns are recognised. Waterbirds' metadata.csv is read as it is.
     """
-    from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource
-    from crayon_sdk.workspace import Workspace
+    from crayon_sdk.workspace.manifest import MANIFEST, DataSource, Manifest, ModelSource
+    from crayon_sdk.workspace.workspace import Workspace
 
     known = Manifest.load(shell.folder) if again and (shell.folder / MANIFEST).exists() else None
     values = shell.section("init", given)
@@ -179,7 +179,7 @@ def correct(
         _list_settings(shell)
         return
     assigned: dict[str, dict[str, Any]] = parse_assignments(assignments)
-    from crayon_sdk.naming import default_name
+    from crayon_sdk.workspace.books import default_name
 
     chosen = shell.options("correct", given).model_dump()
     attention, pruning = (shell.section(each, assigned.get(each, {})) for each in ("attention", "pruning"))
@@ -286,7 +286,7 @@ def export_onnx(shell: Shell, *, name: str, target: Path, overwrite: bool) -> No
     It is run by onnxruntime and its logits are compared before the file takes its name.
     Preprocessing and class names lie in its metadata.
     """
-    from crayon_sdk.files import free_path
+    from crayon_sdk._base.files import free_path
 
     free_path(target, ".onnx", overwrite=overwrite)  # before a model is loaded
     found = shell.workspace().correction(name)

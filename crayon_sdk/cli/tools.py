@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from crayon_sdk._base.progress import hidden, lines
+from crayon_sdk._base.text import KINDS_OF_TASKS
 from crayon_sdk.cli.allocator import keep_memory
 from crayon_sdk.cli.common import Command, Shell, command, how_far
 from crayon_sdk.errors import CrayonError, StaleError, first_line
-from crayon_sdk.names import KINDS_OF_TASKS
-from crayon_sdk.progress import hidden, lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crayon_sdk.annotations import AnnotationSet
-    from crayon_sdk.changes import WeightChanges
-    from crayon_sdk.questions import Asked
-    from crayon_sdk.workspace import Workspace
+    from crayon_sdk.answers.annotations import AnnotationSet
+    from crayon_sdk.explain.questions import Asked
+    from crayon_sdk.results.weight_changes import WeightChanges
+    from crayon_sdk.workspace.workspace import Workspace
 
 __all__ = ["COMMANDS"]
 
@@ -99,7 +99,7 @@ def _to_be_asked(asked: Mapping[Literal["image", "neuron"], Asked]) -> str:
 
 def _answers(workspace: Workspace) -> AnnotationSet:
     """What can be read of the answers; that they are missing or broken is in the table, and no reason to show none."""
-    from crayon_sdk.annotations import AnnotationSet
+    from crayon_sdk.answers.annotations import AnnotationSet
 
     try:
         return workspace.answers()
@@ -126,7 +126,7 @@ def doctor(shell: Shell) -> None:
     """
     from rich.table import Table
 
-    from crayon_sdk.doctor import diagnose
+    from crayon_sdk.cli.doctor import diagnose
 
     found = diagnose()
     table = Table("", "", show_header=False)
@@ -150,7 +150,7 @@ def demo(folder: Path, seed: int, quiet: bool, overwrite: bool) -> None:
     corrected in three ways with simulated yes/no answers, and the accuracies before
     and after are compared.
     """
-    from crayon_sdk.demo import run_demo
+    from crayon_sdk.cli.demo import run_demo
 
     # What the explainer warns about, maps without evidence, is a column of the demo's table.
     logging.getLogger("crayon_sdk").setLevel(logging.ERROR)

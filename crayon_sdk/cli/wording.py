@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import click
 
-from crayon_sdk.names import visible
-from crayon_sdk.options import SECTIONS
+from crayon_sdk._base.text import visible
+from crayon_sdk.cli.options import SECTIONS
 
 __all__ = ["in_shell", "told"]
 

@@ -9,24 +9,24 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk import presets
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.checkpoint import Correction
-from crayon_sdk.counterfactuals import BackgroundSwap, gives_intermediates
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.devices import resolve_device, resolve_precision
-from crayon_sdk.explainer import check_score, check_target
-from crayon_sdk.fitting import Fit
+from crayon_sdk._base.process import resolve_device, resolve_precision
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.relevance import Rule
+from crayon_sdk.correct import presets
+from crayon_sdk.correct.backgrounds import BackgroundSwap, gives_intermediates
+from crayon_sdk.correct.guidance import Guidance, current_targets, guidance_answers, guidance_of
+from crayon_sdk.correct.loop import BatchLoss, train
+from crayon_sdk.correct.run_file import RunFile, check_run_folder
+from crayon_sdk.correct.settings import AttentionSettings
+from crayon_sdk.correct.work import Fit
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.explain.explainer import check_score, check_target
+from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.functional.losses import guidance_loss, log_prior
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
-from crayon_sdk.guidance import Guidance, current_targets, guidance_answers, guidance_of
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel, as_split_model
-from crayon_sdk.pixels import PixelCache
-from crayon_sdk.relevance import Rule
-from crayon_sdk.resume import RunFile, check_run_folder
-from crayon_sdk.settings import AttentionSettings
-from crayon_sdk.training import BatchLoss, train
+from crayon_sdk.models.split import SplitModel, as_split_model
+from crayon_sdk.results.correction import Correction
 
 __all__ = ["AttentionCorrector"]
 
@@ -43,7 +43,7 @@ class AttentionCorrector:
     of which can be switched off: relevant objects are shown on other backgrounds
     (``background_swap``), rare classes are adjusted for (``logit_adjustment``), and the weights
     are averaged over the last steps (``average_decay``). The published settings are in
-    [`from_preset`][crayon_sdk.corrector.AttentionCorrector.from_preset].
+    [`from_preset`][crayon_sdk.correct.attention.AttentionCorrector.from_preset].
 
     Three settings come first: ``epochs`` (more while the guidance in ``history`` still falls), ``alpha`` and
     ``beta``, changed together (less where accuracy suffers, more where the maps stay as they were). All by what they

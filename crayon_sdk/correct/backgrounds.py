@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from crayon_sdk._base.progress import track
+from crayon_sdk.correct.guidance import Guidance
+from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.errors import UnsupportedModelError
 from crayon_sdk.functional.highlights import (
     background_tiles,
@@ -14,10 +17,7 @@ from crayon_sdk.functional.highlights import (
     sharpen,
 )
 from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.guidance import Guidance
-from crayon_sdk.models import SplitModel, borrowed
-from crayon_sdk.pixels import PixelCache
-from crayon_sdk.progress import track
+from crayon_sdk.models.split import SplitModel, borrowed
 
 __all__ = ["BackgroundSwap", "finer_features", "gives_intermediates"]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from crayon_sdk.annotations import AnnotationSet, as_answers
-from crayon_sdk.data import ImageDataset, as_dataset
+from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.relevance import Rule
+from crayon_sdk.data.dataset import ImageDataset, as_dataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import AnswerError, MismatchError
+from crayon_sdk.explain.maps import SaliencyMaps, as_maps
 from crayon_sdk.functional.saliency import normalize_maps, resample_maps
-from crayon_sdk.maps import SaliencyMaps, as_maps
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.relevance import Rule
 
 __all__ = ["Guidance", "current_targets", "guidance_answers", "guidance_of"]
 

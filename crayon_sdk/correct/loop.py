@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crayon_sdk._base.progress import track
+from crayon_sdk.correct.run_file import Run, RunFile
+from crayon_sdk.correct.settings import TrainingSettings
 from crayon_sdk.errors import NonFiniteLossError
-from crayon_sdk.progress import track
-from crayon_sdk.resume import Run, RunFile
-from crayon_sdk.settings import TrainingSettings
 
 __all__ = ["Averaging", "BatchLoss", "learning_rate", "train"]
 
@@ -37,7 +37,7 @@ def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -
         steps_per_epoch: Steps in an epoch.
 
     Example:
-        >>> from crayon_sdk.settings import TrainingSettings
+        >>> from crayon_sdk.correct.settings import TrainingSettings
         >>> settings = TrainingSettings(epochs=10, batch_size=1, lr=1.0, scheduler="cosine")
         >>> [round(learning_rate(settings, step, 1), 2) for step in (0, 5, 9)]
         [1.0, 0.5, 0.02]

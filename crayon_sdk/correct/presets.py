@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from crayon_sdk.correct.settings import AttentionSettings, PruningSettings, TrainingSettings
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.settings import AttentionSettings, PruningSettings, TrainingSettings
 
 SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
 

@@ -9,21 +9,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk import presets
-from crayon_sdk.annotations import AnnotationSet, as_answers
-from crayon_sdk.checkpoint import Correction
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.devices import resolve_device, resolve_precision
+from crayon_sdk._base.process import resolve_device, resolve_precision
+from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.relevance import Rule
+from crayon_sdk.correct import presets
+from crayon_sdk.correct.loop import train
+from crayon_sdk.correct.run_file import RunFile, check_run_folder
+from crayon_sdk.correct.settings import PruningSettings
+from crayon_sdk.correct.work import Fit
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError
-from crayon_sdk.final_layers import apply_final_layers
-from crayon_sdk.fitting import Fit
 from crayon_sdk.functional.losses import log_prior
-from crayon_sdk.inference import stream_features
-from crayon_sdk.models import SplitModel, as_split_model, borrowed
-from crayon_sdk.relevance import Rule
-from crayon_sdk.resume import RunFile, check_run_folder
-from crayon_sdk.settings import PruningSettings
-from crayon_sdk.training import train
+from crayon_sdk.models.final_layers import apply_final_layers
+from crayon_sdk.models.passes import stream_features
+from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
+from crayon_sdk.results.correction import Correction
 
 __all__ = ["NeuronPruner", "irrelevant_neurons"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crayon_sdk._base.files import check_writable, read_metadata, read_tensors, write_tensors
 from crayon_sdk.errors import FileFormatError, MismatchError
-from crayon_sdk.files import check_writable, read_metadata, read_tensors, write_tensors
 
 __all__ = ["Run", "RunFile", "check_run_folder"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from crayon_sdk.answers.relevance import RULES, Rule
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.relevance import RULES, Rule
 
 __all__ = ["ATTENTION_DEFAULTS", "PRUNING_DEFAULTS", "AttentionSettings", "PruningSettings", "TrainingSettings"]
 

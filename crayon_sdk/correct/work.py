@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.checkpoint import Correction, CorrectionRecord, versions
-from crayon_sdk.data import ImageDataset, effective_preprocessing
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.correct.settings import TrainingSettings
+from crayon_sdk.data.dataset import ImageDataset, effective_preprocessing
+from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError
-from crayon_sdk.evaluation import Evaluation, evaluation_of
-from crayon_sdk.inference import in_classes_of, predict
-from crayon_sdk.models import SplitModel, borrowed
-from crayon_sdk.pixels import PixelCache
-from crayon_sdk.settings import TrainingSettings
+from crayon_sdk.models.passes import in_classes_of, predict
+from crayon_sdk.models.split import SplitModel, borrowed
+from crayon_sdk.results.correction import Correction, CorrectionRecord, versions
+from crayon_sdk.results.evaluation import Evaluation, evaluation_of
 
 __all__ = ["Fit"]
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from crayon_sdk.classes import ClassMap, checked_class_map
+from crayon_sdk.data.classes import ClassMap, checked_class_map
+from crayon_sdk.data.hf_items import read_hf
+from crayon_sdk.data.pixels import PixelCache, batches
+from crayon_sdk.data.preprocessing import Preprocessing, effective_preprocessing
+from crayon_sdk.data.samples import Samples, SkippedSample, raise_for
+from crayon_sdk.data.sources import FileSource, Listing, Source, TorchSource, list_folder
+from crayon_sdk.data.tables import Columns, list_table, say_recognised
+from crayon_sdk.data.torch_items import advice, count_of, guess_class_names, is_frame, read_groups, read_labels
 from crayon_sdk.errors import DataError, SettingsError, first_few
-from crayon_sdk.hf_items import read_hf
-from crayon_sdk.pixels import PixelCache, batches
-from crayon_sdk.preprocessing import Preprocessing, effective_preprocessing
-from crayon_sdk.samples import Samples, SkippedSample, raise_for
-from crayon_sdk.sources import FileSource, Listing, Source, TorchSource, list_folder
-from crayon_sdk.tables import Columns, list_table, say_recognised
-from crayon_sdk.torch_items import advice, count_of, guess_class_names, is_frame, read_groups, read_labels
 
 __all__ = [
     "ImageDataset",
@@ -52,7 +52,7 @@ class ImageDataset(Samples):
     """Labelled pictures, each known by a string id; a view that never changes.
 
     Made by ``from_folder``, ``from_csv``, ``from_torch`` or ``from_hf``; the attributes and
-    the other methods are those of [`Samples`][crayon_sdk.samples.Samples].
+    the other methods are those of [`Samples`][crayon_sdk.data.samples.Samples].
 
     Example:
         >>> from PIL import Image

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crayon_sdk.data.tables import GROUP, IMAGE, LABEL, MASK
+from crayon_sdk.data.torch_items import advice, is_hf
 from crayon_sdk.errors import DataError, SettingsError
-from crayon_sdk.tables import GROUP, IMAGE, LABEL, MASK
-from crayon_sdk.torch_items import advice, is_hf
 
 __all__ = ["HfColumns", "read_hf"]
 

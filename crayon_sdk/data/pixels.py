@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from crayon_sdk._base.files import describe_write_failure
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, OutputError, SettingsError
-from crayon_sdk.files import describe_write_failure
-from crayon_sdk.preprocessing import Preprocessing
 
 __all__ = ["PixelCache", "batches"]
 
@@ -56,7 +56,7 @@ def batches(
     """Stream a data set; nothing is kept, and no random number of the caller is used.
 
     Args:
-        dataset: An [`ImageDataset`][crayon_sdk.data.ImageDataset].
+        dataset: An [`ImageDataset`][crayon_sdk.data.dataset.ImageDataset].
         preprocessing: Resizes and crops; not used for preprocessed data.
         batch_size: Samples per batch, at least 1; the last one may be smaller.
         num_workers: Processes that decode; 0 is this one. ``"auto"`` takes 0
@@ -73,7 +73,7 @@ def batches(
         DataError: While iterating: a sample cannot be read; it is named.
 
     Example:
-        >>> from crayon_sdk.data import ImageDataset
+        >>> from crayon_sdk.data.dataset import ImageDataset
         >>> dataset = ImageDataset.from_torch([(torch.zeros(3, 9, 9), 0)] * 3)
         >>> [tuple(images.shape) for _, images in batches(dataset, Preprocessing(size=(4, 4)), batch_size=2)]
         [(2, 3, 4, 4), (1, 3, 4, 4)]
@@ -169,13 +169,13 @@ class PixelCache:
     is freed, and its file deleted, at ``close`` or with the object.
 
     Args:
-        dataset: An [`ImageDataset`][crayon_sdk.data.ImageDataset].
+        dataset: An [`ImageDataset`][crayon_sdk.data.dataset.ImageDataset].
         preprocessing: Size and normalisation; not used for preprocessed data.
         device: Where batches are wanted.
         max_memory_bytes: Up to this size the pixels lie in the memory of
             ``device`` (of the computer, when the device has too little), above
             it in a memory-mapped temporary file.
-        num_workers: As in [`batches`][crayon_sdk.pixels.batches].
+        num_workers: As in [`batches`][crayon_sdk.data.pixels.batches].
 
     Raises:
         DataError: A sample cannot be read.
@@ -183,7 +183,7 @@ class PixelCache:
         SettingsError: A setting is out of its range.
 
     Example:
-        >>> from crayon_sdk.data import ImageDataset
+        >>> from crayon_sdk.data.dataset import ImageDataset
         >>> dataset = ImageDataset.from_torch([(torch.ones(3, 9, 9), 0)])
         >>> with PixelCache(dataset, Preprocessing(size=(4, 4))) as cache:
         ...     cache.get(torch.tensor([0])).mean().item()

@@ -110,7 +110,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """Make it again from what [`to_dict`][crayon_sdk.preprocessing.Preprocessing.to_dict] gave.
+        """Make it again from what [`to_dict`][crayon_sdk.data.preprocessing.Preprocessing.to_dict] gave.
 
         Raises:
             SettingsError: A key is missing or unknown, or a value is out of
@@ -218,7 +218,7 @@ class Preprocessing:
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def denormalize(self, images: Tensor) -> Tensor:
-        """Undo [`normalize`][crayon_sdk.preprocessing.Preprocessing.normalize], to look at inputs.
+        """Undo [`normalize`][crayon_sdk.data.preprocessing.Preprocessing.normalize], to look at inputs.
 
         Args:
             images: (N, 3, H, W) or (3, H, W), floating point.
@@ -240,7 +240,7 @@ def effective_preprocessing(dataset: _HasPreprocessing, model_preprocessing: Pre
     """Return the preprocessing to use: that of the data set if it has one, else the model's.
 
     Args:
-        dataset: An [`ImageDataset`][crayon_sdk.data.ImageDataset].
+        dataset: An [`ImageDataset`][crayon_sdk.data.dataset.ImageDataset].
         model_preprocessing: What the model was trained with.
     """
     return model_preprocessing if dataset.preprocessing is None else dataset.preprocessing

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from crayon_sdk._base.files import sha256_of
+from crayon_sdk._base.progress import track
+from crayon_sdk.data.preprocessing import Preprocessing
+from crayon_sdk.data.sources import FileSource, Source, describe
 from crayon_sdk.errors import DataError, first_few
-from crayon_sdk.files import sha256_of
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.progress import track
-from crayon_sdk.sources import FileSource, Source, describe
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,7 +40,7 @@ class SkippedSample:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Samples:
-    """What [`ImageDataset`][crayon_sdk.data.ImageDataset] can do once it is made.
+    """What [`ImageDataset`][crayon_sdk.data.dataset.ImageDataset] can do once it is made.
 
     A sample is known by its id, a text, wherever it stands: ``dataset[id]`` is its (picture, label), ``for id in
     dataset`` goes through the ids, ``id in dataset`` asks for one. Positions are refused.

@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from crayon_sdk.data.preprocessing import Preprocessing, binary_mask, eight_bit, to_rgb
 from crayon_sdk.errors import DataError, first_few
-from crayon_sdk.preprocessing import Preprocessing, binary_mask, eight_bit, to_rgb
 
 __all__ = ["FileSource", "Listing", "Source", "TorchSource", "describe", "list_folder"]
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crayon_sdk._base.files import read_whole
+from crayon_sdk.data.sources import Listing
 from crayon_sdk.errors import DataError, FileFormatError
-from crayon_sdk.files import read_whole
-from crayon_sdk.sources import Listing
 
 _log = logging.getLogger(__name__)
 __all__ = ["Columns", "list_table", "say_recognised", "split_name", "splits_of_table"]

@@ -13,15 +13,15 @@ from typing import Literal, get_args
 import torch
 from PIL import Image, ImageDraw
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import MismatchError, SettingsError
-from crayon_sdk.evaluation import energy_inside
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.overlays import TITLES, Style, class_name, overlay
-from crayon_sdk.overlays import seen as _seen
-from crayon_sdk.overlays import shown as _shown
-from crayon_sdk.patches import NeuronPatches, Patch
-from crayon_sdk.sheets import BAD, GOOD, INK, Cell, Line, save_sheet, side_by_side
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.masks import energy_inside
+from crayon_sdk.explain.patches import NeuronPatches, Patch
+from crayon_sdk.show.overlays import TITLES, Style, class_name, overlay
+from crayon_sdk.show.overlays import seen as _seen
+from crayon_sdk.show.overlays import shown as _shown
+from crayon_sdk.show.sheets import BAD, GOOD, INK, Cell, Line, save_sheet, side_by_side
 
 __all__ = [
     "Choice",

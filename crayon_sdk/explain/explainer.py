@@ -9,18 +9,18 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from crayon_sdk import selection
-from crayon_sdk.annotations import AnnotationSet, as_answers
-from crayon_sdk.data import ImageDataset, effective_preprocessing
-from crayon_sdk.devices import resolve_device, resolve_precision
+from crayon_sdk._base.process import resolve_device, resolve_precision
+from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.data.dataset import ImageDataset, effective_preprocessing
+from crayon_sdk.data.pixels import Workers
 from crayon_sdk.errors import SettingsError
+from crayon_sdk.explain import selection
+from crayon_sdk.explain.maps import SaliencyMaps, as_maps
+from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.functional.saliency import has_evidence, normalize_maps, target_scores, weighted_activation
-from crayon_sdk.inference import check_finite, in_classes_of, stream_features
-from crayon_sdk.maps import SaliencyMaps, as_maps
-from crayon_sdk.models import SplitModel, as_split_model, borrowed
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.pixels import Workers
+from crayon_sdk.models.passes import check_finite, in_classes_of, stream_features
+from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
 __all__ = ["Explainer"]
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.files import read_tensors, sha256_of, write_tensors
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
-from crayon_sdk.files import read_tensors, sha256_of, write_tensors
 from crayon_sdk.functional.saliency import normalize_maps, resize_maps
-from crayon_sdk.gallery import Gallery, Order, gallery
-from crayon_sdk.overlays import Style
-from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.show.gallery import Gallery, Order, gallery
+from crayon_sdk.show.overlays import Style
 
 __all__ = ["SaliencyMaps", "as_maps", "read_manifest", "readable"]
 
@@ -245,7 +245,7 @@ class SaliencyMaps:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SaliencyMaps:
-        """Read what [`save`][crayon_sdk.maps.SaliencyMaps.save] wrote.
+        """Read what [`save`][crayon_sdk.explain.maps.SaliencyMaps.save] wrote.
 
         Raises:
             FileFormatError: The file is truncated, or holds something else.

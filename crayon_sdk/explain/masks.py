@@ -1,20 +1,22 @@
-"""Answers that object masks give in place of people; every record says that it is simulated."""
+"""Maps and patches against object masks: shares on the object, and answers in place of people, marked as simulated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.data import ImageDataset, as_dataset
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.relevance import Answer
+from crayon_sdk.data.dataset import ImageDataset, as_dataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, SettingsError, first_few
+from crayon_sdk.explain.maps import SaliencyMaps, as_maps
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.functional import metrics
 from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.maps import SaliencyMaps, as_maps
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.records import ImageAnswer, NeuronAnswer
-from crayon_sdk.relevance import Answer
 
 __all__ = ["drawn", "highlight_share", "simulate_answers", "simulate_neuron_answers"]
 
@@ -84,14 +86,10 @@ def highlight_share(maps: SaliencyMaps, masks: ImageDataset) -> dict[str, float]
     Raises:
         DataError: The data set has no masks, or lacks samples of the maps.
     """
-    geometry = _geometry(maps.preprocessing, masks, maps.ids)
     shares = {}
-    for row, sample in enumerate(maps.ids):
-        if not bool(maps.evidence[row]) or masks.mask(sample) is None:
-            continue
-        cover = resize_maps(masks.mask_tensor(sample, geometry)[None], maps.size)[0]
+    for row, sample, cover in _covers(maps, masks):
         strong = maps.values[row] * (maps.values[row] > 0.5)
-        shares[sample] = float((strong * cover).sum() / strong.sum())
+        shares[sample] = float((strong * cover[0]).sum() / strong.sum())
     return shares
 
 
@@ -194,10 +192,18 @@ def _check(annotators: int, noise: float) -> None:
         raise SettingsError(f"expected annotators >= 1 and noise from 0 to 1, got {annotators} and {noise}")
 
 
+def _covers(maps: SaliencyMaps, masks: ImageDataset) -> Iterator[tuple[int, str, Tensor]]:
+    """Row, sample id and covered share (1, h, w) of the cells of every map with evidence whose sample has a mask."""
+    geometry = _geometry(maps.preprocessing, masks, maps.ids)
+    for row, sample in enumerate(maps.ids):
+        if maps.evidence[row] and masks.mask(sample) is not None:
+            yield row, sample, resize_maps(masks.mask_tensor(sample, geometry)[None], maps.size)
+
+
 def _geometry(known: Preprocessing | None, masks: ImageDataset, ids: tuple[str, ...]) -> Preprocessing:
     """How masks are resized and cropped; checks on the way that there are masks for all ids."""
     if not as_dataset(masks).has_masks:
-        raise DataError("simulated answers need object masks; the data set has none (masks= or mask_column=)")
+        raise DataError("object masks are needed; the data set has none (masks= or mask_column=)")
     present = set(masks.ids)
     lacking = [sample for sample in ids if sample not in present]
     if lacking:
@@ -212,3 +218,21 @@ def _geometry(known: Preprocessing | None, masks: ImageDataset, ids: tuple[str, 
             "dataset.with_preprocessing(model.preprocessing)"
         )
     return geometry
+
+
+def energy_inside(maps: SaliencyMaps, dataset: ImageDataset) -> dict[str, float]:
+    """Share of every map's energy that lies on the object.
+
+    Args:
+        maps: Maps of samples of the data set.
+        dataset: Has object masks.
+
+    Returns:
+        Share in [0, 1] by sample id; samples without mask or evidence are left out.
+
+    Raises:
+        DataError: The data set has no masks, or lacks samples of the maps.
+        SettingsError: It is not known how the pictures were cropped.
+    """
+    covers = _covers(maps, dataset)
+    return {sample: float(metrics.energy_inside(maps.values[row][None], cover)) for row, sample, cover in covers}

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crayon_sdk._base.files import write_tensors
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.files import write_tensors
+from crayon_sdk.explain.maps import read_manifest, readable
 from crayon_sdk.functional.neurons import TopPatches
-from crayon_sdk.maps import read_manifest, readable
-from crayon_sdk.preprocessing import Preprocessing
 
 __all__ = ["NeuronPatches", "Patch"]
 
@@ -171,7 +171,7 @@ class NeuronPatches:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronPatches:
-        """Read what [`save`][crayon_sdk.patches.NeuronPatches.save] wrote.
+        """Read what [`save`][crayon_sdk.explain.patches.NeuronPatches.save] wrote.
 
         Raises:
             FileFormatError: The file is truncated, or holds something else.

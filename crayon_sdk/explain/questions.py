@@ -7,10 +7,10 @@ from string import Formatter
 
 import torch
 
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches
 
 __all__ = ["Asked", "Question", "checked_words", "how_far", "open_questions", "question_words"]
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.data import ImageDataset, as_dataset
+from crayon_sdk._base.files import read_tensors, write_tensors
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.data.dataset import ImageDataset, as_dataset
+from crayon_sdk.data.pixels import Workers
 from crayon_sdk.errors import MismatchError, SettingsError, first_few
-from crayon_sdk.files import read_tensors, write_tensors
+from crayon_sdk.explain.maps import SaliencyMaps, readable
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.explain.questions import Question, open_questions
 from crayon_sdk.functional.selection import k_centre, surprise
-from crayon_sdk.inference import stream_features
-from crayon_sdk.maps import SaliencyMaps, readable
-from crayon_sdk.models import SplitModel, borrowed
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.pixels import Workers
-from crayon_sdk.questions import Question, open_questions
+from crayon_sdk.models.passes import stream_features
+from crayon_sdk.models.split import SplitModel, borrowed
 
 __all__ = ["Method", "Outlook", "look", "suggest"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from crayon_sdk._base.files import read_json
 from crayon_sdk.errors import FileFormatError, ModelLoadError
-from crayon_sdk.files import read_json
 
 __all__ = ["WEIGHTS", "check_arguments", "check_timm_config"]
 

@@ -11,7 +11,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from crayon_sdk.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
+from crayon_sdk._base.fetching import fetch, hub_hint, is_on_hub, offline_copy, split_source
+from crayon_sdk._base.files import read_json, read_tensors
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import (
     CrayonError,
     FileFormatError,
@@ -20,12 +22,10 @@ from crayon_sdk.errors import (
     UnsupportedModelError,
     first_line,
 )
-from crayon_sdk.fetching import fetch, hub_hint, is_on_hub, offline_copy, split_source
-from crayon_sdk.files import read_json, read_tensors
-from crayon_sdk.final_layers import find_final_layers
-from crayon_sdk.models import SplitModel, channels_problem
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.torchvision_models import PREFIX, create_torchvision
+from crayon_sdk.models.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
+from crayon_sdk.models.final_layers import find_final_layers
+from crayon_sdk.models.split import SplitModel, channels_problem
+from crayon_sdk.models.torchvision import PREFIX, create_torchvision
 
 __all__ = ["load_model"]
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from crayon_sdk import __version__
+from crayon_sdk._base.files import free_path, replace_file
 from crayon_sdk.errors import MissingExtraError, OutputError, first_line, install_extra
-from crayon_sdk.files import free_path, replace_file
 from crayon_sdk.functional.neurons import bake
-from crayon_sdk.models import SplitModel
+from crayon_sdk.models.split import SplitModel
 
 __all__ = ["INPUT", "OUTPUT", "export_onnx", "onnx_metadata"]
 

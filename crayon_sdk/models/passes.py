@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from crayon_sdk.classes import match_classes
-from crayon_sdk.data import ImageDataset, as_dataset, effective_preprocessing
+from crayon_sdk._base.progress import track
+from crayon_sdk.data.classes import match_classes
+from crayon_sdk.data.dataset import ImageDataset, as_dataset, effective_preprocessing
+from crayon_sdk.data.pixels import PixelCache, Workers, batches
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError, first_few
-from crayon_sdk.models import SplitModel, broken_weight, why_not_finite
-from crayon_sdk.pixels import PixelCache, Workers, batches
-from crayon_sdk.progress import track
+from crayon_sdk.models.split import SplitModel, broken_weight, why_not_finite
 
 __all__ = ["check_finite", "in_classes_of", "predict", "stream_features"]
 

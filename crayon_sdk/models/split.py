@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from crayon_sdk._base.files import sha256_of
+from crayon_sdk._base.text import one_line
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError, UnsupportedModelError, first_few
-from crayon_sdk.files import sha256_of
-from crayon_sdk.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers
 from crayon_sdk.functional import neurons as neuron_functions
-from crayon_sdk.layouts import Layout, from_grid, layout_of, to_grid, tokens_are_in_order
-from crayon_sdk.names import one_line
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.torchvision_models import TorchvisionModel
-from crayon_sdk.wrapping import wrapped_module
+from crayon_sdk.models.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers
+from crayon_sdk.models.layouts import Layout, from_grid, layout_of, to_grid, tokens_are_in_order
+from crayon_sdk.models.torchvision import TorchvisionModel
+from crayon_sdk.models.wrapping import wrapped_module
 
 __all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed", "broken_weight", "why_not_finite"]
 

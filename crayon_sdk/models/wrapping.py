@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
-from crayon_sdk.torchvision_models import TorchvisionModel, is_torchvision
+from crayon_sdk.models.torchvision import TorchvisionModel, is_torchvision
 
 __all__ = ["wrapped_module"]
 

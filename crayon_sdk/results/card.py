@@ -15,11 +15,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from crayon_sdk._base.files import write_text
+from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import DataError, SettingsError
-from crayon_sdk.evaluation import GroupResult
-from crayon_sdk.facts import METHODS, Facts, answer_facts, group_rows, summary
-from crayon_sdk.files import write_text
-from crayon_sdk.names import one_line
+from crayon_sdk.results.evaluation import GroupResult
+from crayon_sdk.results.facts import METHODS, Facts, answer_facts, group_rows, summary
 
 __all__ = ["CARD", "Card", "escaped", "model_card", "write_card"]
 
@@ -110,7 +110,7 @@ def model_card(facts: Facts, card: Card | None = None, *, images: Sequence[str] 
     for name in images:
         if not re.fullmatch(r"[\w-]+\.png", name, re.ASCII):
             raise SettingsError(f"expected pictures beside the card with plain names that end in .png, got {name!r}")
-    text = resources.files("crayon_sdk").joinpath("templates", "card.md").read_text(encoding="utf-8")
+    text = resources.files("crayon_sdk.results").joinpath("templates", "card.md").read_text(encoding="utf-8")
     # Whatever the template shows goes through `escaped`, so that no name can be forgotten. HTML's escaping is not
     # Markdown's: it would show in code and leave the rest.
     rules: dict[str, Any] = {"finalize": escaped, "undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from crayon_sdk._base.files import write_json
+from crayon_sdk._base.showing import as_html, as_text, plain
+from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import MismatchError, SettingsError, first_few
-from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.files import write_json
 from crayon_sdk.functional import metrics
-from crayon_sdk.names import one_line
-from crayon_sdk.showing import as_html, as_text, plain
+from crayon_sdk.results.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -174,7 +174,7 @@ def compare(
         SettingsError: A setting is out of range, or there is nothing to compare.
 
     Example:
-        >>> from crayon_sdk.evaluation import GroupResult
+        >>> from crayon_sdk.results.evaluation import GroupResult
         >>> ids = [str(number) for number in range(100)]
         >>> same = {"labels": dict.fromkeys(ids, 0), "membership": dict.fromkeys(ids, 0)}
         >>> before = Evaluation((GroupResult("cat", 0, 100),), dict.fromkeys(ids, 1), **same)

@@ -9,19 +9,18 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
+from crayon_sdk._base.files import read_json, read_shapes, sha256_of
+from crayon_sdk._base.methods import settings_of
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.files import read_json, read_shapes, sha256_of
-from crayon_sdk.models import SplitModel
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS
+from crayon_sdk.models.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.evaluation import Evaluation
 
 __all__ = ["check_answers", "check_before_building", "check_evaluations", "check_model", "check_records", "description"]
 
@@ -190,11 +189,9 @@ def _impossible(record: Mapping[str, Any], num_neurons: int, *, alone: bool) -> 
     method, cut = record["method"], record["pruned_neurons"]
     if cut and not 0 <= min(cut) <= max(cut) < num_neurons:
         return f"it names pruned neurons that the model's {num_neurons} do not include, by the record"
-    if method not in ("attention", "pruning") and not (method == "none" and alone):
-        return f"method {method!r}"
-    if method != "none":
+    if method != "none" or not alone:
         try:
-            replace(ATTENTION_DEFAULTS if method == "attention" else PRUNING_DEFAULTS, **record["settings"])
+            settings_of(method)(**record["settings"])
         except (SettingsError, TypeError) as error:
             return f"settings ({error})"
     epochs = record["settings"].get("epochs", len(record["history"]))

@@ -20,10 +20,22 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.card import Card, write_card
-from crayon_sdk.checkpoint_files import WEIGHTS
-from crayon_sdk.consistency import (
+from crayon_sdk._base.fetching import fetch, hub_hint, is_on_hub, split_source
+from crayon_sdk._base.files import free_folder, new_folder, read_json, write_json, write_tensors
+from crayon_sdk._base.hub import refuse_token
+from crayon_sdk._base.publishing import Published, find_target, publish
+from crayon_sdk._base.showing import as_html, plain
+from crayon_sdk._base.text import one_line
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.data.preprocessing import Preprocessing
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
+from crayon_sdk.models.checkpoint_files import WEIGHTS
+from crayon_sdk.models.load import load_model
+from crayon_sdk.models.proof import check_in_fresh_process, check_loads_back, filled
+from crayon_sdk.models.rebuild import base_of, how_to_load, is_timm, remember_base, timm_config
+from crayon_sdk.models.split import Provenance, SplitModel, as_split_model
+from crayon_sdk.results.card import Card, write_card
+from crayon_sdk.results.consistency import (
     check_answers,
     check_before_building,
     check_evaluations,
@@ -31,21 +43,9 @@ from crayon_sdk.consistency import (
     check_records,
     description,
 )
-from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.facts import group_rows
-from crayon_sdk.fetching import fetch, hub_hint, is_on_hub, split_source
-from crayon_sdk.files import free_folder, new_folder, read_json, write_json, write_tensors
-from crayon_sdk.hub import refuse_token
-from crayon_sdk.loading import load_model
-from crayon_sdk.loading_back import check_in_fresh_process, check_loads_back, filled
-from crayon_sdk.models import Provenance, SplitModel, as_split_model
-from crayon_sdk.names import one_line
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.presenting import Presenting
-from crayon_sdk.publishing import Published, find_target, publish
-from crayon_sdk.showing import as_html, plain
-from crayon_sdk.timm_config import base_of, how_to_load, is_timm, remember_base, timm_config
+from crayon_sdk.results.evaluation import Evaluation
+from crayon_sdk.results.facts import group_rows
+from crayon_sdk.results.presenting import Presenting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -316,7 +316,7 @@ def check_output(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
     """See that a correction can be saved in a folder: before hours of training, not after them.
 
     Args:
-        folder: What [`Correction.save`][crayon_sdk.checkpoint.Correction.save] is going to make.
+        folder: What [`Correction.save`][crayon_sdk.results.correction.Correction.save] is going to make.
         overwrite: Whether it is going to replace it.
 
     Returns:
@@ -334,7 +334,7 @@ def check_output(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
 
 
 def load_correction(source: str | os.PathLike[str], *, model: nn.Module | None = None) -> Correction:
-    """Read back what [`Correction.save`][crayon_sdk.checkpoint.Correction.save] wrote, or `push_to_hub` published.
+    """Read back what [`save`][crayon_sdk.results.correction.Correction.save] wrote, or `push_to_hub` published.
 
     Pruned neurons are pruned again, so that a further correction leaves them so. A checkpoint of timm that no
     correction made is loaded too: its record says ``method="none"``, and a warning is logged.

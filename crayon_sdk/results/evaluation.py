@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk.data import ImageDataset
-from crayon_sdk.devices import resolve_device, resolve_precision
-from crayon_sdk.errors import DataError, FileFormatError, SettingsError
-from crayon_sdk.files import read_json, write_json
+from crayon_sdk._base.files import read_json, write_json
+from crayon_sdk._base.process import resolve_device, resolve_precision
+from crayon_sdk._base.showing import as_html, as_text, plain
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.errors import FileFormatError, SettingsError
 from crayon_sdk.functional import metrics
-from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.inference import in_classes_of, predict
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import as_split_model, borrowed
-from crayon_sdk.showing import as_html, as_text, plain
+from crayon_sdk.models.passes import in_classes_of, predict
+from crayon_sdk.models.split import as_split_model, borrowed
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Evaluation", "GroupResult", "background_gap", "energy_inside", "evaluate", "evaluation_of"]
+__all__ = ["Evaluation", "GroupResult", "background_gap", "evaluate", "evaluation_of"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
-        """Read what [`save`][crayon_sdk.evaluation.Evaluation.save] wrote.
+        """Read what [`save`][crayon_sdk.results.evaluation.Evaluation.save] wrote.
 
         Raises:
             FileFormatError: It is not such a file.
@@ -156,7 +154,7 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """Make it again from what [`to_dict`][crayon_sdk.evaluation.Evaluation.to_dict] gave.
+        """Make it again from what [`to_dict`][crayon_sdk.results.evaluation.Evaluation.to_dict] gave.
 
         Raises:
             KeyError: Something is missing.
@@ -335,33 +333,3 @@ def background_gap(
     settings = {"batch_size": batch_size, "device": device, "precision": precision}
     same, rand = (evaluate(model, data, **settings).accuracy for data in (mixed_same, mixed_rand))  # type: ignore[arg-type]
     return metrics.background_gap(same, rand)
-
-
-def energy_inside(maps: SaliencyMaps, dataset: ImageDataset) -> dict[str, float]:
-    """Share of every map's energy that lies on the object.
-
-    Args:
-        maps: Maps of samples of the data set.
-        dataset: Has object masks.
-
-    Returns:
-        Share in [0, 1] by sample id; samples without mask or evidence are left out.
-
-    Raises:
-        DataError: The data set has no masks.
-        SettingsError: It is not known how the pictures were cropped.
-    """
-    if not dataset.has_masks:
-        raise DataError("the energy inside the object needs object masks; the data set has none (masks=, mask_column=)")
-    geometry = maps.preprocessing or dataset.preprocessing
-    if geometry is None:
-        raise SettingsError(
-            "it is not known how the pictures were cropped; give the data set the preprocessing: "
-            "dataset.with_preprocessing(model.preprocessing)"
-        )
-    found = {}
-    for position, sample in enumerate(maps.ids):
-        if maps.evidence[position] and dataset.mask(sample) is not None:
-            cover = resize_maps(dataset.mask_tensor(sample, geometry)[None], maps.size)
-            found[sample] = float(metrics.energy_inside(maps.values[position][None], cover))
-    return found

@@ -17,16 +17,17 @@ from typing import Any
 import torch
 from PIL import Image
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.text import one_line
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.evaluation import Evaluation, energy_inside
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.facts import Facts
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel
-from crayon_sdk.names import one_line
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.pictures import Choice, before_after_sheet, choose_ids, patches_sheet
+from crayon_sdk.explain.contact_sheets import Choice, before_after_sheet, choose_ids, patches_sheet
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.masks import energy_inside
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.evaluation import Evaluation
+from crayon_sdk.results.facts import Facts
 
 __all__ = ["Exhibit", "MapPair", "card_sheet", "map_pair", "map_sentences", "map_sheets", "neuron_sheet"]
 
@@ -141,7 +142,7 @@ def _explained(
     models: tuple[SplitModel, SplitModel], dataset: ImageDataset, settings: Mapping[str, Any]
 ) -> tuple[SaliencyMaps, SaliencyMaps]:
     """Explain without the advice to those who correct: that empty maps guide nothing is nothing to a reader."""
-    log = logging.getLogger("crayon_sdk.explainer")
+    log = logging.getLogger("crayon_sdk.explain.explainer")
     log.addFilter(_not_a_warning)
     try:
         before, after = (Explainer(model, **settings).explain(dataset) for model in models)

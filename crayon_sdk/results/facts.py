@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from crayon_sdk.annotations import Agreement, AnnotationSet
-from crayon_sdk.comparison import Comparison, compare
+from crayon_sdk._base.text import one_line
+from crayon_sdk.answers.annotations import Agreement, AnnotationSet
+from crayon_sdk.answers.relevance import Kind
 from crayon_sdk.errors import MismatchError, SettingsError
-from crayon_sdk.evaluation import Evaluation, GroupResult
-from crayon_sdk.models import SplitModel
-from crayon_sdk.names import one_line
-from crayon_sdk.relevance import Kind
-from crayon_sdk.timm_config import how_to_load, is_timm
+from crayon_sdk.models.rebuild import how_to_load, is_timm
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.comparison import Comparison, compare
+from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
 __all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "facts_of", "group_rows", "summary"]
 

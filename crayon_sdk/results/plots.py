@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.facts import METHODS, GroupRow
-from crayon_sdk.names import one_line
-from crayon_sdk.style import AFTER, BEFORE, LINES, figure, png
+from crayon_sdk.results.facts import METHODS, GroupRow
+from crayon_sdk.show.style import AFTER, BEFORE, LINES, figure, png
 
 __all__ = ["MOST_GROUPS", "group_plot", "shown_groups", "training_plot"]
 

@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from crayon_sdk.card import Card, model_card
-from crayon_sdk.changes import WeightChanges, weight_changes
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.files import free_path
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import MismatchError
-from crayon_sdk.facts import Facts, facts_of
-from crayon_sdk.files import free_path
-from crayon_sdk.inference import in_classes_of
-from crayon_sdk.models import as_split_model
-from crayon_sdk.onnx_export import export_onnx
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.report import Material, make_report
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.onnx import export_onnx
+from crayon_sdk.models.passes import in_classes_of
+from crayon_sdk.models.split import as_split_model
+from crayon_sdk.results.card import Card, model_card
+from crayon_sdk.results.facts import Facts, facts_of
+from crayon_sdk.results.report import Material, make_report
+from crayon_sdk.results.weight_changes import WeightChanges, weight_changes
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from crayon_sdk.annotations import AnnotationSet
-    from crayon_sdk.evaluation import Evaluation
-    from crayon_sdk.models import SplitModel
+    from crayon_sdk.answers.annotations import AnnotationSet
+    from crayon_sdk.models.split import SplitModel
+    from crayon_sdk.results.evaluation import Evaluation
 
 __all__ = ["Presenting"]
 
 
 class Presenting:
-    """A correction that can be shown; [`Correction`][crayon_sdk.checkpoint.Correction] is one."""
+    """A correction that can be shown; [`Correction`][crayon_sdk.results.correction.Correction] is one."""
 
     if TYPE_CHECKING:  # they are fields there
 
@@ -153,7 +153,7 @@ class Presenting:
         return weight_changes(split.plain_state_dict(), self.model.plain_state_dict())
 
     def export_onnx(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the model as one ONNX file; see [`export_onnx`][crayon_sdk.onnx_export.export_onnx].
+        """Write the model as one ONNX file; see [`export_onnx`][crayon_sdk.models.onnx.export_onnx].
 
         Args:
             path: Ends in ".onnx".

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from crayon_sdk import __version__
-from crayon_sdk.changes import weight_changes
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.files import free_path, replace_file, write_text
+from crayon_sdk._base.text import one_line
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import MismatchError
-from crayon_sdk.evaluation import Evaluation, GroupResult, evaluate
-from crayon_sdk.exhibits import Exhibit, map_pair, map_sentences, map_sheets, neuron_sheet
-from crayon_sdk.facts import METHODS, Facts, GroupRow, answer_facts, group_rows, summary
-from crayon_sdk.files import free_path, replace_file, write_text
-from crayon_sdk.models import SplitModel, as_split_model
-from crayon_sdk.names import one_line
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.plots import MOST_GROUPS, group_plot, training_plot
-from crayon_sdk.style import needs_matplotlib
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.split import SplitModel, as_split_model
+from crayon_sdk.results.evaluation import Evaluation, GroupResult, evaluate
+from crayon_sdk.results.exhibits import Exhibit, map_pair, map_sentences, map_sheets, neuron_sheet
+from crayon_sdk.results.facts import METHODS, Facts, GroupRow, answer_facts, group_rows, summary
+from crayon_sdk.results.plots import MOST_GROUPS, group_plot, training_plot
+from crayon_sdk.results.weight_changes import weight_changes
+from crayon_sdk.show.style import needs_matplotlib
 
 __all__ = ["Material", "Report", "explaining", "make_report"]
 
@@ -136,7 +136,7 @@ def make_report(facts: Facts, model: SplitModel, material: Material) -> Report:
 def _template() -> Any:
     import jinja2
 
-    text = resources.files("crayon_sdk").joinpath("templates", "report.html").read_text(encoding="utf-8")
+    text = resources.files("crayon_sdk.results").joinpath("templates", "report.html").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from crayon_sdk._base.showing import as_html, as_text, plain
 from crayon_sdk.functional.weights import change_norms, relative_of
-from crayon_sdk.showing import as_html, as_text, plain
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,12 +14,12 @@ from typing import Literal, get_args
 import torch
 from PIL import Image
 
-from crayon_sdk.data import ImageDataset, as_dataset
+from crayon_sdk._base.files import write_text
+from crayon_sdk._base.progress import track
+from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.errors import MismatchError, SettingsError, first_few
-from crayon_sdk.files import write_text
-from crayon_sdk.overlays import TITLES, Maps, Style, class_name, seen, shown
-from crayon_sdk.progress import track
-from crayon_sdk.sheets import BAD, Cell, Line, save_sheet
+from crayon_sdk.show.overlays import TITLES, Maps, Style, class_name, seen, shown
+from crayon_sdk.show.sheets import BAD, Cell, Line, save_sheet
 
 __all__ = ["Entry", "Gallery", "Order", "gallery"]
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.preprocessing import Preprocessing
 
 __all__ = ["TITLES", "Maps", "Style", "class_name", "overlay", "seen", "shown"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from crayon_sdk._base.files import replace_file
+from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.files import replace_file
-from crayon_sdk.names import one_line
-from crayon_sdk.style import BAD, GOOD, INK, Colour
+from crayon_sdk.show.style import BAD, GOOD, INK, Colour
 
 __all__ = ["BAD", "GOOD", "INK", "Cell", "Line", "save_sheet", "side_by_side"]
 

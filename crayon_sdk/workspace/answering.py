@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crayon_sdk import selection
-from crayon_sdk.annotations import AnnotationSet, as_answers
-from crayon_sdk.crowd import export_crowd
-from crayon_sdk.devices import resolve_device, resolve_precision
+from crayon_sdk._base.files import free_folder
+from crayon_sdk._base.process import resolve_device, resolve_precision
+from crayon_sdk.annotate.export import export_crowd
+from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.formats import read_answers, write_answers
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
-from crayon_sdk.files import free_folder
-from crayon_sdk.formats import read_answers, write_answers
-from crayon_sdk.holdings import ANSWERS, MAPS, PATCHES, Holdings
-from crayon_sdk.ledger import now
-from crayon_sdk.naming import plain
-from crayon_sdk.questions import Asked, Question, how_far
-from crayon_sdk.simulation import drawn, simulate_answers, simulate_neuron_answers
+from crayon_sdk.explain import selection
+from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
+from crayon_sdk.explain.questions import Asked, Question, how_far
+from crayon_sdk.workspace.books import plain
+from crayon_sdk.workspace.holdings import ANSWERS, MAPS, PATCHES, Holdings
+from crayon_sdk.workspace.ledger import now
 
 __all__ = ["Answering", "Intake"]
 
@@ -180,7 +180,7 @@ class Answering(Holdings):
         base_url: str = "",
         overwrite: bool = False,
     ) -> int:
-        """Write pictures and task files for MTurk and Label Studio ([`crowd`][crayon_sdk.crowd.export_crowd]).
+        """Write pictures and task files for MTurk and Label Studio ([`export_crowd`][crayon_sdk.annotate.export]).
 
         Args:
             folder: The folder to make.

@@ -13,22 +13,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.checkpoint import Correction, load_correction
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.files import read_json, sha256_of
+from crayon_sdk._base.locking import locked
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.correct.guidance import guidance_answers
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, FileFormatError, MismatchError, StaleError, first_few
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.files import read_json, sha256_of
-from crayon_sdk.guidance import guidance_answers
-from crayon_sdk.inference import in_classes_of
-from crayon_sdk.inspection import differences, facts_of
-from crayon_sdk.ledger import FileStatus, Ledger
-from crayon_sdk.locking import locked
-from crayon_sdk.manifest import Manifest, SplitFacts
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel
-from crayon_sdk.naming import ORIGINAL, as_options, checked_name, plain
-from crayon_sdk.patches import NeuronPatches
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.passes import in_classes_of
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.correction import Correction, load_correction
+from crayon_sdk.workspace.books import ORIGINAL, as_options, checked_name, plain
+from crayon_sdk.workspace.inputs import differences, facts_of
+from crayon_sdk.workspace.ledger import FileStatus, Ledger
+from crayon_sdk.workspace.manifest import Manifest, SplitFacts
 
 __all__ = ["ANSWERS", "MAPS", "ORIGINAL", "PATCHES", "Holdings"]
 

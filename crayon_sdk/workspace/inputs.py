@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from crayon_sdk.classes import are_numbers
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.files import sha256_of
+from crayon_sdk.data.classes import are_numbers
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, first_few
-from crayon_sdk.files import sha256_of
-from crayon_sdk.inference import in_classes_of
-from crayon_sdk.manifest import Behaviour, ClassFacts, DataSource, Manifest, SplitFacts
-from crayon_sdk.models import SplitModel, borrowed
+from crayon_sdk.models.passes import in_classes_of
+from crayon_sdk.models.split import SplitModel, borrowed
+from crayon_sdk.workspace.manifest import Behaviour, ClassFacts, DataSource, Manifest, SplitFacts
 
 __all__ = ["behaviour_of", "differences", "facts_of", "is_same", "look_at_data"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__
-from crayon_sdk.checkpoint import versions
+from crayon_sdk._base.files import read_metadata, sweep
 from crayon_sdk.errors import FileFormatError, StaleError
-from crayon_sdk.files import read_metadata, sweep
-from crayon_sdk.manifest import FileRecord, Manifest, PartRecord
+from crayon_sdk.results.correction import versions
+from crayon_sdk.workspace.manifest import FileRecord, Manifest, PartRecord
 
 __all__ = ["FileStatus", "Ledger", "now"]
 

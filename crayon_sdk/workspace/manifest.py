@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.files import read_json, write_json
+from crayon_sdk._base.text import given_only
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
+from crayon_sdk.data.tables import split_name, splits_of_table
 from crayon_sdk.errors import DataError, FileFormatError, SettingsError
-from crayon_sdk.files import read_json, write_json
-from crayon_sdk.loading import load_model
-from crayon_sdk.models import SplitModel
-from crayon_sdk.names import given_only
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.tables import split_name, splits_of_table
+from crayon_sdk.models.load import load_model
+from crayon_sdk.models.split import SplitModel
 
 __all__ = [
     "MANIFEST",

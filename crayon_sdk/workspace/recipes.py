@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from crayon_sdk import presets
-from crayon_sdk.corrector import AttentionCorrector
+from crayon_sdk._base.text import unknown_name
+from crayon_sdk.correct import presets
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.correct.settings import TrainingSettings
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.names import unknown_name
-from crayon_sdk.pruner import NeuronPruner
-from crayon_sdk.settings import TrainingSettings
 
 __all__ = ["attention_corrector", "neuron_pruner"]
 

@@ -14,18 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crayon_sdk.answering import Answering
-from crayon_sdk.card import Card
-from crayon_sdk.changes import WeightChanges, weight_changes
-from crayon_sdk.checkpoint import Correction
+from crayon_sdk._base.files import free_folder, free_path, read_tensors
 from crayon_sdk.errors import OutputExistsError, SettingsError, StaleError, first_few
-from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.exhibits import card_sheet
-from crayon_sdk.files import free_folder, free_path, read_tensors
-from crayon_sdk.holdings import MAPS, ORIGINAL, PATCHES
-from crayon_sdk.manifest import Manifest
-from crayon_sdk.naming import as_options, checked_name
-from crayon_sdk.report import explaining
+from crayon_sdk.results.card import Card
+from crayon_sdk.results.correction import Correction
+from crayon_sdk.results.evaluation import Evaluation
+from crayon_sdk.results.exhibits import card_sheet
+from crayon_sdk.results.report import explaining
+from crayon_sdk.results.weight_changes import WeightChanges, weight_changes
+from crayon_sdk.workspace.answering import Answering
+from crayon_sdk.workspace.books import as_options, checked_name
+from crayon_sdk.workspace.holdings import MAPS, ORIGINAL, PATCHES
+from crayon_sdk.workspace.manifest import Manifest
 
 __all__ = ["Reporting", "typed_commands"]
 

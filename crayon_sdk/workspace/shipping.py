@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from crayon_sdk.card import Card
-from crayon_sdk.publishing import Published, find_target
-from crayon_sdk.reporting import Reporting
+from crayon_sdk._base.publishing import Published, find_target
+from crayon_sdk.results.card import Card
+from crayon_sdk.workspace.reporting import Reporting
 
 __all__ = ["Shipping"]
 
@@ -39,12 +39,12 @@ class Shipping(Reporting):
             commit_message: Default "Upload model with crayon-sdk".
             dry_run: Check the checkpoint and list the files; the Hub is not asked anything.
             card_images: Test pictures that the card may show, as for
-                [`save`][crayon_sdk.reporting.Reporting.save].
+                [`save`][crayon_sdk.workspace.reporting.Reporting.save].
             card: What else the card says; default what the workspace knows.
 
         Raises:
             StaleError: There is no such correction.
-            HubError: As [`Correction.push_to_hub`][crayon_sdk.checkpoint.Correction.push_to_hub].
+            HubError: As [`Correction.push_to_hub`][crayon_sdk.results.correction.Correction.push_to_hub].
         """
         where: dict[str, Any] = {"private": private, "create_pr": create_pr, "revision": revision}
         where |= {"commit_message": commit_message, "dry_run": dry_run}

@@ -24,25 +24,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from crayon_sdk import __version__, pictures
-from crayon_sdk.checkpoint import Correction, load_correction
-from crayon_sdk.comparison import Comparison, compare
-from crayon_sdk.data import ImageDataset
+from crayon_sdk import __version__
+from crayon_sdk._base.files import describe_write_failure
+from crayon_sdk._base.locking import locked
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError
-from crayon_sdk.evaluation import Evaluation, evaluate
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.files import describe_write_failure
-from crayon_sdk.holdings import MAPS, PATCHES
-from crayon_sdk.inspection import behaviour_of, is_same, look_at_data
-from crayon_sdk.ledger import now
-from crayon_sdk.locking import locked
-from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.models import SplitModel
-from crayon_sdk.naming import ORIGINAL, checked_name, default_name, different, plain
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.recipes import attention_corrector, neuron_pruner
-from crayon_sdk.shipping import Shipping
+from crayon_sdk.explain import contact_sheets
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.comparison import Comparison, compare
+from crayon_sdk.results.correction import Correction, load_correction
+from crayon_sdk.results.evaluation import Evaluation, evaluate
+from crayon_sdk.workspace.books import ORIGINAL, checked_name, default_name, different, plain
+from crayon_sdk.workspace.holdings import MAPS, PATCHES
+from crayon_sdk.workspace.inputs import behaviour_of, is_same, look_at_data
+from crayon_sdk.workspace.ledger import now
+from crayon_sdk.workspace.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
+from crayon_sdk.workspace.recipes import attention_corrector, neuron_pruner
+from crayon_sdk.workspace.shipping import Shipping
 
 __all__ = ["ORIGINAL", "Workspace"]
 Method = Literal["attention", "pruning", "both"]
@@ -52,7 +53,7 @@ class Workspace(Shipping):
     """A folder that holds a model's correction from the first map to the last evaluation.
 
     Args:
-        folder: Made by [`create`][crayon_sdk.workspace.Workspace.create].
+        folder: Made by [`create`][crayon_sdk.workspace.workspace.Workspace.create].
         lock_timeout: Seconds to wait while another process works in it.
 
     Raises:
@@ -397,8 +398,8 @@ class Workspace(Shipping):
             (self.folder / "pictures").mkdir(exist_ok=True)
             if source == MAPS:
                 groups = zip(train.ids, train.group_labels, strict=True)
-                chosen = pictures.choose_ids(maps, maps, count=count, groups=dict(groups))
-                pictures.maps_sheet(train, maps, chosen, self.folder / path)
+                chosen = contact_sheets.choose_ids(maps, maps, count=count, groups=dict(groups))
+                contact_sheets.maps_sheet(train, maps, chosen, self.folder / path)
             else:
-                pictures.patches_sheet(train, patches, range(min(count, patches.num_neurons)), self.folder / path)
+                contact_sheets.patches_sheet(train, patches, range(min(count, patches.num_neurons)), self.folder / path)
             self._note(path, "Workspace.explain", inputs, wanted, started)

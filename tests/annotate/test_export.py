@@ -11,9 +11,9 @@ import pytest
 from helpers_workspace import crayon, new_workspace, save_model
 from PIL import Image
 
-from crayon_sdk.crowd import export_crowd
+from crayon_sdk.annotate.export import export_crowd
 from crayon_sdk.errors import AnswerError, MismatchError, OutputExistsError, SettingsError
-from crayon_sdk.workspace import Workspace
+from crayon_sdk.workspace.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ pytest.importorskip("fastapi", reason="needs the extra annotate")
 from helpers_browser import apps
 from helpers_workspace import new_workspace, save_model
 
-BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "annotate.py"
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "annotate.py"
 
 
 def loaded(*options):

@@ -18,7 +18,7 @@ from helpers_workspace import new_workspace, save_model
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.answers.annotations import AnnotationSet
 
 LOOK = os.environ.get("CRAYON_SCREENSHOTS")
 """A folder to leave screenshots in, for whoever wants to look."""
@@ -476,11 +476,11 @@ def test_a_link_of_ones_own_keeps_what_others_left(drivers, place, tmp_path, sta
 @pytest.mark.slow
 def test_pictures_for_the_documentation(drivers, tmp_path, start):
     """Drawn pictures, a network that learned to tell them apart, and the pages as the documentation shows them."""
-    from crayon_sdk.data import ImageDataset
-    from crayon_sdk.demo_model import DemoSettings, train_original
-    from crayon_sdk.demo_pictures import write_pictures
-    from crayon_sdk.files import write_json, write_tensors
-    from crayon_sdk.timm_config import timm_config
+    from crayon_sdk._base.files import write_json, write_tensors
+    from crayon_sdk.cli.demo_model import DemoSettings, train_original
+    from crayon_sdk.cli.demo_pictures import write_pictures
+    from crayon_sdk.data.dataset import ImageDataset
+    from crayon_sdk.models.rebuild import timm_config
 
     settings = DemoSettings()
     pictures = tmp_path / "pictures"

@@ -10,16 +10,16 @@ from conftest import make_pictures
 
 from crayon_sdk.annotate.access import MAX_BODY, Access, Role, is_loopback, problem_with
 from crayon_sdk.annotate.monitoring import disagreements, people
-from crayon_sdk.annotate.serving import _voters
 from crayon_sdk.annotate.store import Row
 from crayon_sdk.annotate.tasks import make_tasks, records_of
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import SettingsError
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.explain.questions import Question, open_questions
 from crayon_sdk.functional.neurons import TopPatches
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.questions import Question, open_questions
+from crayon_sdk.workspace.serving import _voters
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 

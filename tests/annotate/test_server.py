@@ -24,11 +24,11 @@ from PIL import Image
 
 from crayon_sdk.annotate.access import HEADERS, MAX_BODY, Access
 from crayon_sdk.annotate.server import _Guard
-from crayon_sdk.annotate.serving import STORE, _listening, annotate, export
 from crayon_sdk.annotate.store import AnswerStore
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.errors import OutputError, SettingsError, WorkspaceBusyError, install_extra
-from crayon_sdk.workspace import Workspace
+from crayon_sdk.workspace.serving import STORE, _listening, annotate, export
+from crayon_sdk.workspace.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_headers_and_other_pages(app):
 
 
 def test_the_owner_exports_while_the_workspace_is_in_use(app):
-    from crayon_sdk.locking import locked
+    from crayon_sdk._base.locking import locked
 
     task = tasks_for(app, "kim", 1)["tasks"][0]["id"]
     answer(app, "kim", ("kim-00001", task, "yes"))
@@ -481,7 +481,7 @@ def test_without_the_extra(place, tmp_path):
 def test_answers_about_an_earlier_model_stay_in_the_store(place, tmp_path):
     folder = copy_of(place, tmp_path)
     store = AnswerStore(folder / STORE)
-    from test_annotate_store import click
+    from test_store import click
 
     store.add([click("u1", "t1")])  # about a picture called t1, which this workspace does not have
     store.close()

@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 import pytest
 
 from crayon_sdk.annotate.store import AnswerStore, Given
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.errors import FileFormatError, OutputError
-from crayon_sdk.records import ImageAnswer, NeuronAnswer
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from crayon_sdk.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, OutputError, SettingsError
-from crayon_sdk.records import ImageAnswer, NeuronAnswer
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 A, B = "aa" * 32, "bb" * 32
@@ -470,7 +470,7 @@ def test_dropped_adds_up_when_merging():
 
 
 def test_import_loads_no_torch():
-    code = "import sys, crayon_sdk.formats; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, crayon_sdk.answers.formats; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

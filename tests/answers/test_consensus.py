@@ -16,10 +16,10 @@ import pytest
 from helpers_workspace import crayon, new_workspace, save_model
 
 from crayon_sdk import AnnotationSet, ImageAnswer, NeuronAnswer
-from crayon_sdk.aggregation import consensus, image_verdicts, neuron_verdicts
+from crayon_sdk.answers.consensus import consensus, image_verdicts, neuron_verdicts
+from crayon_sdk.answers.relevance import relevance_of
 from crayon_sdk.errors import MissingExtraError, SettingsError, install_extra
-from crayon_sdk.relevance import relevance_of
-from crayon_sdk.workspace import Workspace
+from crayon_sdk.workspace.workspace import Workspace
 
 RULES = ("dawid-skene", "mace")
 by_each_rule = pytest.mark.parametrize("rule", RULES)
@@ -222,7 +222,7 @@ def test_without_crowd_kit_the_message_says_what_to_install(monkeypatch):
 
 
 def test_pandas_is_loaded_only_when_it_is_needed_without_crowd_kit():
-    code = "import sys, crayon_sdk.aggregation; assert not {'pandas', 'crowdkit', 'torch'} & set(sys.modules)"
+    code = "import sys, crayon_sdk.answers.consensus; assert not {'pandas', 'crowdkit', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

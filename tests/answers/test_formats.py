@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.formats import from_published, to_published, to_published_neurons
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError
-from crayon_sdk.formats import from_published, to_published, to_published_neurons
-from crayon_sdk.records import ImageAnswer, NeuronAnswer
 
 
 @pytest.mark.parametrize(

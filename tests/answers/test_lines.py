@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crayon_sdk.answer_files import append_lines, read_lines
+from crayon_sdk.answers.lines import append_lines, read_lines
 from crayon_sdk.errors import FileFormatError, OutputError
 
 ONE, TWO = b'{"a": "\xc3\xa4"}\n', b'{"b": 2}\n'

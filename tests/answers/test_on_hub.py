@@ -10,8 +10,8 @@ from helpers_correction import half_and_half, neuron_answers, noise_pictures
 from helpers_hub import Fault, Repository, serving
 from helpers_hub_client import environment_for, run, start
 
-from crayon_sdk.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
-from crayon_sdk.answer_repository import answer_card
+from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.on_hub import answer_card
 from crayon_sdk.errors import AnswerError
 
 PUSH = """

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, parse_record
 from crayon_sdk.errors import AnswerError
-from crayon_sdk.records import ImageAnswer, NeuronAnswer, parse_record
 
 FULL = {
     "id": "birds/ä 1.jpg",

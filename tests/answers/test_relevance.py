@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from crayon_sdk.errors import AnswerError, SettingsError
-from crayon_sdk.relevance import (
+from crayon_sdk.answers.relevance import (
     agreement_of,
     cohens_kappa,
     fleiss_kappa,
@@ -19,6 +18,7 @@ from crayon_sdk.relevance import (
     neuron_relevance_of,
     relevance_of,
 )
+from crayon_sdk.errors import AnswerError, SettingsError
 
 Y, N, U = "yes", "no", "unsure"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)

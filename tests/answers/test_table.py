@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crayon_sdk import answer_table
-from crayon_sdk.annotations import AnnotationSet
+from crayon_sdk._base.files import sha256_of
+from crayon_sdk.answers import table as answer_table
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, parse_record
+from crayon_sdk.answers.relevance import agreement_of, group_votes, neuron_relevance_of, relevance_of
 from crayon_sdk.errors import AnswerError, FileFormatError
-from crayon_sdk.files import sha256_of
-from crayon_sdk.records import ImageAnswer, NeuronAnswer, parse_record
-from crayon_sdk.relevance import agreement_of, group_votes, neuron_relevance_of, relevance_of
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
     ["a.jpg", '"', "\\", 'x","answer":"no', '"time":null,"seconds":null', '"id":""', "\u2028", "é"]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.crowd_files import write_tool
+from crayon_sdk._base.text import ANSWER_FORMATS as KINDS
+from crayon_sdk._base.text import TOOL_FORMATS as FORMATS
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.formats import read_answers, write_answers
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.tools import write_tool
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.formats import read_answers, write_answers
-from crayon_sdk.names import ANSWER_FORMATS as KINDS
-from crayon_sdk.names import TOOL_FORMATS as FORMATS
-from crayon_sdk.records import ImageAnswer, NeuronAnswer
 
 IDS = ["birds/1.jpg", "birds/2.jpg", "sea/1.jpg", "plain"]
 

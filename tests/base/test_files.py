@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError, SettingsError
-from crayon_sdk.files import (
+from crayon_sdk._base.files import (
     check_writable,
     free_folder,
     free_path,
@@ -27,8 +26,9 @@ from crayon_sdk.files import (
     write_tensors,
     write_text,
 )
+from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError, SettingsError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def names(folder):
@@ -182,7 +182,7 @@ TRY_TO_WRITE = """
 import os, sys
 from pathlib import Path
 from crayon_sdk.errors import OutputError
-from crayon_sdk.files import new_folder, write_text
+from crayon_sdk._base.files import new_folder, write_text
 folder, user = Path(sys.argv[1]), int(sys.argv[2])
 if user:
     os.setgid(user)
@@ -254,7 +254,7 @@ WRITE_TOO_MUCH = """
 import resource, signal, sys
 from pathlib import Path
 from crayon_sdk.errors import OutputError
-from crayon_sdk.files import write_text
+from crayon_sdk._base.files import write_text
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -339,7 +339,7 @@ def test_a_place_for_a_folder_is_checked_before_any_work(tmp_path):
 WRITE = """
 import sys, time
 from pathlib import Path
-from crayon_sdk.files import new_folder, replace_file
+from crayon_sdk._base.files import new_folder, replace_file
 target = Path(sys.argv[2])
 
 def stay(place):

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from crayon_sdk._base.locking import locked
 from crayon_sdk.errors import OutputError, WorkspaceBusyError
-from crayon_sdk.locking import locked
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from crayon_sdk.locking import locked
+from crayon_sdk._base.locking import locked
 with locked(Path(sys.argv[1]), doing="holding"):
     print("held", flush=True)
     time.sleep(600)

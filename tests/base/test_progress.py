@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from crayon_sdk import progress
-from crayon_sdk.progress import hidden, track
+from crayon_sdk._base import progress
+from crayon_sdk._base.progress import hidden, track
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COUNT = """
-from crayon_sdk.progress import track
+from crayon_sdk._base.progress import track
 with track("counting sheep", 3) as advance:
     for _ in range(3):
         advance(1)

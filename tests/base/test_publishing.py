@@ -11,9 +11,9 @@ import pytest
 from helpers_hub import Fault, Hub, Person, Repository, assert_whole, files_in, serving
 from helpers_hub_client import PUSHES, environment_for, push_all, run, start
 
+from crayon_sdk._base.hub import checked_repo_id, local_files, retried
+from crayon_sdk._base.publishing import find_target
 from crayon_sdk.errors import CrayonError, HubError, SettingsError
-from crayon_sdk.hub import checked_repo_id, local_files, retried
-from crayon_sdk.publishing import find_target
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 
@@ -291,7 +291,7 @@ STALE = """
 import sys
 from pathlib import Path
 from crayon_sdk.errors import HubConflictError
-from crayon_sdk.publishing import find_target, publish
+from crayon_sdk._base.publishing import find_target, publish
 mine, theirs = map(Path, sys.argv[1:3])
 target = find_target("ann/birds")
 publish(theirs, find_target("ann/birds"))

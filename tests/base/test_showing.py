@@ -19,9 +19,9 @@ from helpers_workspace import new_workspace, save_model
 from rich.console import Console
 
 import crayon_sdk as crayon
-from crayon_sdk.changes import weight_changes
-from crayon_sdk.evaluation import GroupResult
-from crayon_sdk.showing import as_html, as_text, plain
+from crayon_sdk._base.showing import as_html, as_text, plain
+from crayon_sdk.results.evaluation import GroupResult
+from crayon_sdk.results.weight_changes import weight_changes
 
 CLASSES = sorted(name for name in crayon.__all__ if isinstance(getattr(crayon, name), type))
 LONG = "b" * 300

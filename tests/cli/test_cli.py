@@ -24,7 +24,7 @@ from crayon_sdk.cli import app
 from crayon_sdk.cli.common import EXIT_CODES, Commands, command
 from crayon_sdk.cli.wording import in_shell
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def crayon(*arguments: str, folder: Path = ROOT, code: str = "") -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ def test_help_is_light():
     code = "import sys, crayon_sdk.cli as cli\ntry:\n    cli.main()\nexcept SystemExit:\n    print(*sys.modules)"
     loaded = set(crayon("demo", "--help", code=code).stdout.split())
     assert "crayon_sdk.cli" in loaded
-    assert not {"torch", "timm", "numpy", "PIL", "crayon_sdk.demo"} & loaded
+    assert not {"torch", "timm", "numpy", "PIL", "crayon_sdk.cli.demo"} & loaded
 
 
 def test_nothing_shows_the_help():

@@ -13,10 +13,10 @@ from helpers_workspace import save_model
 
 from crayon_sdk import cli
 from crayon_sdk.cli.common import EXIT_CODES
-from crayon_sdk.demo_pictures import write_pictures
-from crayon_sdk.options import SECTIONS
+from crayon_sdk.cli.demo_pictures import write_pictures
+from crayon_sdk.cli.options import SECTIONS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 
 import transcript  # noqa: E402 - it lies beside the pages
@@ -66,7 +66,7 @@ def test_exit_codes_of_the_page(session):
 
 
 def test_settings_of_the_page_are_settings(tmp_path):
-    from crayon_sdk.options import read_config
+    from crayon_sdk.cli.options import read_config
 
     page = transcript.PAGE.read_text(encoding="utf-8")
     fences = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)

@@ -14,9 +14,9 @@ import pytest
 from helpers_workspace import FAST, crayon, save_model, weights
 
 from crayon_sdk import AnnotationSet, ImageAnswer, Workspace
-from crayon_sdk.locking import locked
+from crayon_sdk._base.locking import locked
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ def test_loss_that_is_not_finite(ws):
 
 
 def test_workspace_in_use(ws, monkeypatch):
-    monkeypatch.setattr("crayon_sdk.holdings.LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("crayon_sdk.workspace.holdings.LOCK_TIMEOUT", 0.1)
     with locked(ws, doing="a test"):
         failed(crayon("explain", ws), 5, "is in use by process", "Nothing was changed")
         assert crayon("info", ws).exit_code == 0  # looking is always allowed

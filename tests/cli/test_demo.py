@@ -16,10 +16,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from crayon_sdk.demo_pictures import draw_picture, write_pictures
+from crayon_sdk.cli.demo_pictures import draw_picture, write_pictures
 from crayon_sdk.errors import OutputExistsError, SettingsError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "answers.jsonl",
     "attention",
@@ -38,7 +38,7 @@ FILES = {
 METHODS = ("Original", "More training", "Attention", "Pruning", "Pruning+Attention")
 # The command with smaller sizes, and nothing else changed.
 SMALL = """
-import functools, crayon_sdk.demo as demo
+import functools, crayon_sdk.cli.demo as demo
 demo.run_demo = functools.partial(demo.run_demo, settings=demo.DemoSettings(
     train=64, test=16, size=64, original_epochs=1, attention_epochs=1, pruning_epochs=1, rows=4))
 from crayon_sdk.cli import main
@@ -190,7 +190,7 @@ class TestSmallRun:
             assert sheet.height > 700
 
     def test_overwrite_replaces_an_earlier_demo_and_quiet_is_quiet(self, small, tmp_path):
-        from crayon_sdk.demo import DemoSettings, run_demo
+        from crayon_sdk.cli.demo import DemoSettings, run_demo
 
         folder = tmp_path / "out"
         folder.mkdir()
@@ -205,7 +205,7 @@ class TestSmallRun:
 
 @pytest.mark.parametrize("wrong", [{"train": 10}, {"test": 6}, {"size": 80}, {"size": 32}])
 def test_settings_that_do_not_fit(wrong):
-    from crayon_sdk.demo import DemoSettings
+    from crayon_sdk.cli.demo import DemoSettings
 
     with pytest.raises(SettingsError, match="expected at least 40 training pictures"):
         DemoSettings(**wrong)

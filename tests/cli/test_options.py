@@ -8,15 +8,15 @@ from typing import get_args
 
 import pytest
 
-from crayon_sdk.annotate.serving import annotate
-from crayon_sdk.corrector import AttentionCorrector
+from crayon_sdk.cli.options import SECTIONS, described, merged, parse_assignments, read_config
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.presets import AFTER_PRUNING, ATTENTION, PRUNING
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.correct.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS
 from crayon_sdk.errors import FileFormatError, SettingsError
-from crayon_sdk.options import SECTIONS, described, merged, parse_assignments, read_config
-from crayon_sdk.presets import AFTER_PRUNING, ATTENTION, PRUNING
-from crayon_sdk.pruner import NeuronPruner
-from crayon_sdk.recipes import attention_corrector, neuron_pruner
-from crayon_sdk.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS
-from crayon_sdk.workspace import Workspace
+from crayon_sdk.workspace.recipes import attention_corrector, neuron_pruner
+from crayon_sdk.workspace.serving import annotate
+from crayon_sdk.workspace.workspace import Workspace
 
 BESIDE = {"model", "device", "precision", "seed", "checkpoint_dir"}
 

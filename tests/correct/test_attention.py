@@ -18,9 +18,11 @@ from helpers_correction import (
 )
 from torch.nn import functional as F  # noqa: N812
 
-from crayon_sdk.comparison import compare
-from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.data import ImageDataset
+from crayon_sdk._base.files import read_tensors
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.presets import AFTER_PRUNING, ATTENTION
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import (
     AnswerError,
     DataError,
@@ -29,15 +31,13 @@ from crayon_sdk.errors import (
     SettingsError,
     UnsupportedModelError,
 )
-from crayon_sdk.evaluation import evaluate
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.files import read_tensors
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.masks import highlight_share
 from crayon_sdk.functional.losses import attention_loss
 from crayon_sdk.functional.saliency import normalize_maps
-from crayon_sdk.models import SplitModel
-from crayon_sdk.presets import AFTER_PRUNING, ATTENTION
-from crayon_sdk.pruner import NeuronPruner
-from crayon_sdk.simulation import highlight_share
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.comparison import compare
+from crayon_sdk.results.evaluation import evaluate
 
 PLAIN = {
     "epochs": 2,

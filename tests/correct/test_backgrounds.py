@@ -10,14 +10,14 @@ import torch
 from helpers_correction import half_and_half, image_answers, noise_pictures, random_maps, split_model
 from torch import nn
 
-from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.counterfactuals import BackgroundSwap, finer_features, gives_intermediates
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.backgrounds import BackgroundSwap, finer_features, gives_intermediates
+from crayon_sdk.correct.guidance import guidance_of
+from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
 from crayon_sdk.functional.highlights import guided_filter, refine_maps, sharpen
 from crayon_sdk.functional.saliency import resize_maps
-from crayon_sdk.guidance import guidance_of
-from crayon_sdk.models import SplitModel
-from crayon_sdk.pixels import PixelCache
+from crayon_sdk.models.split import SplitModel
 
 CPU = torch.device("cpu")
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from helpers_correction import image_answers, neuron_answers, noise_pictures, random_maps
 
-from crayon_sdk.annotations import AnnotationSet, ImageAnswer
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer
+from crayon_sdk.correct.guidance import current_targets, guidance_answers, guidance_of
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, MismatchError
-from crayon_sdk.guidance import current_targets, guidance_answers, guidance_of
-from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.explain.maps import SaliencyMaps
 
 ANSWERS = {"s0": "yes", "s1": "no", "s2": ("yes", "no"), "s3": "no", "s5": "yes"}
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from crayon_sdk.correct.loop import Averaging, learning_rate, train
+from crayon_sdk.correct.run_file import RunFile
+from crayon_sdk.correct.settings import TrainingSettings
 from crayon_sdk.errors import NonFiniteLossError
-from crayon_sdk.resume import RunFile
-from crayon_sdk.settings import TrainingSettings
-from crayon_sdk.training import Averaging, learning_rate, train
 
 COUNT = 11
 

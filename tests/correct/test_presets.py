@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from crayon_sdk.correct.presets import AFTER_PRUNING, ATTENTION, PRUNING, preset
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.presets import AFTER_PRUNING, ATTENTION, PRUNING, preset
 
 # The table of published settings, as the authors' code has them: one row a line, typed in again.
 ATTENTION_TABLE = """

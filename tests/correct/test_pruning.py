@@ -16,15 +16,15 @@ from helpers_correction import (
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.checkpoint import load_correction
-from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.presets import PRUNING
+from crayon_sdk.correct.pruning import NeuronPruner, irrelevant_neurons
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, MismatchError, NonFiniteLossError, SettingsError
 from crayon_sdk.functional.neurons import prune_neurons
-from crayon_sdk.models import SplitModel
-from crayon_sdk.presets import PRUNING
-from crayon_sdk.pruner import NeuronPruner, irrelevant_neurons
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.correction import load_correction
 
 CUT = list(range(0, 40, 2))
 KEPT = [neuron for neuron in range(96) if neuron not in CUT]

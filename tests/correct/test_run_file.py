@@ -14,11 +14,11 @@ import torch
 from helpers_correction import Attempt, half_and_half, neuron_answers, noise_pictures, random_maps, split_model
 from torch import nn
 
-from crayon_sdk.corrector import AttentionCorrector
+from crayon_sdk._base.files import read_tensors, write_tensors
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.correct.run_file import Run, RunFile
 from crayon_sdk.errors import FileFormatError, MismatchError, OutputError
-from crayon_sdk.files import read_tensors, write_tensors
-from crayon_sdk.pruner import NeuronPruner
-from crayon_sdk.resume import Run, RunFile
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 STEPS = 20  # 4 epochs of 13 samples in 5 even batches of at most 3
@@ -241,8 +241,8 @@ def test_a_state_that_cannot_be_continued_is_refused_before_any_work(tmp_path, m
     def work(*_arguments, **_keywords):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("crayon_sdk.corrector.PixelCache", work)
-    monkeypatch.setattr("crayon_sdk.pruner.stream_features", work)
+    monkeypatch.setattr("crayon_sdk.correct.attention.PixelCache", work)
+    monkeypatch.setattr("crayon_sdk.correct.pruning.stream_features", work)
     for fit in (attention, pruning):
         with pytest.raises(FileFormatError, match="not a whole safetensors file"):
             fit(tmp_path if fit is attention else tmp_path / "pruned")

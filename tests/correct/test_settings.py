@@ -6,8 +6,8 @@ from dataclasses import FrozenInstanceError, asdict
 
 import pytest
 
+from crayon_sdk.correct.settings import AttentionSettings, PruningSettings, TrainingSettings
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.settings import AttentionSettings, PruningSettings, TrainingSettings
 
 GOOD = {"epochs": 2, "batch_size": 4, "lr": 0.1}
 

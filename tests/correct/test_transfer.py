@@ -9,11 +9,11 @@ from conftest import make_tiny_model
 from PIL import Image
 
 from crayon_sdk import AttentionCorrector, Explainer, ImageDataset, SplitModel, simulate_answers
+from crayon_sdk.correct.guidance import guidance_of
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import MismatchError
+from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.functional.saliency import resample_maps, resize_maps
-from crayon_sdk.guidance import guidance_of
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.preprocessing import Preprocessing
 
 SEEN = [
     Preprocessing(size=(96, 96), crop_pct=0.875),

@@ -4,11 +4,11 @@ import pytest
 import torch
 from helpers_correction import image_answers, noise_pictures, split_model
 
-from crayon_sdk.data import ImageDataset, PixelCache
+from crayon_sdk.correct.settings import AttentionSettings, TrainingSettings
+from crayon_sdk.correct.work import Fit
+from crayon_sdk.data.dataset import ImageDataset, PixelCache
 from crayon_sdk.errors import NonFiniteLossError, SettingsError
-from crayon_sdk.fitting import Fit
-from crayon_sdk.models import SplitModel
-from crayon_sdk.settings import AttentionSettings, TrainingSettings
+from crayon_sdk.models.split import SplitModel
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(epochs=1, batch_size=4, lr=0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crayon_sdk.classes import checked_class_map, match_classes
+from crayon_sdk.data.classes import checked_class_map, match_classes
 from crayon_sdk.errors import SettingsError
 
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
+from crayon_sdk.data.preprocessing import Preprocessing, binary_mask, effective_preprocessing, to_rgb
 from crayon_sdk.errors import DataError, SettingsError
-from crayon_sdk.preprocessing import Preprocessing, binary_mask, effective_preprocessing, to_rgb
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

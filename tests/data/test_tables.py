@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crayon_sdk.data import ImageDataset, Preprocessing
+from crayon_sdk.data.dataset import ImageDataset, Preprocessing
 from crayon_sdk.errors import DataError, SettingsError
 
 

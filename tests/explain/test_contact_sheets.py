@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import MismatchError, OutputError, SettingsError
+from crayon_sdk.explain.contact_sheets import Choice, before_after_sheet, choose_ids, maps_sheet, overlay, patches_sheet
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.neurons import TopPatches
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.pictures import Choice, before_after_sheet, choose_ids, maps_sheet, overlay, patches_sheet
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.sheets import Cell, Line, save_sheet
+from crayon_sdk.show.sheets import Cell, Line, save_sheet
 
 BLUE = (30, 60, 200)
 PREPROCESSING = Preprocessing(size=(64, 64))
@@ -175,7 +175,7 @@ class TestSheets:
         assert sheet[top + 93, left + 2 * step + 2, 0] > 170
 
     def test_verdicts_are_words_not_only_colours(self, dataset):
-        from crayon_sdk.pictures import _verdict
+        from crayon_sdk.explain.contact_sheets import _verdict
 
         maps = maps_of(dataset, torch.ones(6, 4, 4), evidence=torch.tensor([False] + [True] * 5))
         lines = _verdict(dataset, maps, "picture-0", {"picture-0": 1}, {"picture-0": 0.256})

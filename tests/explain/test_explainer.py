@@ -7,15 +7,15 @@ import logging
 import pytest
 import torch
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
-from crayon_sdk.evaluation import evaluate
-from crayon_sdk.explainer import Explainer
+from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.functional.saliency import logits_and_grad_cam, normalize_maps, target_scores
-from crayon_sdk.inference import predict, stream_features
-from crayon_sdk.models import SplitModel, borrowed
-from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.models.passes import predict, stream_features
+from crayon_sdk.models.split import SplitModel, borrowed
+from crayon_sdk.results.evaluation import evaluate
 
 SMALL = Preprocessing(size=(96, 96))
 CPU = torch.device("cpu")

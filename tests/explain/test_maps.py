@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
+from crayon_sdk._base.files import read_tensors, write_tensors
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.files import read_tensors, write_tensors
+from crayon_sdk.explain.maps import SaliencyMaps, as_maps
+from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.saliency import normalize_maps, resize_maps
-from crayon_sdk.maps import SaliencyMaps, as_maps
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.preprocessing import Preprocessing
 
 
 @pytest.fixture

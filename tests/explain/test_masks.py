@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import ImageAnswer
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, SettingsError
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.masks import drawn, highlight_share, simulate_answers, simulate_neuron_answers
+from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.neurons import TopPatches
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.patches import NeuronPatches
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.records import ImageAnswer
-from crayon_sdk.simulation import drawn, highlight_share, simulate_answers, simulate_neuron_answers
 
 SIDE = Preprocessing(size=(8, 8), interpolation="nearest")
 SHARES = {"none": 0.0, "little": 0.25, "half": 0.5, "most": 0.75, "all": 1.0}
@@ -109,7 +109,7 @@ def test_no_evidence_or_no_mask_means_no_answer(maps):
 
 def test_data_without_masks(maps, masks):
     bare = ImageDataset.from_torch([(torch.zeros(3, 8, 8), 0)] * 5, ids=list(SHARES))
-    with pytest.raises(DataError, match=r"simulated answers need object masks; the data set has none"):
+    with pytest.raises(DataError, match=r"object masks are needed; the data set has none"):
         simulate_answers(maps, bare)
     with pytest.raises(DataError, match=r"lacks 2 of 5 samples: 'none', 'all'; use the data set that was explained"):
         simulate_answers(maps, masks.subset(["little", "half", "most"]))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, SettingsError
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches, Patch
 from crayon_sdk.functional.neurons import TopPatches
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.patches import NeuronPatches, Patch
-from crayon_sdk.preprocessing import Preprocessing
 
 IDS = ("a", "b", "c", "d")
 # Three neurons, two patches each on maps of 2 x 3; (sample, cell), -1 where there is none.

@@ -14,11 +14,11 @@ import torch
 from helpers_workspace import crayon, new_workspace, save_model
 
 from crayon_sdk import AnnotationSet, Explainer, ImageAnswer, ImageDataset, simulate_answers
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.models import SplitModel
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.selection import Outlook
-from crayon_sdk.workspace import Workspace
+from crayon_sdk.explain.selection import Outlook
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.workspace.workspace import Workspace
 
 METHODS = ("random", "coverage", "uncertain")
 

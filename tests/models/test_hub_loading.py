@@ -11,7 +11,7 @@ from helpers_hub import Repository, serving
 from helpers_hub_client import ask, environment_for, run
 from helpers_workspace import save_model
 
-from crayon_sdk.models import SplitModel
+from crayon_sdk.models.split import SplitModel
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,6 @@ def test_the_copy_leaves_no_trace_in_the_config(tmp_path):
 
 SHOW = """
 import json, sys
-from crayon_sdk.loading import load_model
+from crayon_sdk.models.load import load_model
 print(json.dumps(load_model(sys.argv[1]).model.pretrained_cfg))
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crayon_sdk.layouts import from_grid, grid_of, layout_of, to_grid, tokens_are_in_order
+from crayon_sdk.models.layouts import from_grid, grid_of, layout_of, to_grid, tokens_are_in_order
 
 
 @pytest.mark.parametrize("size", [(224, 224), (160, 320), (320, 160)])

@@ -13,15 +13,15 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from crayon_sdk._base.files import read_tensors, write_tensors
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, ModelLoadError, SettingsError, UnsupportedModelError
-from crayon_sdk.files import read_tensors, write_tensors
-from crayon_sdk.loading import load_model
-from crayon_sdk.models import Provenance, SplitModel
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.timm_config import base_of, timm_config
+from crayon_sdk.models.load import load_model
+from crayon_sdk.models.rebuild import base_of, timm_config
+from crayon_sdk.models.split import Provenance, SplitModel
 
 TINY = "test_resnet.r160_in1k"
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")

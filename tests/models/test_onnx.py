@@ -12,12 +12,12 @@ from helpers_correction import neuron_answers, noise_pictures, split_model
 from PIL import Image
 from torch import nn
 
-from crayon_sdk import onnx_export
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import MissingExtraError, OutputError, OutputExistsError, SettingsError, install_extra
-from crayon_sdk.models import SplitModel
-from crayon_sdk.onnx_export import INPUT, OUTPUT, export_onnx
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.models import onnx as onnx_export
+from crayon_sdk.models.onnx import INPUT, OUTPUT, export_onnx
+from crayon_sdk.models.split import SplitModel
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -152,7 +152,7 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
 
 
 def test_the_lines_of_the_page_give_the_logits_of_timm(exported, pruned, picture_folder, tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).resolve().parents[1] / "docs" / "how-to" / "onnx.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "onnx.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"<!-- serve -->\n\n```python\n(.*?)```", page, re.DOTALL)
     shutil.copy(exported, tmp_path / "birds.onnx")
     with Image.open(picture_folder / "images" / "cat" / "00.jpg") as picture:

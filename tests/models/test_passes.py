@@ -5,15 +5,15 @@ import timm
 import torch
 from helpers_correction import SMALL, neuron_answers, noise_pictures, split_model
 
-from crayon_sdk.annotations import AnnotationSet, ImageAnswer
-from crayon_sdk.corrector import AttentionCorrector
-from crayon_sdk.data import ImageDataset, PixelCache
+from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.dataset import ImageDataset, PixelCache
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
-from crayon_sdk.evaluation import evaluate
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.inference import check_finite, in_classes_of, predict, stream_features
-from crayon_sdk.models import SplitModel
-from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.models.passes import check_finite, in_classes_of, predict, stream_features
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.evaluation import evaluate
 
 CPU = torch.device("cpu")
 

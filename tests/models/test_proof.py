@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_correction import SMALL, split_model
-from test_checkpoint import plain_correction
+from helpers_correction import SMALL, plain_correction, split_model
 from torch import nn
 
+from crayon_sdk._base.files import write_tensors
 from crayon_sdk.errors import OutputError
-from crayon_sdk.files import write_tensors
-from crayon_sdk.loading import load_model
-from crayon_sdk.loading_back import check_in_fresh_process
-from crayon_sdk.models import SplitModel
+from crayon_sdk.models.load import load_model
+from crayon_sdk.models.proof import check_in_fresh_process
+from crayon_sdk.models.split import SplitModel
 
 
 def test_other_weights_are_noticed(tmp_path):

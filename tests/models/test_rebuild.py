@@ -7,9 +7,9 @@ import torch
 from helpers_correction import split_model
 from torch import nn
 
-from crayon_sdk.models import SplitModel
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.timm_config import is_timm, timm_config
+from crayon_sdk.data.preprocessing import Preprocessing
+from crayon_sdk.models.rebuild import is_timm, timm_config
+from crayon_sdk.models.split import SplitModel
 
 
 def test_timm_models_are_known_and_others_not():

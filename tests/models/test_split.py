@@ -7,14 +7,14 @@ import timm
 import torch
 from torch import nn
 
-from crayon_sdk.devices import resolve_device, resolve_precision
+from crayon_sdk._base.process import resolve_device, resolve_precision
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
-from crayon_sdk.explainer import Explainer
+from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.functional.losses import attention_loss
 from crayon_sdk.functional.neurons import bake, prune_neurons
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
-from crayon_sdk.models import SplitModel, as_split_model, borrowed
-from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
 SMALL = Preprocessing(size=(16, 16))
 # Name, side of the square input, whether weights stand between features and neurons.

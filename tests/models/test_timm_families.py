@@ -14,7 +14,7 @@ from helpers_families import CLASSES, REFUSED, SUPPORTED, TRANSFORMERS, check_fa
 
 import crayon_sdk
 from crayon_sdk.errors import UnsupportedModelError
-from crayon_sdk.models import SplitModel
+from crayon_sdk.models.split import SplitModel
 
 SLOW = {"byoanet", "convmixer", "inception_resnet_v2", "inception_v4", "mobilenetv5", "nasnet", "pnasnet", "vgg"}
 

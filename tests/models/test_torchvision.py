@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crayon_sdk import AttentionCorrector, NeuronPruner, Preprocessing, SplitModel, load_correction, load_model, to_timm
-from crayon_sdk.checkpoint import Correction
-from crayon_sdk.counterfactuals import finer_features
+from crayon_sdk.correct.backgrounds import finer_features
 from crayon_sdk.errors import FileFormatError, ModelLoadError, UnsupportedModelError
 from crayon_sdk.functional.saliency import logits_and_grad_cam
-from crayon_sdk.torchvision_models import _PLANS, _REASONS
+from crayon_sdk.models.torchvision import _PLANS, _REASONS
+from crayon_sdk.results.correction import Correction
 
 CLASSIFIERS = [
     "alexnet",

@@ -12,12 +12,12 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from crayon_sdk.card import Card, escaped, model_card
-from crayon_sdk.checkpoint import load_correction
+from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import DataError, OutputError, SettingsError
-from crayon_sdk.evaluation import Evaluation, GroupResult
-from crayon_sdk.facts import answer_facts, summary
-from crayon_sdk.names import one_line
+from crayon_sdk.results.card import Card, escaped, model_card
+from crayon_sdk.results.correction import load_correction
+from crayon_sdk.results.evaluation import Evaluation, GroupResult
+from crayon_sdk.results.facts import answer_facts, summary
 
 
 @pytest.fixture(scope="module")

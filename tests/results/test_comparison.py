@@ -10,10 +10,10 @@ import statistics
 import pytest
 import torch
 
-from crayon_sdk.comparison import compare
 from crayon_sdk.errors import MismatchError, SettingsError
-from crayon_sdk.evaluation import Evaluation, GroupResult
 from crayon_sdk.functional.metrics import paired_bootstrap
+from crayon_sdk.results.comparison import compare
+from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
 SIZES = (40, 10)
 

@@ -11,13 +11,13 @@ import torch
 from helpers_correction import SMALL, half_and_half, neuron_answers, noise_pictures, random_maps, split_model
 from torch import nn
 
-from crayon_sdk.annotations import AnnotationSet
-from crayon_sdk.checkpoint import load_correction
-from crayon_sdk.corrector import AttentionCorrector
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.errors import FileFormatError, MismatchError, ModelLoadError
-from crayon_sdk.loading import load_model
-from crayon_sdk.models import SplitModel
-from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.models.load import load_model
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.correction import load_correction
 
 # Facts of the past, which nothing in the folder can prove, and which decide nothing: only their kind is checked.
 TOLD = re.compile(
@@ -222,11 +222,11 @@ def test_impossible_sizes_are_refused_before_anything_is_built(saved, tmp_path, 
     def build(*_arguments, **_keywords):
         raise AssertionError("a model was built")
 
-    monkeypatch.setattr("crayon_sdk.checkpoint.load_model", build)
+    monkeypatch.setattr("crayon_sdk.results.correction.load_model", build)
     folder = shutil.copytree(saved / "timm", tmp_path / "timm")
     config, manifest = (json.loads((folder / name).read_text()) for name in ("config.json", "crayon.json"))
     config["pretrained_cfg"]["input_size"], manifest["preprocessing"]["size"] = [3, 9000, 9000], [9000, 9000]
-    from crayon_sdk.files import read_tensors, write_tensors
+    from crayon_sdk._base.files import read_tensors, write_tensors
 
     write_tensors(folder / "model.safetensors", read_tensors(folder / "model.safetensors")[0], {"format": "pt"})
     (folder / "crayon.json").write_text(json.dumps(manifest))

@@ -10,11 +10,21 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from helpers_correction import SMALL, half_and_half, neuron_answers, noise_pictures, random_maps, split_model
+from helpers_correction import (
+    SMALL,
+    half_and_half,
+    neuron_answers,
+    noise_pictures,
+    plain_correction,
+    random_maps,
+    split_model,
+)
 from torch import nn
 
-from crayon_sdk.checkpoint import Correction, CorrectionRecord, check_output, load_correction, versions
-from crayon_sdk.corrector import AttentionCorrector
+from crayon_sdk._base.files import read_tensors, write_tensors
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import (
     FileFormatError,
     MismatchError,
@@ -23,35 +33,10 @@ from crayon_sdk.errors import (
     OutputExistsError,
     SettingsError,
 )
-from crayon_sdk.evaluation import Evaluation, GroupResult
-from crayon_sdk.files import read_tensors, write_tensors
-from crayon_sdk.models import SplitModel
-from crayon_sdk.preprocessing import Preprocessing
-from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.correction import Correction, check_output, load_correction, versions
 
 FILES = ["README.md", "answers.jsonl", "config.json", "crayon.json", "model.safetensors"]
-
-
-def plain_correction(model: SplitModel) -> Correction:
-    """A correction of a model, with a record that says that nothing was done."""
-    record = CorrectionRecord(
-        method="attention",
-        settings={"epochs": 0},
-        history=(),
-        counts={},
-        original=model.fingerprint,
-        corrected=model.fingerprint,
-        dataset="d" * 64,
-        answers="a" * 64,
-        simulated=False,
-        pruned_neurons=tuple((~model.neuron_mask).nonzero().flatten().tolist()),
-        seconds=0.0,
-        created="2026-01-01T00:00:00+00:00",
-        versions=versions(),
-    )
-    answers = half_and_half(noise_pictures(8)).merge(neuron_answers([1]))
-    evaluation = Evaluation((GroupResult("a/land", 1, 2, 3),), {"s0": 1}, True, ("s9",))
-    return Correction(model, record, (record,), answers, evaluation, None)
 
 
 @pytest.fixture
@@ -285,7 +270,7 @@ mount = ["mount", "-t", "tmpfs", "-o", {options!r}, "tmpfs", {place!r}]
 if subprocess.run(mount, capture_output=True).returncode:
     sys.exit(77)
 from helpers_correction import split_model
-from test_checkpoint import plain_correction
+from helpers_correction import plain_correction
 from crayon_sdk.errors import OutputError
 try:
     plain_correction(split_model()).save({place!r} + "/saved")

@@ -8,10 +8,11 @@ import torch
 from helpers_correction import SMALL, noise_pictures, random_maps, split_model
 from PIL import Image
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, FileFormatError, OutputError, SettingsError
-from crayon_sdk.evaluation import Evaluation, GroupResult, background_gap, energy_inside, evaluate, evaluation_of
-from crayon_sdk.maps import SaliencyMaps
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.masks import energy_inside
+from crayon_sdk.results.evaluation import Evaluation, GroupResult, background_gap, evaluate, evaluation_of
 
 #            label, place,   predicted
 HAND_MADE = [
@@ -203,7 +204,7 @@ def test_energy_inside_equals_a_slow_share():
 
 def test_energy_inside_needs_masks_and_geometry():
     dataset = noise_pictures(2)
-    with pytest.raises(DataError, match="needs object masks; the data set has none"):
+    with pytest.raises(DataError, match="object masks are needed; the data set has none"):
         energy_inside(random_maps(dataset), dataset)
     mask = Image.new("L", (64, 64), 255)
     pictures = ImageDataset.from_torch([(Image.new("RGB", (64, 64)), 0)], masks=[mask])

@@ -7,9 +7,9 @@ import pytest
 from helpers_report import make_case
 from PIL import Image
 
-from crayon_sdk.evaluation import evaluate
-from crayon_sdk.exhibits import Exhibit, card_sheet, map_pair, map_sentences, map_sheets, neuron_sheet
-from crayon_sdk.pictures import choose_ids
+from crayon_sdk.explain.contact_sheets import choose_ids
+from crayon_sdk.results.evaluation import evaluate
+from crayon_sdk.results.exhibits import Exhibit, card_sheet, map_pair, map_sentences, map_sheets, neuron_sheet
 
 SETTINGS = {"score": "margin", "device": "cpu"}
 
@@ -80,7 +80,7 @@ def test_maps_without_evidence_are_counted_and_not_warned_about(case, evaluation
     with caplog.at_level(logging.WARNING):
         pair = pair_of(case, evaluations)
     assert not [each for each in caplog.records if "guide" in each.getMessage()]
-    assert logging.getLogger("crayon_sdk.explainer").filters == []
+    assert logging.getLogger("crayon_sdk.explain.explainer").filters == []
     expected = [maps.select(pair.candidates).num_empty for maps in (pair.before, pair.after)]
     assert map_sentences(pair, case.test) == (
         f"Without positive evidence are {expected[0]} of the maps before and {expected[1]} after."
@@ -99,7 +99,7 @@ def test_cut_neurons_are_shown(case):
 
 
 def test_a_card_shows_every_group_that_there_is_room_for(case, monkeypatch):
-    from crayon_sdk import exhibits
+    from crayon_sdk.results import exhibits
 
     drawn = []
     real = exhibits.before_after_sheet

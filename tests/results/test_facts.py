@@ -5,11 +5,11 @@ import math
 import pytest
 from helpers_correction import image_answers, neuron_answers, split_model
 
-from crayon_sdk.annotations import AnnotationSet, ImageAnswer
+from crayon_sdk._base.text import one_line
+from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.evaluation import Evaluation, GroupResult
-from crayon_sdk.facts import answer_facts, facts_of, group_rows, summary
-from crayon_sdk.names import one_line
+from crayon_sdk.results.evaluation import Evaluation, GroupResult
+from crayon_sdk.results.facts import answer_facts, facts_of, group_rows, summary
 
 
 def record(method="attention", pruned=()):

@@ -8,12 +8,11 @@ import shutil
 
 import pytest
 import torch
-from helpers_correction import split_model
+from helpers_correction import plain_correction, split_model
 from helpers_hub import Fault, Repository, assert_whole, files_in, serving
 from helpers_hub_client import environment_for, run
-from test_checkpoint import plain_correction
 
-from crayon_sdk.files import read_tensors, write_tensors
+from crayon_sdk._base.files import read_tensors, write_tensors
 
 PUSH = """
 import logging, sys

@@ -5,12 +5,12 @@ import io
 import pytest
 from PIL import Image
 
-from crayon_sdk import plots
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.evaluation import Evaluation, GroupResult
-from crayon_sdk.facts import group_rows
 from crayon_sdk.functional.metrics import wilson_interval
-from crayon_sdk.plots import MOST_GROUPS, group_plot, shown_groups, training_plot
+from crayon_sdk.results import plots
+from crayon_sdk.results.evaluation import Evaluation, GroupResult
+from crayon_sdk.results.facts import group_rows
+from crayon_sdk.results.plots import MOST_GROUPS, group_plot, shown_groups, training_plot
 
 pytest.importorskip("matplotlib")
 

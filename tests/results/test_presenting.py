@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 
 from helpers_report import bare_correction
 
-from crayon_sdk.checkpoint import Correction
-from crayon_sdk.presenting import Presenting
+from crayon_sdk.results.correction import Correction
+from crayon_sdk.results.presenting import Presenting
 
 
 def test_the_facts_are_those_of_the_correction():

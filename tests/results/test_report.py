@@ -12,11 +12,11 @@ from helpers_correction import split_model
 from helpers_report import EVIL, PLACES, Page, bare_correction, evil_pictures, make_case
 from PIL import Image
 
+from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import MismatchError, MissingExtraError, OutputError, OutputExistsError, SettingsError
-from crayon_sdk.evaluation import evaluate
-from crayon_sdk.explainer import Explainer
-from crayon_sdk.names import one_line
-from crayon_sdk.report import Material, make_report
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.results.evaluation import evaluate
+from crayon_sdk.results.report import Material, make_report
 
 pytest.importorskip("matplotlib")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers_correction import neuron_answers, noise_pictures, split_model
 
-from crayon_sdk.changes import weight_changes
+from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.errors import MismatchError
-from crayon_sdk.pruner import NeuronPruner
+from crayon_sdk.results.weight_changes import weight_changes
 
 
 def states(found):

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from crayon_sdk.data import ImageDataset
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import MismatchError, OutputError, SettingsError
-from crayon_sdk.maps import SaliencyMaps
-from crayon_sdk.overlays import overlay
-from crayon_sdk.preprocessing import Preprocessing
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.show.overlays import overlay
 
 SIDE = 64
 EVIL = '<script>alert("x")</script>'

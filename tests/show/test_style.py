@@ -8,8 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-from crayon_sdk import sheets, style
 from crayon_sdk.errors import MissingExtraError, install_extra
+from crayon_sdk.show import sheets, style
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -29,7 +29,7 @@ def test_the_same_figure_gives_the_same_bytes_whatever_the_caller_set():
 
 
 def test_no_window_system_is_touched():
-    code = "from crayon_sdk.style import figure, png\nwith figure(1, 1) as f: png(f)\nimport sys\n"
+    code = "from crayon_sdk.show.style import figure, png\nwith figure(1, 1) as f: png(f)\nimport sys\n"
     code += "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

@@ -10,7 +10,7 @@ import pytest
 from helpers_workspace import new_workspace, save_model
 
 from crayon_sdk.errors import DataError, FileFormatError, SettingsError
-from crayon_sdk.manifest import MANIFEST, DataSource, Manifest, ModelSource, migrated, portable
+from crayon_sdk.workspace.manifest import MANIFEST, DataSource, Manifest, ModelSource, migrated, portable
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from helpers_report import Page
 from helpers_workspace import FAST, FAST_ATTENTION, crayon, new_workspace, save_model
 
 from crayon_sdk import Card, load_correction, load_model
+from crayon_sdk._base.files import read_tensors
 from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError, StaleError
-from crayon_sdk.files import read_tensors
-from crayon_sdk.reporting import typed_commands
-from crayon_sdk.workspace import Workspace
+from crayon_sdk.workspace.reporting import typed_commands
+from crayon_sdk.workspace.workspace import Workspace
 
 pytest.importorskip("matplotlib")
 
@@ -167,7 +167,7 @@ def test_what_was_measured_on_other_pictures_is_never_called_test_pictures(pictu
 
 
 def test_pictures_only_of_those_that_are_allowed(ws, tmp_path, monkeypatch):
-    from crayon_sdk import reporting
+    from crayon_sdk.workspace import reporting
 
     shown = []
     real = reporting.card_sheet

@@ -24,7 +24,8 @@ from crayon_sdk import (
     simulate_answers,
     simulate_neuron_answers,
 )
-from crayon_sdk.comparison import compare
+from crayon_sdk._base.files import read_tensors
+from crayon_sdk._base.locking import locked
 from crayon_sdk.errors import (
     DataError,
     MismatchError,
@@ -34,12 +35,11 @@ from crayon_sdk.errors import (
     UnsupportedModelError,
     WorkspaceBusyError,
 )
-from crayon_sdk.evaluation import Evaluation
-from crayon_sdk.files import read_tensors
-from crayon_sdk.locking import locked
-from crayon_sdk.manifest import DataSource, ModelSource
-from crayon_sdk.naming import checked_name
-from crayon_sdk.workspace import Workspace
+from crayon_sdk.results.comparison import compare
+from crayon_sdk.results.evaluation import Evaluation
+from crayon_sdk.workspace.books import checked_name
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
+from crayon_sdk.workspace.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +351,7 @@ def test_model_without_a_map(tmp_path, picture_folder):
 
 
 def test_maps_go_on_part_by_part(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("crayon_sdk.holdings._BATCHES_PER_PART", 2)
+    monkeypatch.setattr("crayon_sdk.workspace.holdings._BATCHES_PER_PART", 2)
     shutil.copytree(finished.folder, tmp_path / "ws")
     ws = Workspace(tmp_path / "ws")
     whole = Explainer.explain
@@ -654,7 +654,7 @@ def test_pictures_in_two_splits_are_a_warning(tmp_path, picture_folder, model_fo
 @pytest.fixture(params=[8 << 20, 0], ids=["small", "large"])
 def sizes(request, monkeypatch):
     """Every file counts as small, or as large."""
-    monkeypatch.setattr("crayon_sdk.ledger._SMALL", request.param)
+    monkeypatch.setattr("crayon_sdk.workspace.ledger._SMALL", request.param)
     return request.param
 
 
@@ -755,7 +755,7 @@ def test_a_file_is_hashed_once_in_a_command(ws, monkeypatch):
         return hashlib.sha256()
 
     fresh = Workspace(ws.folder)
-    monkeypatch.setattr("crayon_sdk.ledger.hashlib", SimpleNamespace(sha256=counting))
+    monkeypatch.setattr("crayon_sdk.workspace.ledger.hashlib", SimpleNamespace(sha256=counting))
     fresh.status(verify=True)
     first = len(made)
     fresh.status(verify=True)

@@ -1,0 +1,26 @@
+"""Pictures: data sets, samples, where they come from, tables, preprocessing, pixels.
+
+Nothing that needs a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crayon_sdk._base.lazy import lazily
+
+if TYPE_CHECKING:
+    from crayon_sdk.data.dataset import ImageDataset
+    from crayon_sdk.data.preprocessing import Preprocessing
+    from crayon_sdk.data.samples import SkippedSample
+
+__all__ = ["ImageDataset", "Preprocessing", "SkippedSample"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "ImageDataset": "dataset",
+        "Preprocessing": "preprocessing",
+        "SkippedSample": "samples",
+    },
+)

@@ -1,0 +1,29 @@
+"""What a model looks at: maps, patches, their sheets, what to ask about them, and answers from object masks.
+
+No training, and no verdict on a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crayon_sdk._base.lazy import lazily
+
+if TYPE_CHECKING:
+    from crayon_sdk.explain.explainer import Explainer
+    from crayon_sdk.explain.maps import SaliencyMaps
+    from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.explain.patches import NeuronPatches
+
+__all__ = ["Explainer", "NeuronPatches", "SaliencyMaps", "simulate_answers", "simulate_neuron_answers"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Explainer": "explainer",
+        "NeuronPatches": "patches",
+        "SaliencyMaps": "maps",
+        "simulate_answers": "masks",
+        "simulate_neuron_answers": "masks",
+    },
+)
