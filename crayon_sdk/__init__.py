@@ -10,8 +10,11 @@ True
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import metadata
 from typing import TYPE_CHECKING
+
+from crayon_sdk._base.lazy import lazily
+from crayon_sdk._base.moved import watch
 
 if TYPE_CHECKING:
     from crayon_sdk import errors, functional
@@ -107,18 +110,5 @@ _MODULE_OF = {
 }
 _SUBMODULES = ("errors", "functional")
 
-
-def __getattr__(name: str) -> object:
-    """Load a public name when it is first asked for (PEP 562)."""
-    if name in _SUBMODULES:
-        return import_module(f"{__name__}.{name}")
-    if name in _MODULE_OF:
-        value: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")
-
-
-def __dir__() -> list[str]:
-    """Show the public names and nothing else."""
-    return sorted([*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))])
+__getattr__, __dir__ = lazily(__name__, {**_MODULE_OF, **dict.fromkeys(_SUBMODULES)})
+watch()
