@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import hashlib
 import os
 import subprocess
@@ -108,6 +109,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield place
+    gc.collect()  # files that are mapped into memory keep it busy
     subprocess.run(["umount", str(place)], check=True)
 
 

@@ -154,7 +154,7 @@ def offline_copy(repository: str, names: Sequence[str]) -> Path | None:
             return path
     raise ModelLoadError(
         f"the Hub cannot be reached ({without_token(first_line(cause))}), and {repository} is not in the cache: check "
-        "the network, or fetch it once where there is one; pretrained=False gives random weights"
+        "the network, or fetch it once where there is one (in Python: pretrained=False gives random weights)"
     ) from cause
 
 

@@ -117,7 +117,7 @@ def _locked_folder(place: Path) -> tuple[Path, BaseFileLock]:
         made = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=place))
         lock = FileLock(str(made / _LOCK), thread_local=False)
         # Another process may take it for left behind until it is locked, and delete it.
-        with contextlib.suppress(FileNotFoundError, TimeoutError):
+        with contextlib.suppress(FileNotFoundError, FileExistsError, TimeoutError):
             try:
                 lock.acquire(timeout=0)
             except NotImplementedError:  # no locks on this file system: then nobody sweeps here

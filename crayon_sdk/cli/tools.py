@@ -14,7 +14,7 @@ from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.text import KINDS_OF_TASKS
 from crayon_sdk.cli.allocator import keep_memory
 from crayon_sdk.cli.common import Command, Shell, command, how_far
-from crayon_sdk.errors import CrayonError, StaleError, first_line
+from crayon_sdk.errors import CrayonError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,10 +85,10 @@ def info(shell: Shell, *, tensors: bool, verify: bool) -> None:
 
 
 def _asked(workspace: Workspace) -> Mapping[Literal["image", "neuron"], Asked]:
-    """How far people are; nothing where there is nothing (or only what is stale) to ask about."""
+    """How far people are; nothing where there is nothing that can be asked about."""
     try:
         return workspace.asked()
-    except StaleError:
+    except CrayonError:  # the table says what is stale or broken
         return {}
 
 

@@ -94,8 +94,8 @@ def say_recognised(path: Path) -> None:
     classes, places = " and ".join(WATERBIRDS_CLASSES), " and ".join(WATERBIRDS_PLACES.values())
     _log.warning(
         "%r has the columns of Waterbirds, so 0 and 1 in 'y' are read as %s, unless the model names its classes "
-        "otherwise, and 0 and 1 in 'place' as %s. If it is another data set, rename its columns, or name the classes "
-        "(class_names=, or the label_names of the model)",
+        "otherwise, and 0 and 1 in 'place' as %s. If it is another data set, rename its columns, or give the model "
+        "label_names (in Python: or name the classes with class_names=)",
         str(path),
         classes,
         places,

@@ -101,7 +101,7 @@ class SplitModel(nn.Module):
         # Any: nn.Module's attributes are typed as tensors or modules, never as timm's methods.
         self.model: Any = wrapped_module(model, trunk, head, classifier)
         self.training = getattr(self.model, "training", True)
-        self.preprocessing = preprocessing or _own_preprocessing(self.model)
+        self._preprocessing = preprocessing or _own_preprocessing(self.model)
         self.provenance = Provenance()
         self.layout: Layout = "NCHW"
         self._final_names = self._find_end()
@@ -109,6 +109,17 @@ class SplitModel(nn.Module):
         self.check_finite()
         self.feature_shape = self._probe()
         self.compile_trunk = compile
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the model expects of pictures; with another size, the shape of the features is found again."""
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, preprocessing: Preprocessing) -> None:
+        before, self._preprocessing = self._preprocessing, preprocessing
+        if preprocessing.size != before.size:
+            self.feature_shape = self._probe()
 
     def __repr__(self) -> str:  # nn.Module's has a line for every layer: print(split.model)
         names = f" ({one_line(', '.join(self.class_names), 60)})" if self.class_names else ""
@@ -514,7 +525,8 @@ def _own_names(split: SplitModel) -> tuple[str, ...]:
     if names and config.get("num_classes") == count:
         raise UnsupportedModelError(
             f"expected as many label_names in the config as it has classes, {count}, got {len(names)}: "
-            f"{first_few(names)}. Correct them in config.json, or leave label_names out (class_names= replaces them)"
+            f"{first_few(names)}. Correct them in config.json, or leave label_names out (in Python: class_names= "
+            "replaces them)"
         )
     return ()  # inherited from a base model with other classes
 

@@ -380,14 +380,15 @@ class Workspace(Shipping):
         data = self.manifest.data
         if data.csv is None:
             raise SettingsError(
-                f"--cluster-column {column!r} (cluster_column=) names a column of a table, and the pictures of this "
-                "workspace come from folders; make it from a table (crayon init --csv), or call compare(clusters=)"
+                f"cluster_column={column!r} names a column of a table, and the pictures of this "
+                "workspace come from folders; make it from a table (crayon init --csv) "
+                "(in Python: or call compare(clusters=))"
             )
         self.dataset(split)  # is there, and as it was
         try:
             found = data.model_copy(update={"group_columns": (column,)}).load(self.folder, split)
         except DataError as error:
-            raise DataError(f"--cluster-column {column!r} (cluster_column=): {error}") from error
+            raise DataError(f"cluster_column={column!r}: {error}") from error
         return {sample: cells[0] for sample, cells in zip(found.ids, found.groups or (), strict=True)}
 
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:

@@ -149,7 +149,7 @@ def test_a_write_that_stops_half_way_is_taken_back(tmp_path):
 
 def test_what_was_appended_outlives_the_process(tmp_path):
     path = tmp_path / "answers.jsonl"
-    code = "import os, sys; from crayon_sdk import answer_files as files; files.append_lines(sys.argv[1], b'{}\\n'); "
+    code = "import os, sys; from crayon_sdk.answers import lines as files; files.append_lines(sys.argv[1], b'{}\\n'); "
     code += "os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
     assert path.read_bytes() == b"{}\n"

@@ -336,9 +336,9 @@ def test_keywords_become_options(line, message, said):
 
 # Names that look like settings in messages, and never reach the shell, with the reason.
 ONLY_PYTHON = {
-    "fingerprint num_neurons rule kind maybe_share yes_share min_votes": "commands choose these from a list",
+    "fingerprint num_neurons num_patches rule kind maybe_share yes_share min_votes": "chosen from a list by commands",
     "trunk head classifier compile inplace": "for models that are objects, which the shell has none of",
-    "dataset original patches train": "of Explainer.suggest and report(), which the workspace always gives",
+    "dataset original patches train clusters": "of Explainer.suggest, report and compare; the workspace gives them",
     "preprocessed": "for data sets of torch",
     "missing": "of the published form; the value that was passed",
     "intermediates_only output_fmt": "between timm and us",

@@ -37,7 +37,8 @@ def pictures(count, side=64):
 def pruned():
     original = split_model()
     original.class_names = ("Löwe", "<b>")
-    return NeuronPruner(original, epochs=1, device="cpu").fit(noise_pictures(8), neuron_answers(range(40)))
+    dataset = noise_pictures(8, class_names=("Löwe", "<b>"))
+    return NeuronPruner(original, epochs=1, device="cpu").fit(dataset, neuron_answers(range(40)))
 
 
 @pytest.fixture(scope="module")

@@ -417,7 +417,7 @@ def test_preprocessing_that_was_changed(correction, tmp_path, change):
     config = json.loads((folder / "config.json").read_text())
     config["pretrained_cfg"] |= change
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(MismatchError, match=r"the preprocessing in .*config.json' is not the one that crayon.json"):
+    with pytest.raises(MismatchError, match=r"config.json and crayon.json in .* contradict each other: pretrained_cfg"):
         load_correction(folder)
 
 
