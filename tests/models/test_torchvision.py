@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crayon_sdk import AttentionCorrector, NeuronPruner, Preprocessing, SplitModel, load_correction, load_model, to_timm
+from crayon_sdk._base.files import read_tensors, write_tensors
 from crayon_sdk.correct.backgrounds import finer_features
-from crayon_sdk.errors import FileFormatError, ModelLoadError, UnsupportedModelError
+from crayon_sdk.errors import FileFormatError, MismatchError, ModelLoadError, UnsupportedModelError
 from crayon_sdk.functional.saliency import logits_and_grad_cam
 from crayon_sdk.models.torchvision import _PLANS, _REASONS
 from crayon_sdk.results.correction import Correction
@@ -159,11 +160,19 @@ def test_the_weights_alone(tmp_path):
 def test_an_altered_manifest(tmp_path):
     folder = corrected(load("mobilenet_v3_small", num_classes=2)).save(tmp_path / "corrected")
     manifest = json.loads((folder / "crayon.json").read_text())
+    (folder / "crayon.json").write_text(json.dumps(manifest | {"architecture": "Home"}))
+    with pytest.raises(MismatchError, match=r"says something else about the model .* than the file of its weights"):
+        load_correction(folder)
+    # A checkpoint of the version before: the file of the weights does not say whose they are.
+    tensors, metadata = read_tensors(folder / "model.safetensors")
+    metadata.pop("crayon_model")
+    manifest.pop("base")
+    write_tensors(folder / "model.safetensors", tensors, metadata)
     for change, error, match in (
         ({"architecture": "Home"}, ModelLoadError, "neither timm nor torchvision can build Home"),
         ({"architecture": "torchvision:../x"}, ModelLoadError, "torchvision has no classifier"),
         ({"model_args": 3}, FileFormatError, "is incomplete or altered"),
-        ({"preprocessing": {"size": "x"}}, FileFormatError, "is incomplete or altered"),
+        ({"preprocessing": {"size": "x"}}, FileFormatError, "preprocessing is none that can be"),
     ):
         (folder / "crayon.json").write_text(json.dumps(manifest | change))
         with pytest.raises(error, match=match):
