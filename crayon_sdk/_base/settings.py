@@ -13,15 +13,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from crayon_sdk._base.text import unknown_name
 from crayon_sdk.errors import SettingsError, shortened
 
-__all__ = ["Setting", "alternatives", "check_names", "refusal", "settings", "settings_in"]
+__all__ = [
+    "Count",
+    "Number",
+    "OneOrMore",
+    "Setting",
+    "Share",
+    "alternatives",
+    "check_names",
+    "refusal",
+    "settings",
+    "settings_in",
+]
 
 KindT = TypeVar("KindT")
+Count = Annotated[int, Field(ge=0)]
+OneOrMore = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -55,7 +70,7 @@ def settings(kind: type[KindT]) -> type[KindT]:
         try:
             check(self, **values)
         except ValidationError as error:
-            raise SettingsError(refusal(error, made)) from None
+            raise SettingsError(refusal(error, made)) from error
 
     made.__init__ = init
     found: type[KindT] = made

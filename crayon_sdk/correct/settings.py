@@ -6,15 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crayon_sdk._base.settings import settings
+from crayon_sdk._base.settings import Count, Number, OneOrMore, Share, settings
 from crayon_sdk.answers.relevance import Rule
 
 __all__ = ["AttentionSettings", "PruningSettings", "TrainingSettings"]
 
-Count = Annotated[int, Field(ge=0)]
-OneOrMore = Annotated[int, Field(ge=1)]
-Number = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 # Above, a float32 overflows before a loss can tell.
 Rate = Annotated[float, Field(ge=0, le=1e30)]
 Decay = Annotated[float, Field(ge=0, le=1e6)]
