@@ -40,6 +40,7 @@ __all__ = [
     "Assignment",
     "Command",
     "Commands",
+    "MethodsCommand",
     "Shell",
     "command",
     "how_far",
@@ -80,6 +81,17 @@ class Command(click.Command):
         """Run the command."""
         with _reported():
             return super().invoke(ctx)
+
+
+class MethodsCommand(Command):
+    """Its help lists the settings of the methods, which have no option of their own."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the settings, then the example."""
+        for method in methods.SETTINGS:
+            with formatter.section(f"Settings of {method} (--set {method}.KEY=VALUE, or [{method}] in {CONFIG})"):
+                formatter.write_dl([(name, setting.sentence) for name, setting in keys(method).items()])
+        super().format_epilog(ctx, formatter)
 
 
 class Commands(click.Group):
@@ -225,7 +237,12 @@ def next_step(workspace: Workspace) -> str:
 
 
 def command(
-    name: str, *, example: str, section: str | None = None, workspace: Literal["alone", "first", "names", ""] = "alone"
+    name: str,
+    *,
+    example: str,
+    section: str | None = None,
+    workspace: Literal["alone", "first", "names", ""] = "alone",
+    kind: type[Command] = Command,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that takes a `Shell` and its own options.
 
@@ -235,6 +252,7 @@ def command(
         section: Of the settings; an option for each.
         workspace: How the workspace may also be named without -w: "alone", as the only argument; "first", before
             arguments of a fixed number; "names", before any number of names, where it is no name; "" not at all.
+        kind: Of the command.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -264,7 +282,7 @@ def command(
             made = decorator(made)
         if section is not None:
             made = section_options(section)(made)
-        return click.command(name, cls=Command, epilog=f"\b\nExample: {example}")(made)
+        return click.command(name, cls=kind, epilog=f"\b\nExample: {example}")(made)
 
     return decorate
 

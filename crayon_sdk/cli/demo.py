@@ -44,8 +44,6 @@ __all__ = ["DemoSettings", "run_demo"]
 
 CONTROL = "More training"
 _MARK = "demo.json"  # tells a demo's folder from any other
-# With two classes and the plain logit, a guided network can escape by speaking against the other
-# class only: its maps become empty and nothing guides it any more. The margin sees both sides.
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from crayon_sdk._base import methods
-from crayon_sdk.cli.common import Assignment, Shell, command
+from crayon_sdk.cli.common import Assignment, MethodsCommand, Shell, command
 from crayon_sdk.cli.options import keys, parse_assignments
 from crayon_sdk.errors import DataError, SettingsError
 
@@ -147,6 +147,7 @@ def suggest(shell: Shell, **given: Any) -> None:
 @command(
     "correct",
     section="correct",
+    kind=MethodsCommand,
     example="crayon correct --method both --set attention.epochs=10 --set pruning.lr=1e-3",
 )
 @click.option("--name", help="What the correction is called; default the method and the preset.")
