@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -99,7 +99,7 @@ class Setting:
     def sentence(self) -> str:
         """All of it: what it is, what it may be, and what it is when nobody says it."""
         default = self.default
-        ending = "" if default is dataclasses.MISSING else f" Default {default!r}."
+        ending = "" if default in (None, dataclasses.MISSING) else f" Default {default!r}."
         choices = self.allowed if get_origin(self.hint) is not None else ""
         return f"{self.text} {choices[:1].upper()}{choices[1:]}{'.' if choices else ''}{ending}".replace("  ", " ")
 
@@ -128,7 +128,7 @@ def settings_in(kind: type) -> dict[str, Setting]:
     }
 
 
-def check_names(names: Iterator[str] | list[str], known: list[str], what: str) -> None:
+def check_names(names: Iterable[str], known: Collection[str], what: str) -> None:
     """Raise `SettingsError` where a name is none of those that are known; it names the nearest."""
     for name in names:
         if name not in known:

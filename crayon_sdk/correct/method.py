@@ -107,7 +107,7 @@ def method(kind: type[KindT]) -> type[KindT]:
 
     @functools.wraps(init)
     def checked(self: Any, *positional: Any, **given: Any) -> None:
-        check_names(list(given), names, f"setting of {type(self).__name__}")
+        check_names(given, names, f"setting of {type(self).__name__}")
         init(self, *positional, **given)
 
     made.__init__ = checked
