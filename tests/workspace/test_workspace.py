@@ -198,9 +198,7 @@ def test_a_step_that_did_not_end_is_noticed(ws):
 
 
 def test_same_name_with_other_settings_is_refused(ws):
-    with pytest.raises(
-        OutputExistsError, match=r"other settings \(pruning \{'epochs': 2\} there, \{'epochs': 3\} now\)"
-    ):
+    with pytest.raises(OutputExistsError, match=r"other settings \(pruning.epochs 2 there, 3 now\)"):
         ws.correct("pruning", pruning={"epochs": 3})
     made = ws.correct("pruning", pruning={"epochs": 3}, overwrite=True)
     assert made.record.settings["epochs"] == 3
