@@ -96,12 +96,15 @@ class Setting:
     text: str
 
     @property
+    def about(self) -> str:
+        """What it is, and what it may be."""
+        limited = get_origin(self.hint) is not None  # beyond its type
+        return f"{self.text} {self.allowed[:1].upper()}{self.allowed[1:]}." if limited else self.text
+
+    @property
     def sentence(self) -> str:
         """All of it: what it is, what it may be, and what it is when nobody says it."""
-        default = self.default
-        ending = "" if default in (None, dataclasses.MISSING) else f" Default {default!r}."
-        choices = self.allowed if get_origin(self.hint) is not None else ""
-        return f"{self.text} {choices[:1].upper()}{choices[1:]}{'.' if choices else ''}{ending}".replace("  ", " ")
+        return self.about + ("" if self.default in (None, dataclasses.MISSING) else f" Default {self.default!r}.")
 
 
 @functools.cache

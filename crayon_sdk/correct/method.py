@@ -111,11 +111,12 @@ def method(kind: type[KindT]) -> type[KindT]:
         init(self, *positional, **given)
 
     made.__init__ = checked
+    made.__eq__, made.__hash__ = object.__eq__, object.__hash__  # not those of the settings: it holds a model
     made.__signature__ = signature.replace(parameters=parameters[1:], return_annotation=signature.empty)
     base = inspect.getdoc(Method) or ""
     beside = base.partition("Args:\n")[2].partition("\n\n")[0]
     first, _, others = beside.partition("\n")
-    own = "\n".join(f"    {name}: {setting.sentence}" for name, setting in known.items())
+    own = "\n".join(f"    {name}: {setting.about}" for name, setting in known.items())
     made.__doc__ = _with_arguments(inspect.cleandoc(made.__doc__ or ""), f"{first}\n{own}\n{others}")
     found: type[KindT] = made
     return found

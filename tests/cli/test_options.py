@@ -25,7 +25,7 @@ def test_sections_are_the_keywords_of_the_correctors(section, corrector):
     for name, setting in keys(section).items():
         assert parameters[name].default == setting.default
         assert setting.default is None or setting.sentence.endswith(f" Default {setting.default!r}.")
-        assert f"\n    {name}: {setting.sentence}\n" in corrector.__doc__
+        assert f"\n    {name}: {setting.about}\n" in corrector.__doc__
 
 
 @pytest.mark.parametrize(
