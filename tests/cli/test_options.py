@@ -12,6 +12,7 @@ from crayon_sdk.cli.options import keys, merged, parse_assignments, read_config,
 from crayon_sdk.correct.attention import AttentionCorrector
 from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.errors import FileFormatError, SettingsError
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
 from crayon_sdk.workspace.serving import annotate
 from crayon_sdk.workspace.workspace import Workspace
 
@@ -52,6 +53,14 @@ def test_the_section_annotate_is_the_keywords_of_the_app():
     assert set(keys("annotate")) == set(parameters) - {"workspace", "ready"}
     for name, setting in keys("annotate").items():
         assert parameters[name].default == setting.default
+
+
+def test_the_section_init_has_the_defaults_of_the_sources():
+    fields = {**DataSource.model_fields, **ModelSource.model_fields}
+    same = keys("init").keys() & fields.keys()
+    assert len(same) > 15
+    for name in same:
+        assert fields[name].default == keys("init")[name].default, name
 
 
 def write(tmp_path, text):
