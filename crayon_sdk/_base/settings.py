@@ -53,7 +53,7 @@ def settings(kind: type[KindT]) -> type[KindT]:
     Example:
         >>> @settings
         ... class Speed:
-        ...     lr: Annotated[float, pydantic.Field(ge=0)] = 0.1
+        ...     lr: Annotated[float, Field(ge=0)] = 0.1
         >>> Speed(lr=-1)
         Traceback (most recent call last):
         crayon_sdk.errors.SettingsError: expected lr to be a number >= 0, got -1
