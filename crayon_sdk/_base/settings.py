@@ -153,7 +153,9 @@ def refusal(error: ValidationError, kind: type, called: Callable[[str], str] = s
     if not name or problem["type"] == "value_error":  # a check of the class's own, which says it all
         return problem["msg"].removeprefix("Value error, ")
     given = "nothing" if problem["type"] == "missing" else shortened(repr(problem["input"]), 200)
-    return f"expected {called(name)} to be {known[name].allowed}, got {given}"
+    inside = any(get_origin(kind) in (dict, tuple) for kind in alternatives(known[name].hint)) and problem["loc"][1:]
+    place = f" at {inside[0]!r}" if inside else ""
+    return f"expected {called(name)} to be {known[name].allowed}, got {given}{place}"
 
 
 def alternatives(hint: Any) -> list[Any]:
@@ -183,8 +185,8 @@ def _in_words(hint: Any) -> str:
         for mark in marks:
             for each in getattr(mark, "metadata", None) or [mark]:  # a Field of pydantic's holds several
                 bounds |= {name: getattr(each, name) for name in _BOUNDS if getattr(each, name, None) is not None}
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a table of names"}
-    what = words.get(get_origin(kind) or kind, "several names" if get_origin(kind) is tuple else str(kind))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a table"}
+    what = words.get(get_origin(kind) or kind, "a list of names" if get_origin(kind) is tuple else str(kind))
     shown = {name: f"{bound:g}" if isinstance(bound, float) else str(bound) for name, bound in bounds.items()}
     if shown.keys() == {"ge", "le"}:
         return f"{what} from {shown['ge']} to {shown['le']}"
