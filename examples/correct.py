@@ -24,7 +24,7 @@ def main() -> None:
     test = crayon.ImageDataset.from_csv(options.table, split="test")
 
     # Explain: one map per picture. These are the maps that people answered about.
-    maps = crayon.Explainer(model, score="margin").explain(train)
+    maps = crayon.Explainer(model).explain(train)
     answers = crayon.AnnotationSet.load(options.answers)
 
     # Correct, check, ship.

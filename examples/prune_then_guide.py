@@ -22,7 +22,7 @@ def main() -> None:
     test = crayon.ImageDataset.from_csv(options.table, split="test")
 
     # Explain: a map per picture, and the three strongest patches of every neuron.
-    explainer = crayon.Explainer(model, score="margin")
+    explainer = crayon.Explainer(model)
     maps, patches = explainer.explain(train), explainer.explain_neurons(train, patches_per_neuron=3)
 
     # Answer: here object masks stand in for people, and every answer says that it is simulated.

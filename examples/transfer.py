@@ -26,7 +26,7 @@ def main() -> None:
     student = crayon.load_model(options.student, pretrained=options.weights, num_classes=train.num_classes)
 
     # The maps are the teacher's; they are brought to the student's map size and crop.
-    maps = crayon.Explainer(teacher, score="margin").explain(train)
+    maps = crayon.Explainer(teacher).explain(train)
     answers = crayon.AnnotationSet.load(options.answers)
     corrector = crayon.AttentionCorrector(student, epochs=options.epochs, lr=1e-3)
     corrected = corrector.fit(train, maps, answers)

@@ -96,7 +96,7 @@ def test_correct_a_part_of_the_pictures(shared, model, tmp_path):
 
 def test_objects_under_relevant_maps_agree_with_the_masks(shared, model):
     train = birds(shared, "train", per_group=16)
-    maps = crayon.Explainer(model, score="margin").explain(train)
+    maps = crayon.Explainer(model).explain(train)
     guidance = guidance_of(train, maps, simulate_answers(maps, train), maps.size)
     with PixelCache(train, model.preprocessing) as cache:
         swap = BackgroundSwap(model, cache, guidance, device=torch.device("cpu"))

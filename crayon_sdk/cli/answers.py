@@ -51,7 +51,7 @@ def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) 
         if open_page:
             click.launch(next(iter(links.answer.values())))
 
-    new = serving.annotate(workspace, ready=ready, **shell.options("annotate", given).model_dump())
+    new = serving.annotate(workspace, ready=ready, **shell.options("annotate", given))
     shell.say(f"{new:,} new answers in {workspace.folder / 'answers.jsonl'}")
     shell.say(f"Answered so far: {how_far(workspace)}")
     shell.say(f"Next: {next_step(workspace)}")
@@ -145,7 +145,7 @@ def simulate(shell: Shell, **given: Any) -> None:
     of people stay.
     """
     workspace = shell.workspace()
-    made = workspace.simulate_answers(**shell.options("simulate", given).model_dump())
+    made = workspace.simulate_answers(**shell.options("simulate", given))
     shell.result(_facts(made), f"{len(made):,} simulated answers")
     shell.say(f"Next: {next_step(workspace)}")
 

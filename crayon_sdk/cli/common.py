@@ -7,21 +7,22 @@ import functools
 import json
 import logging
 import sys
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
 
 from crayon_sdk import errors
+from crayon_sdk._base import methods
 from crayon_sdk._base.progress import hidden, lines
+from crayon_sdk._base.settings import Setting, alternatives
 from crayon_sdk._base.text import KINDS_OF_TASKS, unknown_name, visible
 from crayon_sdk.cli import STOPPED
 from crayon_sdk.cli.allocator import keep_memory
-from crayon_sdk.cli.options import CONFIG, SECTIONS, Options, described, merged, read_config
+from crayon_sdk.cli.options import CONFIG, keys, merged, read_config, said
 from crayon_sdk.cli.wording import told
 from crayon_sdk.errors import shortened
 
@@ -39,6 +40,7 @@ __all__ = [
     "Assignment",
     "Command",
     "Commands",
+    "MethodsCommand",
     "Shell",
     "command",
     "how_far",
@@ -70,7 +72,6 @@ _CODES: tuple[tuple[type[errors.CrayonError], int], ...] = (
 
 
 _LONGEST = 4000  # characters of a message
-_CORRECTORS = ("attention", "pruning")
 
 
 class Command(click.Command):
@@ -80,6 +81,17 @@ class Command(click.Command):
         """Run the command."""
         with _reported():
             return super().invoke(ctx)
+
+
+class MethodsCommand(Command):
+    """Its help lists the settings of the methods, which have no option of their own."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the settings, then the example."""
+        for method in methods.SETTINGS:
+            with formatter.section(f"Settings of {method} (--set {method}.KEY=VALUE, or [{method}] in {CONFIG})"):
+                formatter.write_dl([(name, setting.sentence) for name, setting in keys(method).items()])
+        super().format_epilog(ctx, formatter)
 
 
 class Commands(click.Group):
@@ -126,7 +138,7 @@ def _as_setting(error: click.ClickException) -> str:
     """Say how a setting of a corrector is set, which has no option of its own."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.command.name == "correct":
         key = error.option_name.lstrip("-").replace("-", "_")
-        ways = [f"--set {section}.{key}=VALUE" for section in _CORRECTORS if key in SECTIONS[section].model_fields]
+        ways = [f"--set {section}.{key}=VALUE" for section in methods.SETTINGS if key in keys(section)]
         return f"; it is set with {' or '.join(ways)}" if ways else ""
     return ""
 
@@ -157,13 +169,15 @@ class Shell:
         default = self.folder / CONFIG
         return read_config(self._config_file or (default if default.is_file() else None))
 
-    def options(self, section: str, given: dict[str, Any]) -> Options:
-        """Settings of a section: the file's, and on top the command line's."""
-        return merged(section, self.config.get(section, {}), given)
+    def options(self, section: str, given: dict[str, Any]) -> dict[str, Any]:
+        """All settings of a section by name: the file's, and on top the command line's."""
+        found = merged(section, self.config.get(section, {}), given)
+        return {name: getattr(found, name) for name in keys(section)}
 
     def section(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         """What was set in a section, by name, without defaults."""
-        return merged(name, self.config.get(name, {}), given).model_dump(exclude_unset=True)
+        found = merged(name, self.config.get(name, {}), given)
+        return {key: getattr(found, key) for key in said(self.config.get(name, {}), given)}
 
     def workspace(self) -> Workspace:
         """The workspace."""
@@ -223,7 +237,12 @@ def next_step(workspace: Workspace) -> str:
 
 
 def command(
-    name: str, *, example: str, section: str | None = None, workspace: Literal["alone", "first", "names", ""] = "alone"
+    name: str,
+    *,
+    example: str,
+    section: str | None = None,
+    workspace: Literal["alone", "first", "names", ""] = "alone",
+    kind: type[Command] = Command,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that takes a `Shell` and its own options.
 
@@ -233,6 +252,7 @@ def command(
         section: Of the settings; an option for each.
         workspace: How the workspace may also be named without -w: "alone", as the only argument; "first", before
             arguments of a fixed number; "names", before any number of names, where it is no name; "" not at all.
+        kind: Of the command.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -262,7 +282,7 @@ def command(
             made = decorator(made)
         if section is not None:
             made = section_options(section)(made)
-        return click.command(name, cls=Command, epilog=f"\b\nExample: {example}")(made)
+        return click.command(name, cls=kind, epilog=f"\b\nExample: {example}")(made)
 
     return decorate
 
@@ -329,18 +349,19 @@ def section_options(section: str) -> Callable[[Any], Any]:
     """An option for every setting of a section; what is not given is ``None``."""
 
     def decorate(function: Any) -> Any:
-        for name, field in reversed(SECTIONS[section].model_fields.items()):
-            function = _option(name, field.annotation, field.description or "", field.default)(function)
+        for setting in reversed(keys(section).values()):
+            function = _option(setting)(function)
         return function
 
     return decorate
 
 
-def _option(name: str, hint: Any, text: str, default: Any) -> Callable[[Any], Any]:
+def _option(setting: Setting) -> Callable[[Any], Any]:
+    name, text, default = setting.name, setting.text, setting.default
     flag = f"--{name.replace('_', '-')}"
-    kinds = [kind for kind in _alternatives(hint) if kind is not type(None)]
+    kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in alternatives(setting.hint)]
     help_text = (
-        text if default in (None, "") or isinstance(default, bool) else f"{text.rstrip('.')}; default {default}."
+        text if default in (None, "", ()) or isinstance(default, bool) else f"{text.rstrip('.')}; default {default}."
     )
     if kinds == [bool]:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
@@ -348,17 +369,9 @@ def _option(name: str, hint: Any, text: str, default: Any) -> Callable[[Any], An
         return click.option(flag, name, multiple=True, callback=_none_if_empty, help=help_text)
     if get_origin(kinds[0]) is dict:
         return click.option(flag, name, type=_Json(), help=help_text)
-    if get_origin(kinds[0]) is Literal:
+    if get_origin(kinds[0]) is Literal and len(kinds) == 1:
         return click.option(flag, name, type=click.Choice([str(word) for word in get_args(kinds[0])]), help=help_text)
     return click.option(flag, name, type=kinds[0] if len(kinds) == 1 else str, help=help_text)
-
-
-def _alternatives(hint: Any) -> list[Any]:
-    if get_origin(hint) is Annotated:
-        return _alternatives(get_args(hint)[0])
-    if get_origin(hint) in (types.UnionType, Union):
-        return [kind for each in get_args(hint) for kind in _alternatives(each)]
-    return [hint]
 
 
 def _none_if_empty(
@@ -388,8 +401,8 @@ class Assignment(_ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the keys."""
         return [
-            CompletionItem(f"{section}.{key}=", help=text)
-            for section in ("attention", "pruning")
-            for key, text in described(section)
+            CompletionItem(f"{section}.{key}=", help=setting.sentence)
+            for section in methods.SETTINGS
+            for key, setting in keys(section).items()
             if f"{section}.{key}".startswith(incomplete)
         ]

@@ -44,9 +44,6 @@ __all__ = ["DemoSettings", "run_demo"]
 
 CONTROL = "More training"
 _MARK = "demo.json"  # tells a demo's folder from any other
-# With two classes and the plain logit, a guided network can escape by speaking against the other
-# class only: its maps become empty and nothing guides it any more. The margin sees both sides.
-_SCORE = "margin"
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ class _Demo:
         self, folder: Path, model: SplitModel, dataset: ImageDataset
     ) -> tuple[SaliencyMaps, NeuronPatches, AnnotationSet]:
         self._say("Explaining every training picture and every neuron")
-        explainer = Explainer(model, score=_SCORE)
+        explainer = Explainer(model)
         maps = explainer.explain(dataset)
         patches = explainer.explain_neurons(dataset)
         maps.save(folder / "maps.safetensors")
@@ -203,7 +200,6 @@ class _Demo:
         wanted = self.settings
         return AttentionCorrector(
             model,
-            score=_SCORE,
             alpha=wanted.alpha if guided else 0.0,
             beta=wanted.beta if guided else 0.0,
             background_swap=None if guided else 0.0,
@@ -311,7 +307,7 @@ class _Demo:
 
 
 def _measure(name: str, model: SplitModel, train_set: ImageDataset, test_set: ImageDataset) -> _Outcome:
-    maps = Explainer(model, score=_SCORE).explain(test_set)
+    maps = Explainer(model).explain(test_set)
     shares = energy_inside(maps, test_set).values()
     energy = sum(shares) / max(len(shares), 1)
     return _Outcome(name, evaluate(model, test_set, train=train_set), maps, energy)

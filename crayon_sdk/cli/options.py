@@ -1,51 +1,33 @@
 """Settings by name: what the commands take, what ``crayon.toml`` may say, and how one is told of a mistake.
 
-One model per section of the file; the options of the commands are made from the same
-models, so that both say the same. Nothing here needs torch.
+One class of settings per section of the file; the options of the commands are made from the same
+classes, so that both say the same. Sections of the methods are the settings of these. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError
 
+from crayon_sdk._base import methods
 from crayon_sdk._base.files import read_whole
+from crayon_sdk._base.settings import Count, OneOrMore, Setting, Share, refusal, settings, settings_in
 from crayon_sdk._base.text import unknown_name
-from crayon_sdk.correct.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS, AttentionSettings, PruningSettings
-from crayon_sdk.errors import FileFormatError, SettingsError, shortened
+from crayon_sdk.errors import FileFormatError, SettingsError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["CONFIG", "SECTIONS", "Options", "described", "merged", "parse_assignments", "read_config"]
+__all__ = ["CONFIG", "keys", "merged", "parse_assignments", "read_config", "said", "sections"]
 
 CONFIG = "crayon.toml"
 _LONGEST = 1_000_000  # bytes of it
-OptionsT = TypeVar("OptionsT", bound="Options")
-_SettingsT = TypeVar("_SettingsT", AttentionSettings, PruningSettings)
-
-
-class Options(BaseModel):
-    """Base of every section: frozen, nothing unknown, nothing turned from text into a number in silence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
 
 def _number_or_word(value: object) -> object:
@@ -56,215 +38,245 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _target(value: str | int) -> str | int:
-    if value not in ("label", "predicted") and not (isinstance(value, int) and value >= 0):
-        raise ValueError("expected 'label', 'predicted' or a class number from 0")
-    return value
-
-
-Target = Annotated[str | int, BeforeValidator(_number_or_word), AfterValidator(_target)]
+Target = Annotated[Literal["label", "predicted"] | Count, BeforeValidator(_number_or_word)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Split = Literal["train", "val", "test"]
 
 
-class _Working(Options):
-    batch_size: int = Field(64, ge=1, description="Pictures at a time.")
-    device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the trunk.")
+@settings
+class _Working:
+    batch_size: OneOrMore = 64
+    """Pictures at a time."""
+    device: str = "auto"
+    """"auto" (a GPU when there is one) or a torch device."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the trunk."""
 
 
-class InitOptions(Options):
+@settings
+class InitOptions:
     """Model and pictures of a workspace."""
 
-    model: str = Field(
-        "", description="timm name, torchvision:NAME, hf-hub:USER/NAME[@REVISION], a folder, or a .safetensors file."
-    )
-    architecture: str | None = Field(None, description="timm name, for a .safetensors file.")
-    num_classes: int | None = Field(None, ge=1, description="How many classes the weights must have.")
-    preprocessing: dict[str, Any] | None = Field(
-        None, description='What differs from the model\'s own; JSON such as {"size": [224, 224]}.'
-    )
-    allow_pickle: bool = Field(False, description="Read weights that exist only as a pickle; only if you trust them.")
-    data: str | None = Field(None, description="Folder with a folder per class, or with train, val and test above.")
-    csv: str | None = Field(None, description="In place of --data: a table with a row per picture.")
-    val: str | None = Field(None, description="Another folder or table for the val split.")
-    test: str | None = Field(None, description="Another folder or table for the test split.")
-    root: str | None = Field(None, description="Where the paths in the table start; default its folder.")
-    image_column: str | None = Field(
-        None, description="Column of paths; usual names are recognised, as for the others."
-    )
-    label_column: str | None = Field(None, description="Column of class names or numbers.")
-    id_column: str | None = Field(None, description="Column of sample ids; default the paths.")
-    group_column: Names | None = Field(
-        None, description="Column of an irrelevant attribute; may be given several times."
-    )
-    split_column: str | None = Field(None, description="Column of splits.")
-    mask_column: str | None = Field(None, description="Column of paths to object masks.")
-    masks: str | None = Field(None, description="With --data: folder of object masks with the same paths below it.")
-    train_split: str = Field("train", description="What the train split is called in the data.")
-    val_split: str = Field("val", description="What the val split is called.")
-    test_split: str = Field("test", description="What the test split is called.")
-    skip_bad: bool = Field(False, description="Leave unusable pictures out, and remember which.")
-    min_images_per_class: int = Field(2, ge=0, description="Refuse classes with fewer training pictures.")
-    class_map: dict[str, str | int] | None = Field(
-        None,
-        description="Where the model calls classes otherwise; JSON with its names or numbers for those of the data, "
-        'such as {"bird": "waterbird"}.',
-    )
+    model: str = ""
+    """timm name, torchvision:NAME, hf-hub:USER/NAME[@REVISION], a folder, or a .safetensors file."""
+    architecture: str | None = None
+    """timm name, for a .safetensors file."""
+    num_classes: OneOrMore | None = None
+    """How many classes the weights must have."""
+    preprocessing: dict[str, Any] | None = None
+    """What differs from the model's own; JSON such as {"size": [224, 224]}."""
+    allow_pickle: bool = False
+    """Read weights that exist only as a pickle; only if you trust them."""
+    data: str | None = None
+    """Folder with a folder per class, or with train, val and test above."""
+    csv: str | None = None
+    """In place of --data: a table with a row per picture."""
+    val: str | None = None
+    """Another folder or table for the val split."""
+    test: str | None = None
+    """Another folder or table for the test split."""
+    root: str | None = None
+    """Where the paths in the table start; default its folder."""
+    image_column: str | None = None
+    """Column of paths; usual names are recognised, as for the others."""
+    label_column: str | None = None
+    """Column of class names or numbers."""
+    id_column: str | None = None
+    """Column of sample ids; default the paths."""
+    group_column: Names | None = None
+    """Column of an irrelevant attribute; may be given several times."""
+    split_column: str | None = None
+    """Column of splits."""
+    mask_column: str | None = None
+    """Column of paths to object masks."""
+    masks: str | None = None
+    """With --data: folder of object masks with the same paths below it."""
+    train_split: str = "train"
+    """What the train split is called in the data."""
+    val_split: str = "val"
+    """What the val split is called."""
+    test_split: str = "test"
+    """What the test split is called."""
+    skip_bad: bool = False
+    """Leave unusable pictures out, and remember which."""
+    min_images_per_class: Count = 2
+    """Refuse classes with fewer training pictures."""
+    class_map: dict[str, str | int] | None = None
+    """Where the model calls classes otherwise; JSON with its names or numbers for those of the data, such as {"bird":
+    "waterbird"}."""
 
 
+@settings
 class ExplainOptions(_Working):
     """Maps and patches."""
 
-    target: Target = Field("label", description='Whose evidence a map shows: "label", "predicted" or a class number.')
-    score: Literal["margin", "logit"] = Field(
-        "margin", description="What is differentiated: the log odds of the target, or its logit as in the paper."
-    )
-    patches_per_neuron: int = Field(3, ge=1, description="Patches to keep per neuron.")
-    sheet: int = Field(8, ge=0, description="Pictures and neurons to draw; 0 draws none.")
+    target: Target = "label"
+    """Whose evidence a map shows: "label", "predicted" or a class number."""
+    score: Literal["margin", "logit"] = "margin"
+    """What is differentiated: the log odds of the target, or its logit as in the paper."""
+    patches_per_neuron: OneOrMore = 3
+    """Patches to keep per neuron."""
+    sheet: Count = 8
+    """Pictures and neurons to draw; 0 draws none."""
 
 
-class SimulateOptions(Options):
+@settings
+class SimulateOptions:
     """Answers from object masks."""
 
-    annotators: int = Field(2, ge=1, description="Simulated people who answer about pictures.")
-    neuron_annotators: int = Field(1, ge=1, description="Simulated people who answer about patches.")
-    noise: float = Field(0.0, ge=0, le=1, description="Probability that one answer is turned round.")
-    coverage: float = Field(0.5, ge=0, le=1, description="Least covered share of a patch for a yes.")
-    count: int | None = Field(None, ge=0, description="Answer about so many pictures only, drawn by the seed.")
-    neuron_count: int | None = Field(None, ge=0, description="Answer about so many neurons only, drawn by the seed.")
-    ids: Names | None = Field(None, description="Answer about this picture only; may be given several times.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the noise, and of what is drawn.")
+    annotators: OneOrMore = 2
+    """Simulated people who answer about pictures."""
+    neuron_annotators: OneOrMore = 1
+    """Simulated people who answer about patches."""
+    noise: Share = 0.0
+    """Probability that one answer is turned round."""
+    coverage: Share = 0.5
+    """Least covered share of a patch for a yes."""
+    count: Count | None = None
+    """Answer about so many pictures only, drawn by the seed."""
+    neuron_count: Count | None = None
+    """Answer about so many neurons only, drawn by the seed."""
+    ids: Names | None = None
+    """Answer about this picture only; may be given several times."""
+    seed: Seed = 0
+    """Of the noise, and of what is drawn."""
 
 
-class SuggestOptions(Options):
+@settings
+class SuggestOptions:
     """What to ask next."""
 
-    count: int = Field(20, ge=1, description="How many at most.")
-    kind: Literal["image", "neuron"] = Field("image", description="Pictures or patches.")
-    votes: int = Field(1, ge=1, description="How many people are to answer each.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the order.")
-    method: Literal["random", "coverage", "uncertain"] = Field(
-        "random",
-        description="In which order: by chance; what differs most from all before; or what the model expected least.",
-    )
+    count: OneOrMore = 20
+    """How many at most."""
+    kind: Literal["image", "neuron"] = "image"
+    """Pictures or patches."""
+    votes: OneOrMore = 1
+    """How many people are to answer each."""
+    seed: Seed = 0
+    """Of the order."""
+    method: Literal["random", "coverage", "uncertain"] = "random"
+    """In which order: by chance; what differs most from all before; or what the model expected least."""
 
 
-class AnnotateOptions(Options):
+@settings
+class AnnotateOptions:
     """The annotation app."""
 
-    kind: Literal["both", "image", "neuron"] = Field(
-        "both", description="Ask about maps of pictures, patches of neurons, or pictures first and then patches."
-    )
-    votes: int = Field(1, ge=1, description="How many different people are to answer each.")
-    order: Literal["random", "coverage", "uncertain"] = Field("random", description="What is asked first.")
-    limit: int | None = Field(None, ge=1, description="Ask about the first so many of each kind only.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the order.")
-    group_patches: bool = Field(False, description="Show all patches of a neuron together, and ask once.")
-    question: str | None = Field(None, description='Other words, such as "Is it on the {label}?".')
-    host: str = Field("127.0.0.1", description="Address to listen on; any but this machine's own needs the token.")
-    port: int = Field(8730, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    people: Names = Field((), description="Name of a person, who gets a link; may be given several times.")
-    require_token: bool = Field(False, description="Ask for the token on this machine too.")
-    hold: float = Field(
-        600.0, gt=0, allow_inf_nan=False, description="Seconds after which what was not answered is handed out again."
-    )
+    kind: Literal["both", "image", "neuron"] = "both"
+    """Ask about maps of pictures, patches of neurons, or pictures first and then patches."""
+    votes: OneOrMore = 1
+    """How many different people are to answer each."""
+    order: Literal["random", "coverage", "uncertain"] = "random"
+    """What is asked first."""
+    limit: OneOrMore | None = None
+    """Ask about the first so many of each kind only."""
+    seed: Seed = 0
+    """Of the order."""
+    group_patches: bool = False
+    """Show all patches of a neuron together, and ask once."""
+    question: str | None = None
+    """Other words, such as "Is it on the {label}?"."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any but this machine's own needs the token."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8730
+    """Port to listen on; 0 takes a free one."""
+    people: Names = ()
+    """Name of a person, who gets a link; may be given several times."""
+    require_token: bool = False
+    """Ask for the token on this machine too."""
+    hold: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds after which what was not answered is handed out again."""
 
 
-class CorrectOptions(Options):
+@settings
+class CorrectOptions:
     """How to correct; details in the sections attention and pruning."""
 
-    method: Literal["attention", "pruning", "both"] = Field("attention", description="What to do.")
-    preset: Literal["waterbirds", "biased-celeba", "backgrounds"] | None = Field(
-        None, description="Start from the settings of the published runs."
-    )
-    evaluate_on: Split | None = Field(None, description="Split to measure after every epoch.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
-    device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the trunk.")
+    method: Literal["attention", "pruning", "both"] = "attention"
+    """What to do."""
+    preset: Literal["waterbirds", "biased-celeba", "backgrounds"] | None = None
+    """Start from the settings of the published runs."""
+    evaluate_on: Split | None = None
+    """Split to measure after every epoch."""
+    seed: Seed = 0
+    """Of everything random."""
+    device: str = "auto"
+    """"auto" (a GPU when there is one) or a torch device."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the trunk."""
 
 
+@settings
 class EvaluateOptions(_Working):
     """What to measure on."""
 
-    split: Split = Field("test", description="Pictures to measure on.")
+    split: Split = "test"
+    """Pictures to measure on."""
 
 
-class CompareOptions(Options):
+@settings
+class CompareOptions:
     """The paired bootstrap."""
 
-    split: Split = Field("test", description="Which evaluations.")
-    baseline: str | None = Field(None, description="What the others are compared with; default the first.")
-    cluster_column: str | None = Field(
-        None, description="Column of the table that says which pictures belong together, such as the same object twice."
-    )
-    resamples: int = Field(2000, ge=100, description="Test sets to draw.")
-    confidence: float = Field(0.95, gt=0, lt=1, description="Of the intervals.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the draws.")
+    split: Split = "test"
+    """Which evaluations."""
+    baseline: str | None = None
+    """What the others are compared with; default the first."""
+    cluster_column: str | None = None
+    """Column of the table that says which pictures belong together, such as the same object twice."""
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    """Test sets to draw."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of the intervals."""
+    seed: Seed = 0
+    """Of the draws."""
 
 
-class ReportOptions(Options):
+@settings
+class ReportOptions:
     """What a report shows."""
 
-    split: Split | None = Field(
-        None, description="Pictures to measure on and to show; default test, or val where there is none."
-    )
-    pictures: int = Field(4, ge=1, le=20, description="Pictures to show for each rule.")
-    candidates: int = Field(
-        1000, ge=1, description="Pictures the rules choose from; of more, so many are drawn at random."
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of everything that is drawn at random.")
-    device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
+    split: Split | None = None
+    """Pictures to measure on and to show; default test, or val where there is none."""
+    pictures: Annotated[int, Field(ge=1, le=20)] = 4
+    """Pictures to show for each rule."""
+    candidates: OneOrMore = 1000
+    """Pictures the rules choose from; of more, so many are drawn at random."""
+    seed: Seed = 0
+    """Of everything that is drawn at random."""
+    device: str = "auto"
+    """"auto" (a GPU when there is one) or a torch device."""
 
 
-def _attribute_docs(kind: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases say about attributes, by name."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        section = re.search(r"Attributes:\n(.*?)(?:\n\n|\n {4}Raises:|\Z)", base.__doc__ or "", re.DOTALL)
-        for entry in re.split(r"\n(?= {8}\w)", section.group(1)) if section else ():
-            name, _, text = entry.strip().partition(": ")
-            found[name] = " ".join(text.split())
-    return found
-
-
-def _settings_model(name: str, kind: type[_SettingsT], defaults: _SettingsT, without: Iterable[str]) -> type[Options]:
-    hints, docs = get_type_hints(kind), _attribute_docs(kind)
-    made: dict[str, Any] = {}
-    for field in fields(kind):
-        if field.name not in without:
-            hint = Target if field.name == "target" else hints[field.name]
-            text = f"{docs[field.name]} Default {getattr(defaults, field.name)!r}."
-            made[field.name] = (hint | None, Field(None, description=text))
-
-    def in_range(options: Options) -> Options:
-        """Each has its range there; said here, it is said before any work is done."""
-        replace(defaults, **{name: value for name, value in options.model_dump().items() if value is not None})
-        return options
-
-    checks: Any = {"in_range": model_validator(mode="after")(in_range)}
-    return create_model(name, __base__=Options, __validators__=checks, **made)
-
-
-AttentionOptions = _settings_model("AttentionOptions", AttentionSettings, ATTENTION_DEFAULTS, ["seed"])
-PruningOptions = _settings_model(
-    "PruningOptions", PruningSettings, PRUNING_DEFAULTS, ["seed", "warmup_epochs", "average_decay", "clip_norm"]
-)
-
-SECTIONS: dict[str, type[Options]] = {
+_SECTIONS: dict[str, type] = {
     "init": InitOptions,
     "explain": ExplainOptions,
     "simulate": SimulateOptions,
     "suggest": SuggestOptions,
     "annotate": AnnotateOptions,
     "correct": CorrectOptions,
-    "attention": AttentionOptions,
-    "pruning": PruningOptions,
     "evaluate": EvaluateOptions,
     "compare": CompareOptions,
     "report": ReportOptions,
 }
-"""Sections of ``crayon.toml``."""
+
+
+def sections() -> tuple[str, ...]:
+    """Names of the sections of ``crayon.toml``: of the commands, and of the methods of correction."""
+    return (*_SECTIONS, *methods.SETTINGS)
+
+
+def keys(section: str) -> dict[str, Setting]:
+    """What can be set in a section, by name; of a method all that is not set for every method in [correct].
+
+    Args:
+        section: One of `sections`.
+    """
+    if section in _SECTIONS:
+        return settings_in(_SECTIONS[section])
+    shared = settings_in(CorrectOptions)
+    return {name: setting for name, setting in settings_in(methods.settings_of(section)).items() if name not in shared}
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -289,22 +301,25 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         raise FileFormatError(f"{str(path)!r} is not a TOML file: {error}") from error
     for name, section in values.items():
-        if name not in SECTIONS:
-            raise SettingsError(f"{path.name}: {unknown_name(name, SECTIONS, 'section')}")
+        if name not in sections():
+            raise SettingsError(f"{path.name}: {unknown_name(name, sections(), 'section')}")
         if not isinstance(section, dict):
             raise SettingsError(f"{path.name}: expected a section [{name}], got {name} = {section!r}")
         merged(name, section, {}, where=f"{path.name}: ")
     return values
 
 
-def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *, where: str = "") -> Options:
+def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *, where: str = "") -> Any:
     """Put a section of the file and what the command line says together; the command line wins.
 
     Args:
-        section: One of `SECTIONS`.
+        section: One of `sections`.
         config: What the file says.
         given: What the command line says; ``None`` means nothing.
         where: For the message.
+
+    Returns:
+        The settings of the section, of its class.
 
     Raises:
         SettingsError: A key or a value is wrong.
@@ -313,35 +328,33 @@ def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *,
         >>> merged("explain", {"batch_size": 8, "score": "logit"}, {"batch_size": 16}).batch_size
         16
     """
-    model = SECTIONS[section]
-    values = {**config, **{name: value for name, value in given.items() if value is not None}}
+    values = said(config, given)
     for name in values:
-        if name not in model.model_fields:
-            raise SettingsError(where + unknown_name(name, model.model_fields, f"setting in [{section}]"))
+        if name not in keys(section):
+            raise SettingsError(where + unknown_name(name, keys(section), f"setting in [{section}]"))
+
+    def called(name: str) -> str:  # what was typed as an option is named as one
+        return f"--{name.replace('_', '-')}" if given.get(name) is not None else f"{section}.{name}"
+
+    kind = _SECTIONS.get(section) or methods.settings_of(section)
     try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = str(problem["loc"][0]) if problem["loc"] else ""
-        message = problem["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        if not name:  # of several settings; it names them
-            raise SettingsError(f"{where}{section}: {message}") from error
-        value = shortened(repr(problem["input"]), 200)
-        # What was typed as an option is named as one.
-        typed = given.get(name) is not None
-        what = f"--{name.replace('_', '-')} {value}" if typed else f"{where}{section}.{name} = {value}"
-        raise SettingsError(f"{what}: {message}") from error
+        return kind(**values)
+    except SettingsError as error:
+        if isinstance(error.__cause__, ValidationError):
+            raise SettingsError(where + refusal(error.__cause__, kind, called)) from error
+        raise
 
 
-def parse_assignments(
-    assignments: Iterable[str], allowed: tuple[str, ...] = ("attention", "pruning")
-) -> dict[str, dict[str, Any]]:
+def said(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file and the command line say, without defaults."""
+    return {**config, **{name: value for name, value in given.items() if value is not None}}
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read ``section.key=value``, with the value as in TOML; a bare word is text.
 
     Args:
-        assignments: Such as ``attention.epochs=3``.
-        allowed: Sections.
+        assignments: Such as ``attention.epochs=3``; the sections are those of the methods.
 
     Raises:
         SettingsError: It is none, or there is no such key.
@@ -351,6 +364,7 @@ def parse_assignments(
         {'attention': {'lr': 0.001, 'scheduler': 'none'}}
     """
     found: dict[str, dict[str, Any]] = {}
+    allowed = tuple(methods.SETTINGS)
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         section, dot, key = name.strip().partition(".")
@@ -367,8 +381,3 @@ def parse_assignments(
     for section, values in found.items():
         merged(section, values, {})
     return found
-
-
-def described(section: str) -> list[tuple[str, str]]:
-    """Name and description of every key of a section."""
-    return [(name, field.description or "") for name, field in SECTIONS[section].model_fields.items()]

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from crayon_sdk.cli.common import Assignment, Shell, command
-from crayon_sdk.cli.options import described, parse_assignments
+from crayon_sdk._base import methods
+from crayon_sdk.cli.common import Assignment, MethodsCommand, Shell, command
+from crayon_sdk.cli.options import keys, parse_assignments
 from crayon_sdk.errors import DataError, SettingsError
 
 __all__ = ["COMMANDS"]
@@ -105,7 +106,7 @@ def explain(shell: Shell, *, again: bool, **given: Any) -> None:
     These are what people answer about. Sheets of both are drawn into pictures/.
     """
     workspace = shell.workspace()
-    maps, patches = workspace.explain(**shell.options("explain", given).model_dump(), again=again)
+    maps, patches = workspace.explain(**shell.options("explain", given), again=again)
     facts = {
         "maps": len(maps),
         "map_size": list(maps.size),
@@ -126,7 +127,7 @@ def suggest(shell: Shell, **given: Any) -> None:
     """Say which pictures or patches to ask about next, and in which order."""
     from rich.table import Table
 
-    options = shell.options("suggest", given).model_dump()
+    options = shell.options("suggest", given)
     found = shell.workspace().suggest(**options)
     table = Table("picture", "neuron", "patch", "answers so far")
     for each in found:
@@ -146,6 +147,7 @@ def suggest(shell: Shell, **given: Any) -> None:
 @command(
     "correct",
     section="correct",
+    kind=MethodsCommand,
     example="crayon correct --method both --set attention.epochs=10 --set pruning.lr=1e-3",
 )
 @click.option("--name", help="What the correction is called; default the method and the preset.")
@@ -181,7 +183,7 @@ def correct(
     assigned: dict[str, dict[str, Any]] = parse_assignments(assignments)
     from crayon_sdk.workspace.books import default_name
 
-    chosen = shell.options("correct", given).model_dump()
+    chosen = shell.options("correct", given)
     attention, pruning = (shell.section(each, assigned.get(each, {})) for each in ("attention", "pruning"))
     method, preset = chosen.pop("method"), chosen["preset"]
     unused = {"attention": "pruning", "pruning": "attention"}.get(method)
@@ -209,11 +211,12 @@ def _list_settings(shell: Shell) -> None:
     from rich.table import Table
 
     table = Table("setting", "what it is", title="For --set, and for crayon.toml")
-    for section in ("attention", "pruning"):
-        for key, text in described(section):
+    found = {section: {key: each.sentence for key, each in keys(section).items()} for section in methods.SETTINGS}
+    for section, described in found.items():
+        for key, text in described.items():
             table.add_row(f"{section}.{key}", text)
         table.add_section()
-    shell.result({section: dict(described(section)) for section in ("attention", "pruning")}, table)
+    shell.result(found, table)
 
 
 @command("evaluate", section="evaluate", example="crayon evaluate original both --split test", workspace="names")
@@ -226,7 +229,7 @@ def evaluate(shell: Shell, *, names: tuple[str, ...], again: bool, **given: Any)
     groups, and the mean weighted by the training set.
     """
     workspace = shell.workspace()
-    found = workspace.evaluate(names, **shell.options("evaluate", given).model_dump(), again=again)
+    found = workspace.evaluate(names, **shell.options("evaluate", given), again=again)
     shell.result(
         {
             name: {
@@ -248,7 +251,7 @@ def compare(shell: Shell, *, names: tuple[str, ...], **given: Any) -> None:
     The first of NAMES is what the others are compared with, by a paired bootstrap on the
     same test pictures.
     """
-    found = shell.workspace().compare(names, **shell.options("compare", given).model_dump())
+    found = shell.workspace().compare(names, **shell.options("compare", given))
     shell.result(found.to_dict(), found.table())
 
 
@@ -271,7 +274,7 @@ def report(shell: Shell, *, names: tuple[str, ...], output: Path | None, overwri
         raise SettingsError(f"there is no correction to report on. Run: {workspace.command('correct')}")
     if output is not None and len(chosen) != 1:
         raise SettingsError(f"--output goes with one correction, and there are {', '.join(chosen)}; choose with --name")
-    options = shell.options("report", given).model_dump()
+    options = shell.options("report", given)
     pages = {name: str(workspace.report(name, output, overwrite=overwrite, **options)) for name in chosen}
     shell.result({"reports": pages}, *pages.values())
 

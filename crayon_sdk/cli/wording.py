@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import click
 
+from crayon_sdk._base import methods
 from crayon_sdk._base.text import visible
-from crayon_sdk.cli.options import SECTIONS
+from crayon_sdk.cli.options import keys
 
 __all__ = ["in_shell", "told"]
 
@@ -65,8 +66,8 @@ def _ways(name: str, value: str, context: click.Context) -> Iterator[str]:
     """Ways to set something: here, in the settings of a corrector, or with another command."""
     here = context.command
     yield from _options(here, name, value)
-    for section in ("attention", "pruning"):
-        if name in SECTIONS[section].model_fields:
+    for section in methods.SETTINGS:
+        if name in keys(section):
             before = "" if here.name == "correct" else "crayon correct "
             yield f"{before}--set {section}.{name}{'=' + value if value else ''}"
     for path, command in _commands(context.find_root().command):

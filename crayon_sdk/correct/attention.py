@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.correct import presets
 from crayon_sdk.correct.backgrounds import BackgroundSwap, gives_intermediates
 from crayon_sdk.correct.guidance import Guidance, current_targets, guidance_answers, guidance_of
 from crayon_sdk.correct.loop import BatchLoss, train
+from crayon_sdk.correct.method import Method, method
 from crayon_sdk.correct.run_file import RunFile, check_run_folder
 from crayon_sdk.correct.settings import AttentionSettings
 from crayon_sdk.correct.work import Fit
@@ -25,7 +24,7 @@ from crayon_sdk.explain.explainer import check_score, check_target
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.functional.losses import guidance_loss, log_prior
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
-from crayon_sdk.models.split import SplitModel, as_split_model
+from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.correction import Correction
 
 __all__ = ["AttentionCorrector"]
@@ -34,7 +33,8 @@ _log = logging.getLogger(__name__)
 _BACKGROUND_SWAP = 0.7  # chosen on the validation split of the birds
 
 
-class AttentionCorrector:
+@method
+class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
     """CRAYON-Attention: train a copy of a model so that it looks where people said yes.
 
     The loss is Eq. 4 of the paper: cross entropy, plus ``alpha`` times the mean
@@ -57,129 +57,29 @@ class AttentionCorrector:
       ``step_factor``;
     - where it runs: ``device``, ``precision``, ``seed``, ``checkpoint_dir``.
 
-    Args:
-        model: A `SplitModel`, timm model, or the model of a `Correction`. It is not changed.
-        alpha: Weight of the relevant term, not negative.
-        beta: Weight of the irrelevant term, not negative.
-        area_normalized: Divide each term by its area, so that alpha and beta do not
-            depend on the resolution of the map.
-        epochs: Passes over the data set.
-        batch_size: Pictures per step.
-        lr: Peak learning rate.
-        weight_decay: L2 penalty.
-        optimizer: "adam", "adamw" or "sgd".
-        momentum: Of "sgd".
-        scheduler: "none", "cosine" or "step".
-        warmup_epochs: Epochs of rising learning rate at the start.
-        step_epochs: With "step": epochs between two falls.
-        step_factor: With "step": factor of each fall.
-        average_decay: Decay of the moving average of the weights; 0 keeps the last ones.
-        clip_norm: Largest norm of the gradient; 0 does not clip.
-        target: Whose evidence the map in training shows; the same as in the explainer.
-        score: Whose gradient the map in training is: "maps" for the same as in the maps that
-            were answered; or "logit", or "margin"
-            (see [`target_scores`][crayon_sdk.functional.saliency.target_scores]).
-        zero_maps: "skip" or "keep" samples whose reference map has no evidence.
-        background_swap: Probability that a relevant picture is shown on a background made of
-            tiles of another one; ``None`` takes 0.7 for models that give intermediate features
-            (timm's do), else 0.
-        logit_adjustment: How much of the log share of each class is added to the logits inside
-            the cross entropy: 0 is the plain one, 1 is fair to rare classes.
-        batch_norm: "train" or "frozen" batch statistics.
-        answer_rule: From votes to relevance: "unanimous", "majority", "share", or, weighing people by how
-            reliable they seem, "dawid-skene" or "mace" (extra ``crowd``).
-        keep: "last", or "best": the epoch with the best ``evaluate_on`` (worst group
-            with group columns, else worst class).
-        device: "auto" or a torch device.
-        precision: "auto", "float32" or "bfloat16" (of the trunk).
-        seed: Of everything random.
-        checkpoint_dir: Where the state is kept; a run that was stopped continues there.
-
     Raises:
         SettingsError: A setting is out of range.
         UnsupportedModelError: The model has no feature map.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        alpha: float = 1e3,
-        beta: float = 1e3,
-        area_normalized: bool = True,
-        epochs: int = 6,
-        batch_size: int = 64,
-        lr: float = 1e-4,
-        weight_decay: float = 1e-4,
-        optimizer: str = "adam",
-        momentum: float = 0.9,
-        scheduler: str = "cosine",
-        warmup_epochs: float = 0.0,
-        step_epochs: int = 1,
-        step_factor: float = 0.1,
-        average_decay: float = 0.98,
-        clip_norm: float = 0.0,
-        target: str | int = "label",
-        score: str = "maps",
-        zero_maps: str = "skip",
-        background_swap: float | None = None,
-        logit_adjustment: float = 1.0,
-        batch_norm: str = "train",
-        answer_rule: Rule = "unanimous",
-        keep: str = "last",
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        seed: int = 0,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-    ) -> None:
-        self.model = as_split_model(model)
-        if background_swap is None:
-            background_swap = _BACKGROUND_SWAP if gives_intermediates(self.model) else 0.0
-        self.settings = AttentionSettings(
-            alpha=alpha,
-            beta=beta,
-            area_normalized=area_normalized,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            momentum=momentum,
-            scheduler=scheduler,
-            warmup_epochs=warmup_epochs,
-            step_epochs=step_epochs,
-            step_factor=step_factor,
-            average_decay=average_decay,
-            clip_norm=clip_norm,
-            target=check_target(target, self.model.num_classes),
-            score=score if score == "maps" else check_score(score, self.model.num_classes),
-            zero_maps=zero_maps,
-            background_swap=background_swap,
-            logit_adjustment=logit_adjustment,
-            batch_norm=batch_norm,
-            answer_rule=answer_rule,
-            keep=keep,
-            seed=seed,
-        )
-        self.device = resolve_device(device, self.model.device)
-        self.autocast = resolve_precision(precision, self.device)
-        self.checkpoint_dir = checkpoint_dir
+    _shown = ("alpha", "beta", "epochs", "lr")
 
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self.settings, name)!r}" for name in ("alpha", "beta", "epochs", "lr"))
-        return f"AttentionCorrector({self.model.architecture}, {shown}, on {self.device})"
+    def resolved(self, settings: AttentionSettings) -> AttentionSettings:
+        """Settings with what depends on the model checked and filled in.
+
+        Raises:
+            SettingsError: The model has no such class, or only one.
+        """
+        check_target(settings.target, self.model.num_classes)
+        if settings.score != "maps":
+            check_score(settings.score, self.model.num_classes)
+        if settings.background_swap is not None:
+            return settings
+        return replace(settings, background_swap=_BACKGROUND_SWAP if gives_intermediates(self.model) else 0.0)
 
     @classmethod
     def from_preset(
-        cls,
-        name: str,
-        model: nn.Module,
-        *,
-        after_pruning: bool = False,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        seed: int = 0,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
+        cls, name: str, model: nn.Module, *, after_pruning: bool = False, **overrides: Any
     ) -> AttentionCorrector:
         """Take the settings of the published runs.
 
@@ -187,18 +87,13 @@ class AttentionCorrector:
             name: "waterbirds", "biased-celeba" or "backgrounds".
             model: The model to correct.
             after_pruning: The settings for a model that was pruned before.
-            device: "auto" or a torch device.
-            precision: "auto", "float32" or "bfloat16" (of the trunk).
-            seed: Of everything random.
-            checkpoint_dir: Where the state is kept.
+            overrides: Keywords of the constructor, on top.
 
         Raises:
-            SettingsError: There is no such preset.
+            SettingsError: There is no such preset, or no such setting.
         """
         table = presets.AFTER_PRUNING if after_pruning else presets.ATTENTION
-        corrector = cls(model, device=device, precision=precision, checkpoint_dir=checkpoint_dir)
-        corrector.settings = replace(presets.preset(table, name), seed=seed)
-        return corrector
+        return cls(model, **{**asdict(presets.preset(table, name)), **overrides})
 
     def fit(
         self,
@@ -284,7 +179,7 @@ class AttentionCorrector:
             rows = batch.to(self.device)
             images = cache.get(batch)
             if swap is not None:
-                images = swap(images, rows, settings.background_swap)
+                images = swap(images, rows, settings.background_swap or 0.0)
             features = model.features(images, autocast=self.autocast)
             targets = current_targets(settings.target, labels[rows])
             logits, cams = logits_and_grad_cam(features, model.head, targets, score=settings.score, create_graph=True)

@@ -5,7 +5,7 @@ Where the paper and the authors' code differ, these are the code's values.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from crayon_sdk.correct.settings import AttentionSettings, PruningSettings, TrainingSettings
 from crayon_sdk.errors import SettingsError
@@ -14,16 +14,20 @@ SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
 
 __all__ = ["AFTER_PRUNING", "ATTENTION", "PRUNING", "preset"]
 
+# The published runs had none of what this package adds.
+_PUBLISHED: dict[str, Any] = {"scheduler": "none", "average_decay": 0.0, "logit_adjustment": 0.0}
+_GUIDED: dict[str, Any] = {**_PUBLISHED, "score": "logit", "background_swap": 0.0}
+
 ATTENTION: dict[str, AttentionSettings] = {
     "waterbirds": AttentionSettings(
-        epochs=10, batch_size=128, lr=5e-5, weight_decay=1e-4, alpha=1e7, beta=2e5, area_normalized=True
+        **_GUIDED, epochs=10, batch_size=128, lr=5e-5, weight_decay=1e-4, alpha=1e7, beta=2e5, area_normalized=True
     ),
     "biased-celeba": AttentionSettings(
+        **_GUIDED | {"scheduler": "step"},
         epochs=10,
         batch_size=64,
         lr=1e-5,
         weight_decay=1e-4,
-        scheduler="step",
         step_epochs=3,
         step_factor=0.5,
         alpha=5e7,
@@ -31,6 +35,7 @@ ATTENTION: dict[str, AttentionSettings] = {
         area_normalized=False,
     ),
     "backgrounds": AttentionSettings(
+        **_GUIDED,
         epochs=10,
         batch_size=256,
         optimizer="sgd",
@@ -47,6 +52,7 @@ ATTENTION: dict[str, AttentionSettings] = {
 
 AFTER_PRUNING: dict[str, AttentionSettings] = ATTENTION | {
     "backgrounds": AttentionSettings(
+        **_GUIDED,
         epochs=10,
         batch_size=256,
         optimizer="sgd",
@@ -63,17 +69,17 @@ AFTER_PRUNING: dict[str, AttentionSettings] = ATTENTION | {
 
 PRUNING: dict[str, PruningSettings] = {
     "waterbirds": PruningSettings(
+        **_PUBLISHED | {"scheduler": "step"},
         epochs=5,
         batch_size=128,
         optimizer="sgd",
         lr=5e-5,
         weight_decay=1e-4,
-        scheduler="step",
         step_epochs=4,
         step_factor=0.2,
     ),
-    "biased-celeba": PruningSettings(epochs=50, batch_size=64, lr=5e-6, weight_decay=1e-4),
-    "backgrounds": PruningSettings(epochs=10, batch_size=256, lr=5e-6, weight_decay=1e-1),
+    "biased-celeba": PruningSettings(**_PUBLISHED, epochs=50, batch_size=64, lr=5e-6, weight_decay=1e-4),
+    "backgrounds": PruningSettings(**_PUBLISHED, epochs=10, batch_size=256, lr=5e-6, weight_decay=1e-1),
 }
 """CRAYON-Pruning."""
 

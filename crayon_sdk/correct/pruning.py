@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import replace
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.correct import presets
 from crayon_sdk.correct.loop import train
+from crayon_sdk.correct.method import Method, method
 from crayon_sdk.correct.run_file import RunFile, check_run_folder
 from crayon_sdk.correct.settings import PruningSettings
 from crayon_sdk.correct.work import Fit
@@ -22,7 +22,7 @@ from crayon_sdk.errors import AnswerError
 from crayon_sdk.functional.losses import log_prior
 from crayon_sdk.models.final_layers import apply_final_layers
 from crayon_sdk.models.passes import stream_features
-from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
+from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.results.correction import Correction
 
 __all__ = ["NeuronPruner", "irrelevant_neurons"]
@@ -30,112 +30,33 @@ __all__ = ["NeuronPruner", "irrelevant_neurons"]
 _log = logging.getLogger(__name__)
 
 
-class NeuronPruner:
+@method
+class NeuronPruner(Method[PruningSettings], PruningSettings):
     """CRAYON-Pruning: cut the neurons that people found irrelevant, then refit the last layer.
 
     The trunk does not change, so its features are computed once and the refit takes
     seconds. Cut neurons stay cut in every later correction of the result.
-
-    Args:
-        model: A `SplitModel`, timm model, or the model of a `Correction`. It is not changed.
-        epochs: Passes over the features.
-        batch_size: Samples per step.
-        lr: Peak learning rate.
-        weight_decay: L2 penalty.
-        optimizer: "adam", "adamw" or "sgd".
-        momentum: Of "sgd".
-        scheduler: "none", "cosine" or "step".
-        step_epochs: With "step": epochs between two falls.
-        step_factor: With "step": factor of each fall.
-        answer_rule: From votes to relevance: "majority" (of the patches, ties stay),
-            "unanimous" (cut only if every answer is no), "share", or, weighing people by how reliable they
-            seem, "dawid-skene" or "mace" (extra ``crowd``).
-        least_share: With "share": a neuron stays when at least this share of its patches
-            got a yes. With many patches per neuron a high share cuts more, and better.
-        logit_adjustment: How much of the log share of each class is added to the logits inside
-            the cross entropy: 0 is the plain one, 1 is fair to rare classes.
-        device: "auto" or a torch device.
-        precision: "auto", "float32" or "bfloat16" (of the trunk).
-        seed: Of everything random.
-        checkpoint_dir: Where the state is kept; a run that was stopped continues there.
 
     Raises:
         SettingsError: A setting is out of range.
         UnsupportedModelError: The model has no linear classifier.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        epochs: int = 10,
-        batch_size: int = 64,
-        lr: float = 1e-2,
-        weight_decay: float = 1e-4,
-        optimizer: str = "adam",
-        momentum: float = 0.9,
-        scheduler: str = "cosine",
-        step_epochs: int = 1,
-        step_factor: float = 0.1,
-        answer_rule: Rule = "majority",
-        least_share: float = 0.5,
-        logit_adjustment: float = 1.0,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        seed: int = 0,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-    ) -> None:
-        self.model = as_split_model(model)
-        self.settings = PruningSettings(
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            momentum=momentum,
-            scheduler=scheduler,
-            step_epochs=step_epochs,
-            step_factor=step_factor,
-            answer_rule=answer_rule,
-            least_share=least_share,
-            logit_adjustment=logit_adjustment,
-            seed=seed,
-        )
-        self.device = resolve_device(device, self.model.device)
-        self.autocast = resolve_precision(precision, self.device)
-        self.checkpoint_dir = checkpoint_dir
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self.settings, name)!r}" for name in ("epochs", "lr", "answer_rule"))
-        return f"NeuronPruner({self.model.architecture}, {shown}, on {self.device})"
+    _shown = ("epochs", "lr", "answer_rule")
 
     @classmethod
-    def from_preset(
-        cls,
-        name: str,
-        model: nn.Module,
-        *,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        seed: int = 0,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-    ) -> NeuronPruner:
+    def from_preset(cls, name: str, model: nn.Module, **overrides: Any) -> NeuronPruner:
         """Take the settings of the published runs.
 
         Args:
             name: "waterbirds", "biased-celeba" or "backgrounds".
             model: The model to correct.
-            device: "auto" or a torch device.
-            precision: "auto", "float32" or "bfloat16" (of the trunk).
-            seed: Of everything random.
-            checkpoint_dir: Where the state is kept.
+            overrides: Keywords of the constructor, on top.
 
         Raises:
-            SettingsError: There is no such preset.
+            SettingsError: There is no such preset, or no such setting.
         """
-        pruner = cls(model, device=device, precision=precision, checkpoint_dir=checkpoint_dir)
-        pruner.settings = replace(presets.preset(presets.PRUNING, name), seed=seed)
-        return pruner
+        return cls(model, **{**asdict(presets.preset(presets.PRUNING, name)), **overrides})
 
     def fit(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from captum.attr import LayerGradCam
@@ -53,8 +54,8 @@ class Explainer:
         model: A `SplitModel`, a timm model, or what `load_model` gives.
         target: Whose evidence a map shows: "label" (the true class), "predicted",
             or the index of one class.
-        score: "logit", as in the paper, or "margin": the log odds of the target, in which
-            evidence against the other classes counts too.
+        score: "margin", the log odds of the target, in which evidence against the other classes counts too and
+            which the corrections of this package were tuned with; or "logit", as in the paper.
         batch_size: Pictures at a time.
         device: "auto" (a GPU when there is one), or a torch device.
         precision: "auto" (bfloat16 for the trunk on GPUs that have it), "float32" or "bfloat16".
@@ -77,7 +78,7 @@ class Explainer:
         model: nn.Module,
         *,
         target: str | int = "label",
-        score: str = "logit",
+        score: str = "margin",
         batch_size: int = 64,
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -327,14 +328,18 @@ def check_target(target: str | int, num_classes: int) -> str | int:
     )
 
 
-def check_score(score: str, num_classes: int) -> str:
+def check_score(score: str, num_classes: int) -> Literal["logit", "margin"]:
     """Check what is differentiated for a map.
 
     Raises:
         SettingsError: Not "logit" or "margin", or a margin with a single class.
     """
-    if score not in ("logit", "margin"):
+    if score == "logit":
+        return "logit"
+    if score != "margin":
         raise SettingsError(f"expected score='logit' or 'margin', got {score!r}")
-    if score == "margin" and num_classes < 2:
-        raise SettingsError("score='margin' compares a class with the others; the model has only one class")
-    return score
+    if num_classes < 2:
+        raise SettingsError(
+            "score='margin' compares a class with the others; the model has only one class. Take score='logit'"
+        )
+    return "margin"

@@ -15,6 +15,7 @@ from typing import Any
 
 from crayon_sdk._base.files import read_json, read_shapes, sha256_of
 from crayon_sdk._base.methods import settings_of
+from crayon_sdk._base.settings import settings_in
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
@@ -29,6 +30,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+")
 _BASE = ("architecture", "model", "license")
 _DESCRIBED = ("architecture", "class_names", "model_args", "preprocessing")
+_RECORDED = {"alpha", "beta", "epochs", "batch_size", "lr"}  # in every record; earlier ones lack later settings
 _GEOMETRY = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
 
 
@@ -191,7 +193,11 @@ def _impossible(record: Mapping[str, Any], num_neurons: int, *, alone: bool) -> 
         return f"it names pruned neurons that the model's {num_neurons} do not include, by the record"
     if method != "none" or not alone:
         try:
-            settings_of(method)(**record["settings"])
+            kind = settings_of(method)
+            kind(**record["settings"])
+            missing = _RECORDED & settings_in(kind).keys() - record["settings"].keys()
+            if missing:
+                raise SettingsError(f"without {', '.join(sorted(missing))}")
         except (SettingsError, TypeError) as error:
             return f"settings ({error})"
     epochs = record["settings"].get("epochs", len(record["history"]))

@@ -57,4 +57,5 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 def different(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Say in which settings two runs differ."""
     names = [name for name in wanted if there.get(name) != wanted[name]]
-    return ", ".join(f"{name} {there.get(name)!r} there, {wanted[name]!r} now" for name in names)
+    listed = ", ".join(f"{name} {there.get(name)!r} there, {wanted[name]!r} now" for name in names[:5])
+    return listed + (f" and {len(names) - 5} more" if len(names) > 5 else "")

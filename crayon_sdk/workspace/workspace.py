@@ -21,12 +21,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__
 from crayon_sdk._base.files import describe_write_failure
 from crayon_sdk._base.locking import locked
+from crayon_sdk._base.methods import settings_of
+from crayon_sdk._base.settings import check_names, settings_in
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.explain import contact_sheets
@@ -42,7 +47,6 @@ from crayon_sdk.workspace.holdings import MAPS, PATCHES
 from crayon_sdk.workspace.inputs import behaviour_of, is_same, look_at_data
 from crayon_sdk.workspace.ledger import now
 from crayon_sdk.workspace.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
-from crayon_sdk.workspace.recipes import attention_corrector, neuron_pruner
 from crayon_sdk.workspace.shipping import Shipping
 
 __all__ = ["ORIGINAL", "Workspace"]
@@ -213,63 +217,81 @@ class Workspace(Shipping):
         name = checked_name(name or default_name(method, preset))
         attention = dict(attention or {}) if method != "pruning" else {}  # what is not used is no other setting
         pruning = dict(pruning or {}) if method != "attention" else {}
-        if evaluate_on == "test" and attention.get("keep") == "best":
-            raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
-        wanted = plain({"method": method, "preset": preset, "attention": attention, "pruning": pruning})
-        wanted |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
+        typed = plain({"method": method, "preset": preset, "attention": attention, "pruning": pruning})
+        typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
             original = self.model  # looked at also when the result is there already: it may have changed
+            correctors = _correctors(original, typed, device)
+            wanted = self._counted(typed, _settings(correctors))
+            if evaluate_on == "test" and wanted.get("attention.keep") == "best":
+                raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
             self._check_answers(method)
             inputs = self._correction_inputs(method, evaluate_on)
-            if self._is_fresh(path, inputs, wanted) and not overwrite:
-                return load_correction(self.folder / path)
             entry = self.manifest.files.get(path) if self._ledger.digest(path) else None
-            if entry is not None and entry.settings != wanted and not overwrite:
+            there = None if entry is None else self._noted(entry.settings, device)
+            fresh = self._ledger.status(path, inputs, "").state == "fresh"
+            if fresh and there == wanted and not overwrite:
+                return load_correction(self.folder / path)
+            if there is not None and there != wanted and not overwrite:
                 raise OutputExistsError(
-                    f"there is a correction {name!r} with other settings ({different(entry.settings, wanted)}); give "
+                    f"there is a correction {name!r} with other settings ({different(there, wanted)}); give "
                     "this one another name=, or replace it with overwrite=True"
                 )
             self._say_how_few(method)
             started = time.time()
             run = self._run_folder(f"corrections-{name}", inputs, wanted)
-            shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}
-            found = self._corrected(original, method, attention, pruning, evaluate_on, shared, run, strict=strict)
+            before = self._run_folder(f"corrections-{name}", inputs, typed)  # where earlier versions kept it
+            run = before if before.exists() and not run.exists() else run
+            found = self._corrected(original, correctors, evaluate_on, run, strict=strict)
             card = self._card(f"{evaluate_on} pictures" if evaluate_on else "")
             found.save(self.folder / path, overwrite=True, card=card)
-            self._note(path, f"Workspace.correct({method!r})", inputs, wanted, started)
+            typed["resolved"] = {each: asdict(made) for each, made in _settings(correctors).items()}
+            self._note(path, f"Workspace.correct({method!r})", inputs, typed, started)
             self._clear_runs(f"corrections-{name}")
+        return found
+
+    def _noted(self, noted: Mapping[str, Any], device: str) -> dict[str, Any]:
+        """The settings of an entry in the books as they count; those of earlier versions say what was typed only."""
+        try:
+            if "resolved" not in noted:
+                return self._counted(noted, _settings(_correctors(self.model, noted, device)))
+            resolved = {each: settings_of(each)(**values) for each, values in noted["resolved"].items()}
+            return self._counted(noted, resolved)
+        except SettingsError:  # of a version that had others
+            return {"method": noted["method"]}
+
+    def _counted(self, typed: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a correction as they count, in one row: whoever types a default changes nothing."""
+        found = {name: typed[name] for name in ("method", "evaluate_on", "precision")}
+        found |= {"strict": typed.get("strict", True)}
+        found |= {f"{each}.{key}": value for each, made in resolved.items() for key, value in asdict(made).items()}
+        if found.get("attention.score") == "maps" and MAPS in self.manifest.files:
+            found["attention.score"] = self.manifest.files[MAPS].settings["score"]
         return found
 
     def _corrected(
         self,
         model: SplitModel,
-        method: Method,
-        attention: Mapping[str, Any] | None,
-        pruning: Mapping[str, Any] | None,
+        correctors: Mapping[str, Any],
         evaluate_on: str | None,
-        shared: Mapping[str, Any],
         run: Path,
         *,
         strict: bool,
     ) -> Correction:
         train, answers = self.dataset(), self.answers()
-        maps = None if method == "pruning" else self.maps()
+        maps = self.maps() if "attention" in correctors else None
         if maps is not None:
             self._check_guidance(maps, answers, train, strict=strict)  # before the pruning, not after it
         held_out = None if evaluate_on is None else self.dataset(evaluate_on)
-        if method != "attention":
-            pruner = neuron_pruner(model, pruning, **shared, checkpoint_dir=run / "pruning")
-            found = pruner.fit(train, answers, held_out, strict=strict)
-            if maps is None:
-                return found
+        found: Any = None
+        for name, each in correctors.items():
+            corrector = replace(each, model=model, checkpoint_dir=run / name)
+            inputs = (train, answers) if name == "pruning" else (train, maps, answers)
+            found = corrector.fit(*inputs, held_out, strict=strict)
             model = found.model
-        if maps is None:
-            raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
-        corrector = attention_corrector(
-            model, attention, **shared, after_pruning=method == "both", checkpoint_dir=run / "attention"
-        )
-        return corrector.fit(train, maps, answers, held_out, strict=strict)
+        made: Correction = found
+        return made
 
     def evaluate(
         self,
@@ -404,3 +426,29 @@ class Workspace(Shipping):
             else:
                 contact_sheets.patches_sheet(train, patches, range(min(count, patches.num_neurons)), self.folder / path)
             self._note(path, "Workspace.explain", inputs, wanted, started)
+
+
+def _correctors(model: SplitModel, typed: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """What corrects, by its section, in the order in which it does: a preset, and on top what was typed.
+
+    Raises:
+        SettingsError: A name or a value is wrong, or there is no such preset.
+    """
+    kinds: dict[str, Any] = {"pruning": NeuronPruner, "attention": AttentionCorrector}
+    made = {}
+    for name, kind in kinds.items():
+        if typed["method"] not in (name, "both"):
+            continue
+        values = typed.get(name, {})
+        check_names(values, settings_in(kind.settings_kind).keys() - {"seed"}, f"setting of {kind.__name__}")
+        values = {**values, "seed": typed["seed"], "device": device, "precision": typed["precision"]}
+        if typed.get("preset") is None:
+            made[name] = kind(model, **values)
+        else:
+            after = {"after_pruning": bool(made)} if name == "attention" else {}
+            made[name] = kind.from_preset(typed["preset"], model, **after, **values)
+    return made
+
+
+def _settings(correctors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: each.settings for name, each in correctors.items()}

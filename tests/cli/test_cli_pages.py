@@ -14,7 +14,7 @@ from helpers_workspace import save_model
 from crayon_sdk import cli
 from crayon_sdk.cli.common import EXIT_CODES
 from crayon_sdk.cli.demo_pictures import write_pictures
-from crayon_sdk.cli.options import SECTIONS
+from crayon_sdk.cli.options import keys, sections
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -95,5 +95,5 @@ def test_every_command_has_an_example():
 
 
 def test_settings_have_descriptions():
-    for section in SECTIONS.values():
-        assert all(field.description for field in section.model_fields.values())
+    for section in sections():
+        assert all(setting.text for setting in keys(section).values())

@@ -8,30 +8,25 @@ from typing import get_args
 
 import pytest
 
-from crayon_sdk.cli.options import SECTIONS, described, merged, parse_assignments, read_config
+from crayon_sdk.cli.options import keys, merged, parse_assignments, read_config, sections
 from crayon_sdk.correct.attention import AttentionCorrector
-from crayon_sdk.correct.presets import AFTER_PRUNING, ATTENTION, PRUNING
 from crayon_sdk.correct.pruning import NeuronPruner
-from crayon_sdk.correct.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS
 from crayon_sdk.errors import FileFormatError, SettingsError
-from crayon_sdk.workspace.recipes import attention_corrector, neuron_pruner
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
 from crayon_sdk.workspace.serving import annotate
 from crayon_sdk.workspace.workspace import Workspace
 
 BESIDE = {"model", "device", "precision", "seed", "checkpoint_dir"}
 
 
-@pytest.mark.parametrize(
-    ("section", "corrector", "defaults"),
-    [("attention", AttentionCorrector, ATTENTION_DEFAULTS), ("pruning", NeuronPruner, PRUNING_DEFAULTS)],
-)
-def test_sections_are_the_keywords_of_the_correctors(section, corrector, defaults):
+@pytest.mark.parametrize(("section", "corrector"), [("attention", AttentionCorrector), ("pruning", NeuronPruner)])
+def test_sections_are_the_keywords_of_the_correctors(section, corrector):
     parameters = inspect.signature(corrector).parameters
-    assert set(SECTIONS[section].model_fields) == set(parameters) - BESIDE
-    for name, text in described(section):
-        default = parameters[name].default
-        assert text.endswith(f" Default {getattr(defaults, name)!r}.")
-        assert default == getattr(defaults, name) or (name, default) == ("background_swap", None)
+    assert set(keys(section)) == set(parameters) - BESIDE
+    for name, setting in keys(section).items():
+        assert parameters[name].default == setting.default
+        assert setting.default is None or setting.sentence.endswith(f" Default {setting.default!r}.")
+        assert f"\n    {name}: {setting.about}\n" in corrector.__doc__
 
 
 @pytest.mark.parametrize(
@@ -43,43 +38,29 @@ def test_sections_are_the_keywords_of_the_correctors(section, corrector, default
         ("evaluate", "evaluate"),
         ("correct", "correct"),
         ("compare", "compare"),
+        ("report", "report"),
     ],
 )
 def test_sections_are_the_keywords_of_the_workspace(section, method):
     parameters = inspect.signature(getattr(Workspace, method)).parameters
-    for name, field in SECTIONS[section].model_fields.items():
+    for name, setting in keys(section).items():
         assert name in parameters
-        assert parameters[name].default == field.default
+        assert parameters[name].default == setting.default
 
 
 def test_the_section_annotate_is_the_keywords_of_the_app():
     parameters = inspect.signature(annotate).parameters
-    assert set(SECTIONS["annotate"].model_fields) == set(parameters) - {"workspace", "ready"}
-    for name, field in SECTIONS["annotate"].model_fields.items():
-        assert parameters[name].default == field.default
+    assert set(keys("annotate")) == set(parameters) - {"workspace", "ready"}
+    for name, setting in keys("annotate").items():
+        assert parameters[name].default == setting.default
 
 
-def test_presets_are_exactly_the_published_ones(tiny_model):
-    model = tiny_model()
-    for name in ATTENTION:
-        assert attention_corrector(model, preset=name).settings == AttentionCorrector.from_preset(name, model).settings
-        after = attention_corrector(model, preset=name, after_pruning=True, seed=3).settings
-        assert after == AttentionCorrector.from_preset(name, model, after_pruning=True, seed=3).settings
-        assert neuron_pruner(model, preset=name).settings == NeuronPruner.from_preset(name, model).settings
-    assert AFTER_PRUNING["backgrounds"] != ATTENTION["backgrounds"]
-    assert set(PRUNING) == set(ATTENTION)
-
-
-def test_values_on_top_of_a_preset(tiny_model):
-    settings = attention_corrector(tiny_model(), {"epochs": 2}, preset="waterbirds").settings
-    assert (settings.epochs, settings.alpha) == (2, 1e7)
-
-
-def test_unknown_keyword_of_a_corrector(tiny_model):
-    with pytest.raises(
-        SettingsError, match=r"no setting of AttentionCorrector called 'epoch'; did you mean 'epochs'\?"
-    ):
-        attention_corrector(tiny_model(), {"epoch": 2})
+def test_the_section_init_has_the_defaults_of_the_sources():
+    fields = {**DataSource.model_fields, **ModelSource.model_fields}
+    same = keys("init").keys() & fields.keys()
+    assert len(same) > 15
+    for name in same:
+        assert fields[name].default == keys("init")[name].default, name
 
 
 def write(tmp_path, text):
@@ -107,9 +88,10 @@ def test_file_is_read_and_the_command_line_wins(tmp_path):
         ("[atention]\n", r"there is no section called 'atention'; did you mean 'attention'\?"),
         ("[zzz]\n", "there is no section called 'zzz'; known: annotate, attention, compare"),
         ("explain = 3", r"expected a section \[explain\]"),
-        ('[explain]\nbatch_size = "8"', r"explain.batch_size = '8': input should be a valid integer"),
-        ('[explain]\nscore = "odds"', r"explain.score = 'odds': input should be 'margin' or 'logit'"),
-        ("[pruning]\naverage_decay = 0.9", "no setting in .pruning. called 'average_decay'"),
+        ('[explain]\nbatch_size = "8"', r"expected explain.batch_size to be a whole number >= 1, got '8'"),
+        ('[explain]\nscore = "odds"', r"expected explain.score to be one of margin, logit, got 'odds'"),
+        ("[pruning]\nbatch_norm = 'frozen'", "no setting in .pruning. called 'batch_norm'"),
+        ("[attention]\nseed = 1", "no setting in .attention. called 'seed'"),
     ],
 )
 def test_mistakes_in_the_file(tmp_path, text, message):
@@ -140,11 +122,11 @@ def test_a_file_that_never_ends():
         read_config(Path("/dev/zero"))
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", sections())
 def test_every_number_has_a_range(section):
     """A setting that is a number has a least value; none takes what is none."""
-    for name, field in SECTIONS[section].model_fields.items():
-        kinds = _kinds(field.annotation)
+    for name, setting in keys(section).items():
+        kinds = _kinds(setting.hint)
         if kinds & {int, float} and bool not in kinds:
             for value in (-1, float("nan")) if float in kinds else (-1,):
                 with pytest.raises(SettingsError, match=name):
@@ -156,9 +138,9 @@ def _kinds(hint):
 
 
 def test_what_was_typed_is_named_as_it_was_typed():
-    with pytest.raises(SettingsError, match=r"^--batch-size 0: "):
+    with pytest.raises(SettingsError, match=r"^expected --batch-size to be .* >= 1, got 0"):
         merged("explain", {}, {"batch_size": 0})
-    with pytest.raises(SettingsError, match=r"^crayon.toml: explain.batch_size = 0: "):
+    with pytest.raises(SettingsError, match=r"^crayon.toml: expected explain.batch_size to be .* >= 1, got 0"):
         merged("explain", {"batch_size": 0}, {}, where="crayon.toml: ")
     with pytest.raises(SettingsError) as long:
         merged("explain", {"device": ["x" * 10**6]}, {})

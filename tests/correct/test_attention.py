@@ -373,7 +373,7 @@ def test_labels_beyond_the_model_are_refused():
 
 def test_wrong_settings_are_refused_when_made():
     for settings, message in (
-        ({"alpha": -1.0}, "expected alpha >= 0, got -1.0"),
+        ({"alpha": -1.0}, "expected alpha to be a number >= 0, got -1.0"),
         ({"target": 2}, "expected target='label', 'predicted' or a class index from 0 to 1, got 2"),
         ({"device": "tpu9"}, "expected device="),
         ({"precision": "half"}, "expected precision="),

@@ -214,7 +214,7 @@ def test_presets_arrive_in_the_pruner(name):
 
 
 def test_wrong_settings_are_refused_when_made():
-    with pytest.raises(SettingsError, match="expected epochs >= 0, got -1"):
+    with pytest.raises(SettingsError, match="expected epochs to be a whole number >= 0, got -1"):
         NeuronPruner(split_model(), epochs=-1)
     with pytest.raises(SettingsError, match="expected a preset of"):
         NeuronPruner.from_preset("cub", split_model())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 
 import pytest
@@ -16,6 +17,7 @@ from crayon_sdk.functional.saliency import logits_and_grad_cam, normalize_maps, 
 from crayon_sdk.models.passes import predict, stream_features
 from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.results.evaluation import evaluate
+from crayon_sdk.workspace.workspace import Workspace
 
 SMALL = Preprocessing(size=(96, 96))
 CPU = torch.device("cpu")
@@ -71,7 +73,7 @@ def test_weights_that_overflow_are_named_by_the_largest(split, dataset):
 
 
 def test_maps_equal_a_slow_version(split, dataset):
-    maps = Explainer(split, device="cpu").explain(dataset)
+    maps = Explainer(split, score="logit", device="cpu").explain(dataset)
     assert maps.ids == dataset.ids
     assert torch.equal(maps.targets, dataset.labels)
     assert (maps.model, maps.target_rule, maps.score) == (split.fingerprint, "label", "logit")
@@ -83,6 +85,15 @@ def test_maps_equal_a_slow_version(split, dataset):
         slow = slow_cam(features, gradient[0])
         assert bool(maps.evidence[row]) == bool(slow.max() > 0)
         torch.testing.assert_close(maps.values[row], (slow + 1e-10) / (slow.max() + 1e-10), rtol=0, atol=1e-5)
+
+
+def test_nothing_said_is_what_the_shell_does(split, dataset):
+    said = Explainer(split, target="label", score="margin", device="cpu").explain(dataset)
+    assert Explainer(split, device="cpu").explain(dataset).score == "margin"
+    assert torch.equal(Explainer(split, device="cpu").explain(dataset).values, said.values)
+    shell = inspect.signature(Workspace.explain).parameters
+    ours = inspect.signature(Explainer).parameters
+    assert all(ours[name].default == shell[name].default for name in ours.keys() & shell.keys())
 
 
 @pytest.mark.parametrize("score", ["logit", "margin"])
@@ -174,7 +185,7 @@ def test_a_pruned_model_is_explained_as_it_predicts(split, dataset):
     keep = torch.zeros(split.num_neurons, dtype=torch.bool)
     keep[::2] = True
     prune_neurons(split.classifier, keep)
-    maps = Explainer(split, device="cpu").explain(dataset)
+    maps = Explainer(split, score="logit", device="cpu").explain(dataset)
     features = all_features(split, dataset) * keep[:, None, None]
     _, expected = logits_and_grad_cam(features, split.head, dataset.labels)
     torch.testing.assert_close(maps.values, normalize_maps(expected), rtol=0, atol=1e-5)

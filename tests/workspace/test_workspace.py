@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import make_tiny_model
-from helpers_workspace import FAST_ATTENTION, crayon, new_workspace, save_model, weights
+from helpers_workspace import FAST, FAST_ATTENTION, crayon, new_workspace, save_model, weights
 
 from crayon_sdk import (
     AnnotationSet,
@@ -26,8 +27,10 @@ from crayon_sdk import (
 )
 from crayon_sdk._base.files import read_tensors
 from crayon_sdk._base.locking import locked
+from crayon_sdk.correct.presets import PRUNING
 from crayon_sdk.errors import (
     DataError,
+    FileFormatError,
     MismatchError,
     OutputExistsError,
     SettingsError,
@@ -198,15 +201,91 @@ def test_a_step_that_did_not_end_is_noticed(ws):
 
 
 def test_same_name_with_other_settings_is_refused(ws):
-    with pytest.raises(
-        OutputExistsError, match=r"other settings \(pruning \{'epochs': 2\} there, \{'epochs': 3\} now\)"
-    ):
+    with pytest.raises(OutputExistsError, match=r"other settings \(pruning.epochs 2 there, 3 now\)"):
         ws.correct("pruning", pruning={"epochs": 3})
     made = ws.correct("pruning", pruning={"epochs": 3}, overwrite=True)
     assert made.record.settings["epochs"] == 3
     other = ws.correct("pruning", pruning={"epochs": 1}, name="short")
     assert other.record.settings["epochs"] == 1
     assert ws.corrections == ("both", "pruning", "short")
+
+
+def rewrite(workspace, path, change):
+    """The workspace with other settings in its books, opened anew."""
+    books = json.loads((workspace.folder / "workspace.json").read_text())
+    change(books["files"][path]["settings"])
+    (workspace.folder / "workspace.json").write_text(json.dumps(books))
+    return Workspace(workspace.folder)
+
+
+def is_made_again(workspace, *arguments, **settings):
+    before = (workspace.folder / "corrections" / arguments[0] / "crayon.json").read_bytes()
+    workspace.correct(*arguments, **settings)
+    return (workspace.folder / "corrections" / arguments[0] / "crayon.json").read_bytes() != before
+
+
+def test_a_default_that_is_typed_is_no_other_setting(ws):
+    told = {**FAST_ATTENTION, "lr": 1e-4, "background_swap": 0.7, "score": "margin", "alpha": 1000}
+    assert not is_made_again(ws, "both", attention=told, pruning={"epochs": 2, "optimizer": "adam"})
+    line = ["--method", "both", *FAST, "--set", "attention.lr=1e-4"]
+    assert crayon("correct", ws.folder, *line).exit_code == 0
+    with pytest.raises(OutputExistsError, match=r"\(attention.lr 0.0001 there, 0.001 now\)"):
+        ws.correct("both", attention={**told, "lr": 1e-3}, pruning={"epochs": 2})
+
+
+def test_settings_are_compared_whatever_preset_they_come_from(ws):
+    ws.correct("pruning", name="a", preset="waterbirds", pruning={"epochs": 1})
+    typed = {name: value for name, value in asdict(PRUNING["waterbirds"]).items() if name != "seed"}
+    before = ws.manifest
+    ws.correct("pruning", name="a", pruning=typed | {"epochs": 1})
+    assert ws.manifest == before
+
+
+def test_another_default_makes_another_correction(ws):
+    assert ws.manifest.files["corrections/pruning"].settings["resolved"]["pruning"]["lr"] == 0.01
+    then = rewrite(ws, "corrections/pruning", lambda noted: noted["resolved"]["pruning"].update(lr=0.5))
+    with pytest.raises(OutputExistsError, match=r"other settings \(pruning.lr 0.5 there, 0.01 now\)"):
+        then.correct("pruning", pruning={"epochs": 2})
+    assert is_made_again(then, "pruning", pruning={"epochs": 2}, overwrite=True)
+
+
+def test_a_setting_that_came_later_is_at_its_default(ws):
+    then = rewrite(ws, "corrections/pruning", lambda noted: noted["resolved"]["pruning"].pop("least_share"))
+    assert not is_made_again(then, "pruning", pruning={"epochs": 2})
+
+
+def test_a_workspace_of_before_noted_what_was_typed(ws):
+    for name in ("both", "pruning"):
+        then = rewrite(ws, f"corrections/{name}", lambda noted: noted.pop("resolved"))
+    assert states(then)["corrections/both"] == "fresh"
+    assert not is_made_again(then, "both", attention={**FAST_ATTENTION, "lr": 1e-4}, pruning={"epochs": 2})
+    assert not is_made_again(then, "pruning", pruning={"epochs": 2})
+    with pytest.raises(OutputExistsError, match=r"other settings \(pruning.epochs 2 there, 3 now\)"):
+        then.correct("pruning", pruning={"epochs": 3})
+    then = rewrite(ws, "corrections/pruning", lambda noted: noted["pruning"].update(gone=1))
+    with pytest.raises(OutputExistsError, match="other settings"):  # that this version does not know
+        then.correct("pruning", pruning={"epochs": 2})
+    assert is_made_again(then, "pruning", pruning={"epochs": 2}, overwrite=True)
+
+
+def test_an_unfinished_run_of_before_is_found(ws):
+    typed = {"method": "pruning", "preset": None, "attention": {}, "pruning": {"epochs": 3}}
+    typed |= {"evaluate_on": None, "seed": 0, "precision": "auto", "strict": True}
+    run = ws._run_folder("corrections-other", ws._correction_inputs("pruning"), typed)
+    (run / "pruning").mkdir(parents=True)
+    (run / "pruning/training.safetensors").write_bytes(b"no state of a run")
+    with pytest.raises(FileFormatError, match="Nothing can go on from it: delete"):
+        ws.correct("pruning", name="other", pruning={"epochs": 3})
+
+
+def test_wrong_settings_are_refused_before_any_work(ws):
+    with pytest.raises(SettingsError, match="no setting of AttentionCorrector called 'epoch'; did you mean 'epochs'"):
+        ws.correct("both", name="x", attention={"epoch": 2})
+    with pytest.raises(SettingsError, match="no setting of NeuronPruner called 'seed'"):
+        ws.correct("pruning", name="x", pruning={"seed": 2})
+    with pytest.raises(SettingsError, match="expected a preset of waterbirds"):
+        ws.correct("pruning", name="x", preset="cub")
+    assert not list(ws.folder.glob("runs/*"))
 
 
 def test_preset_names_the_correction(ws):
