@@ -71,6 +71,9 @@ class _Working(Options):
     batch_size: int = Field(64, ge=1, description="Pictures at a time.")
     device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the trunk.")
+    channels_last: bool = Field(
+        False, description="Keep tensors channels last: on a CPU faster for many models; results differ by rounding."
+    )
 
 
 class InitOptions(Options):
@@ -182,6 +185,9 @@ class CorrectOptions(Options):
     seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
     device: str = Field("auto", description='"auto" (a GPU when there is one) or a torch device.')
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the trunk.")
+    channels_last: bool = Field(
+        False, description="Keep tensors channels last: on a CPU faster for many models; results differ by rounding."
+    )
 
 
 class EvaluateOptions(_Working):

@@ -134,6 +134,9 @@ class AttentionSettings(TrainingSettings):
         check_range("alpha", self.alpha, 0, math.inf)
         check_range("beta", self.beta, 0, math.inf)
         check_range("background_swap", self.background_swap, 0, 1)
+        is_index = isinstance(self.target, int) and not isinstance(self.target, bool) and self.target >= 0
+        if self.target not in ("label", "predicted") and not is_index:
+            raise SettingsError(f"expected target='label', 'predicted' or a class index from 0, got {self.target!r}")
         check_choice("score", self.score, ("maps", "logit", "margin"))
         check_choice("zero_maps", self.zero_maps, ("skip", "keep"))
         check_choice("batch_norm", self.batch_norm, ("train", "frozen"))
