@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -271,7 +272,8 @@ def command(
             places = where if isinstance(where, tuple) else () if where is None else (where,)
             if workspace == "names" and not typed and _leads(given["names"], folder or Path()):
                 places, given["names"] = (Path(given["names"][0]),), given["names"][1:]
-            if len(places) + typed > 1:
+            twice = workspace == "names" and typed and _leads(given["names"], folder or Path())
+            if len(places) + typed > 1 or twice:
                 raise click.UsageError("name the workspace once: as an argument or with -w")
             shell = Shell((*places, folder or Path())[0], config, as_json=as_json, quiet=quiet, verbose=verbose)
             with _logging(quiet=quiet, verbose=verbose), hidden(quiet), lines(shell.say):
@@ -387,10 +389,16 @@ class _Json(_ParamType):
         try:
             found = json.loads(value) if isinstance(value, str) else value
         except ValueError as error:
-            self.fail(f"not JSON: {error}", param, ctx)
+            self.fail(f"not JSON: {error}. {self._expected(param)}", param, ctx)
         if not isinstance(found, dict):
-            self.fail('expected a JSON object such as {"size": [224, 224]}', param, ctx)
+            self.fail(self._expected(param), param, ctx)
         return found
+
+    @staticmethod
+    def _expected(param: click.Parameter | None) -> str:
+        text = getattr(param, "help", None) or ""
+        example = re.search(r"\{.*\}", text)  # every such option shows one
+        return f"Expected a JSON object such as '{example[0]}'" if example else "Expected a JSON object"
 
 
 class Assignment(_ParamType):

@@ -52,6 +52,8 @@ class _Working:
     """"auto" (a GPU when there is one) or a torch device."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the trunk."""
+    channels_last: bool = False
+    """Keep tensors channels last: on a CPU faster for many models; results differ by rounding."""
 
 
 @settings
@@ -205,6 +207,8 @@ class CorrectOptions:
     """"auto" (a GPU when there is one) or a torch device."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the trunk."""
+    channels_last: bool = False
+    """Keep tensors channels last: on a CPU faster for many models; results differ by rounding."""
 
 
 @settings

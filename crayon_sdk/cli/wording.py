@@ -8,6 +8,7 @@ brackets, ``(in Python: ...)``, and left out.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 import click
@@ -31,7 +32,7 @@ _QUOTED = r"(?<!\w)(?:'[^'\n]*'|\"[^\"\n]*\")(?!\w)"
 _PARTS = re.compile(
     r"(?P<python> \(in Python: (?:[^()]|\([^()]*\))*\))"
     rf"|(?P<left>{_QUOTED}|(?<=\w)\([^()\n]*\))"  # what somebody typed, and arguments in code, are left alone
-    rf"|(?<![\w./-])(?P<name>[a-z]\w*)=(?P<value>{_QUOTED}|(?:[\w.+-]*\w)?)"
+    rf"|(?<![\w./-])(?P<name>[a-z]\w*)=(?P<value>{_QUOTED}|\{{[^{{}}\n]*\}}|(?:[\w.+-]*\w)?)"
 )
 
 
@@ -80,7 +81,8 @@ def _options(command: click.Command, name: str, value: str) -> Iterator[str]:
         if each.name == name and isinstance(each, click.Option):
             off = each.is_flag and value == "False" and each.secondary_opts
             flag = max(each.secondary_opts if off else each.opts, key=len)
-            yield flag if each.is_flag or not value else f"{flag} {value}"
+            typed = shlex.quote(value) if value.startswith("{") else value  # JSON
+            yield flag if each.is_flag or not value else f"{flag} {typed}"
 
 
 def _commands(group: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -159,6 +159,6 @@ def _refusal(data: Sequence[str], model: Sequence[str], count: int, missing: Seq
     which = f" {first_few(missing)} cannot be found in the model." if missing and model else ""
     return (
         f"expected data and model to have the same classes: {lists}.{which} Say which class of the model each of the "
-        f"data's is, by name or number, for instance class_map={told} (--class-map '{told}'); or take a model that was "
-        "trained on these classes"
+        f"data's is, by name or number, for instance class_map={told}; or take a model that was trained on these "
+        "classes"
     )

@@ -189,6 +189,11 @@ class ImageDataset(Samples):
         )
         if listing.guessed_names and decode:
             say_recognised(table)
+        if listing.images and not any(map(os.path.isfile, listing.images)):
+            raise DataError(
+                f"none of the {len(listing.images)} pictures of {table.name!r} is there, such as "
+                f"{str(listing.images[0])!r}; say where their paths start with root=FOLDER"
+            )
         return cls._from_listing(listing, preprocessing, on_error, decode, class_map)
 
     @classmethod

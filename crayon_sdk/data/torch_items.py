@@ -53,6 +53,8 @@ def advice(value: Any) -> str:
         )
     if isinstance(value, (Image.Image, Tensor, np.ndarray, list, tuple)):
         return "write ImageDataset.from_torch([(image, label), ...]) with the class of every image"
+    if type(value).__module__.startswith("crayon_sdk."):
+        return "the data set comes first: look at the order of the arguments"
     if isinstance(value, Sized) and hasattr(value, "__getitem__"):
         return "write ImageDataset.from_torch(dataset)"
     return "make one with ImageDataset.from_folder, from_csv, from_torch or from_hf"

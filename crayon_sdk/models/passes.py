@@ -14,7 +14,7 @@ from crayon_sdk.data.pixels import PixelCache, Workers, batches
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError, first_few
 from crayon_sdk.models.split import SplitModel, broken_weight, why_not_finite
 
-__all__ = ["check_finite", "in_classes_of", "predict", "stream_features"]
+__all__ = ["check_finite", "in_classes_of", "laid_out", "predict", "stream_features"]
 
 
 def in_classes_of(dataset: ImageDataset, model: SplitModel) -> ImageDataset:
@@ -78,6 +78,11 @@ def check_finite(model: SplitModel, values: Tensor, what: str, ids: Sequence[str
             "values in finished inputs, or a precision that is too low for them (precision='float32')"
         )
     raise UnsupportedModelError(f"{found}: {why_not_finite(model)}")
+
+
+def laid_out(model: SplitModel, channels_last: bool) -> SplitModel:
+    """Put the weights of a model into the order channels last, or back; its maps and logits differ by rounding."""
+    return model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def stream_features(

@@ -343,8 +343,8 @@ class Manifest(_Plain):
         path = folder / MANIFEST
         if not path.is_file():
             raise FileFormatError(
-                f"{str(folder)!r} is not a workspace: it has no {MANIFEST}. Make one with: crayon init {folder} "
-                "--model ... --data ..."
+                f"{str(folder)!r} is not a workspace: it has no {MANIFEST}. Go to the folder of one, or name it with "
+                f"-w; or make one with: crayon init {folder} --model ... --data ..."
             )
         remedy = f"Put a copy of it back, or make the workspace anew: crayon init {folder} --model ... --data ..."
         values = read_json(path, remedy=remedy)

@@ -38,6 +38,7 @@ from crayon_sdk.explain import contact_sheets
 from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.passes import laid_out
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.comparison import Comparison, compare
 from crayon_sdk.results.correction import Correction, load_correction
@@ -133,6 +134,7 @@ class Workspace(Shipping):
         batch_size: int = 64,
         device: str = "auto",
         precision: str = "auto",
+        channels_last: bool = False,
         again: bool = False,
     ) -> tuple[SaliencyMaps, NeuronPatches]:
         """Make maps, patches and a sheet of each; what is up to date is left alone.
@@ -145,6 +147,8 @@ class Workspace(Shipping):
             batch_size: Pictures at a time.
             device: "auto" or a torch device.
             precision: "auto", "float32" or "bfloat16" (of the trunk).
+            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
+                results by rounding.
             again: Make them again also when they are up to date.
 
         Raises:
@@ -153,7 +157,12 @@ class Workspace(Shipping):
         """
         with self._working("explain"):
             explainer = Explainer(
-                self.model, target=target, score=score, batch_size=batch_size, device=device, precision=precision
+                laid_out(self.model, channels_last),
+                target=target,
+                score=score,
+                batch_size=batch_size,
+                device=device,
+                precision=precision,
             )
             train = self.dataset()
             how = {"batch_size": batch_size, "precision": str(explainer.autocast or "float32")}
@@ -185,6 +194,7 @@ class Workspace(Shipping):
         seed: int = 0,
         device: str = "auto",
         precision: str = "auto",
+        channels_last: bool = False,
         strict: bool = True,
         overwrite: bool = False,
     ) -> Correction:
@@ -200,6 +210,8 @@ class Workspace(Shipping):
             seed: Of everything random.
             device: "auto" or a torch device.
             precision: "auto", "float32" or "bfloat16" (of the trunk).
+            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
+                results by rounding.
             strict: Refuse answers that do not fit; else drop and count them.
             overwrite: Replace a correction of that name that was made with other settings.
 
@@ -221,7 +233,8 @@ class Workspace(Shipping):
         typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
-            original = self.model  # looked at also when the result is there already: it may have changed
+            # Looked at also when the result is there already: it may have changed.
+            original = laid_out(self.model, channels_last)
             correctors = _correctors(original, typed, device)
             wanted = self._counted(typed, _settings(correctors))
             if evaluate_on == "test" and wanted.get("attention.keep") == "best":
@@ -301,6 +314,7 @@ class Workspace(Shipping):
         batch_size: int = 64,
         device: str = "auto",
         precision: str = "auto",
+        channels_last: bool = False,
         again: bool = False,
     ) -> dict[str, Evaluation]:
         """Measure the model and its corrections; what is up to date is read from its file.
@@ -311,6 +325,8 @@ class Workspace(Shipping):
             batch_size: Pictures at a time.
             device: "auto" or a torch device.
             precision: "auto", "float32" or "bfloat16" (of the trunk).
+            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
+                results by rounding.
             again: Measure also what is up to date.
 
         Returns:
@@ -331,7 +347,7 @@ class Workspace(Shipping):
                 if again or not self._is_fresh(path, inputs, wanted):
                     started = time.time()
                     made = evaluate(
-                        model,
+                        laid_out(model, channels_last),
                         test,
                         train=train,
                         batch_size=batch_size,

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers_workspace import FAST, crayon, save_model, weights
+from helpers_workspace import FAST, crayon, new_workspace, save_model, weights
 
 from crayon_sdk import AnnotationSet, ImageAnswer, Workspace
 from crayon_sdk._base.locking import locked
@@ -270,7 +270,9 @@ def test_steps_out_of_order(tmp_path, model_folder, picture_folder):
     failed(crayon("answer", "simulate", place), 4, "maps.safetensors", "Run: crayon explain")
     failed(crayon("compare", "-w", place, "original", "none"), 4, "Run: crayon evaluate")
     failed(crayon("save", "-w", place, "none", tmp_path / "out"), 4, "corrections/none is missing")
-    failed(crayon("info", tmp_path), 3, "is not a workspace", "crayon init")
+    failed(crayon("info", tmp_path), 3, "is not a workspace", "name it with -w", "crayon init")
+    failed(crayon("evaluate", place, "-w", place), 2, "name the workspace once")
+    failed(crayon("init", place, "--again", "--preprocessing", "x"), 2, """such as '{"size": [224, 224]}'""")
     failed(crayon("evaluate", "-w", place, "--split", "val"), 3, "has no val pictures")
 
 
@@ -423,8 +425,13 @@ def test_classes_are_told_and_taken_as_the_user_says(tmp_path, picture_folder, m
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"label_names": ["fish", "bird"]}))
     init = ["init", tmp_path / "ws", "--model", model, "--csv", picture_folder / "metadata.csv"]
-    failed(crayon(*init), 2, "the data has 2 ('cat', 'dog'), the model 2 ('fish', 'bird')", "--class-map")
-    failed(crayon(*init, "--class-map", "cat=bird"), 2, "not JSON")
+    failed(
+        crayon(*init),
+        2,
+        "the data has 2 ('cat', 'dog'), the model 2 ('fish', 'bird')",
+        """for instance --class-map '{"cat": "fish", "dog": "bird"}'; or""",
+    )
+    failed(crayon(*init, "--class-map", "cat=bird"), 2, "not JSON", """such as '{"bird": "waterbird"}'""")
     failed(crayon(*init, "--class-map", '{"cat": [1]}'), 2, "expected --class-map to be a table, got [1] at 'cat'")
     failed(crayon(*init, "--class-map", '{"cow": "bird"}'), 2, "class_map names 'cow'")
     failed(crayon(*init, "--num-classes", 5), 2, "expected weights for 5 classes", "Leave --num-classes out")
@@ -535,3 +542,11 @@ def test_compare_by_a_column_of_the_table(ws):
     assert result.exit_code != 0
     assert "--cluster-column 'pair':" in " ".join(result.stderr.split())
     assert "has no column 'pair'" in " ".join(result.stderr.split())
+
+
+def test_channels_last_from_the_shell(tmp_path, picture_folder, model_folder):
+    place = new_workspace(tmp_path / "ws", picture_folder, model_folder).folder
+    for line in (["explain"], ["answer", "simulate"], ["correct", *FAST[:4]], ["evaluate"]):
+        more = [] if line[0] == "answer" else ["--channels-last"]
+        result = crayon(*line, place, *more)
+        assert result.exit_code == 0, result.output

@@ -450,6 +450,7 @@ def test_wrong_things_are_told_before_the_work():
         (DataError, "expected an ImageDataset, got list", lambda: evaluate(model, dataset, train=items)),
         (DataError, "expected an ImageDataset, got Tensor", lambda: Explainer(model).explain(torch.rand(3, 8, 8))),
         (DataError, "expected an ImageDataset, got str", lambda: Explainer(model).explain_neurons("birds")),
+        (DataError, "got SaliencyMaps; the data set comes first", lambda: corrector.fit(maps, dataset, answers)),
         (AnswerError, "expected an AnnotationSet", lambda: Explainer(model).suggest(maps, answers={"s0": "yes"})),
         (DataError, "expected an ImageDataset, got list", lambda: maps.gallery(items)),
         (SettingsError, "expected a dict of evaluations by name", lambda: compare([1, 2])),

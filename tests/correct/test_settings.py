@@ -89,3 +89,11 @@ def test_pruning_rule_is_refused_by_name():
 
 def test_edges_are_allowed():
     TrainingSettings(epochs=0, batch_size=1, lr=0, momentum=1, average_decay=1, seed=2**32, warmup_epochs=0.25)
+
+
+@pytest.mark.parametrize("target", ["labels", "", -1, True, 0.5, None])
+def test_targets_that_are_none(target):
+    """Also in a record: a checkpoint whose settings cannot be is refused."""
+    with pytest.raises(SettingsError, match=r"expected target='label', 'predicted' or a class index"):
+        AttentionSettings(alpha=1, beta=1, epochs=1, batch_size=1, lr=1, target=target)
+    assert AttentionSettings(alpha=1, beta=1, epochs=1, batch_size=1, lr=1, target=1).target == 1

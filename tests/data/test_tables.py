@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -290,3 +291,12 @@ def test_nan_is_no_class_no_group_and_no_mask(pictures):
 def test_a_table_that_never_ends(pictures):
     with pytest.raises(DataError, match="'/dev/zero' is longer than 134 MB"):
         ImageDataset.from_csv("/dev/zero")
+
+
+def test_no_picture_is_where_the_table_says(picture_folder, tmp_path):
+    """Then the folder is wrong, not the pictures."""
+    table = tmp_path / "table.csv"
+    shutil.copy(picture_folder / "metadata.csv", table)
+    with pytest.raises(DataError, match=r"none of the 16 pictures of 'table.csv' is there.*root=FOLDER"):
+        ImageDataset.from_csv(table, split="train")
+    assert len(ImageDataset.from_csv(table, split="train", root=picture_folder)) == 16

@@ -142,7 +142,7 @@ def test_every_door_takes_classes_by_name(picture_folder):
 def test_a_model_of_many_classes(pictures):
     module = timm.create_model("test_resnet.r160_in1k", pretrained=False, num_classes=1000)
     model = SplitModel(module, preprocessing=SMALL)
-    with pytest.raises(SettingsError, match=r"the model 1,000 without names\. Say which .*--class-map"):
+    with pytest.raises(SettingsError, match=r"the model 1,000 without names\. Say which .*class_map="):
         evaluate(model, pictures)
     ids = [f"n{number:08}" for number in range(1000)]
     words = {"n00000281": "tabby, tabby cat", "n00000152": "Japanese spaniel, dog"}

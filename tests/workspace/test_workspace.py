@@ -902,3 +902,22 @@ def test_clusters_come_from_a_column_of_the_table(tmp_path, picture_folder, mode
     assert set(clusters) == set(one.predictions)
     found = compare({"a": one, "b": one}, clusters=clusters)
     assert 1 < found.clusters < len(one.predictions)
+
+
+def test_channels_last(tmp_path, picture_folder, model_folder):
+    """The steps run in another order of memory, give the same by rounding, and go back when it is not asked for."""
+    plain, other = (new_workspace(tmp_path / name, picture_folder, model_folder) for name in ("plain", "other"))
+    maps, before = plain.explain(sheet=0)[0], plain.evaluate()["original"]
+    found = other.explain(sheet=0, channels_last=True)[0]
+    weight = other.model.model.conv1[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+    assert torch.allclose(found.values, maps.values, atol=1e-3)
+    assert found.model == maps.model
+    assert other.evaluate(channels_last=True)["original"].predictions == before.predictions
+    other.simulate_answers()
+    made = other.correct(attention=FAST_ATTENTION, channels_last=True)
+    assert made.model.model.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
+    other.evaluate(again=True)
+    assert other.model.model.conv1[0].weight.is_contiguous()
+    assert {each.state for each in other.status()} == {"fresh"}
