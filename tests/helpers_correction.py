@@ -45,8 +45,10 @@ def split_model(seed: int = 0, name: str = "test_resnet.r160_in1k", **model_args
     return SplitModel(model, preprocessing=SMALL)
 
 
-def noise_pictures(count: int = 12, *, seed: int = 0, huge_at: int | None = None) -> ImageDataset:
-    """Finished inputs (3, 64, 64): noise that is brighter in class "b"; groups by place."""
+def noise_pictures(
+    count: int = 12, *, seed: int = 0, huge_at: int | None = None, class_names: Sequence[str] = ("a", "b")
+) -> ImageDataset:
+    """Finished inputs (3, 64, 64): noise that is brighter in the second class; groups by place."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(count, 3, SIDE, SIDE, generator=generator)
     labels = [position % 2 for position in range(count)]
@@ -56,7 +58,7 @@ def noise_pictures(count: int = 12, *, seed: int = 0, huge_at: int | None = None
     places = [("land", "water")[position // 2 % 2] for position in range(count)]
     return ImageDataset.from_torch(
         [(image, label) for image, label in zip(images, labels, strict=True)],
-        class_names=["a", "b"],
+        class_names=class_names,
         ids=[f"s{position}" for position in range(count)],
         groups={"place": places},
         preprocessed=True,
