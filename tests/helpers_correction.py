@@ -48,7 +48,7 @@ def split_model(seed: int = 0, name: str = "test_resnet.r160_in1k", **model_args
 def noise_pictures(
     count: int = 12, *, seed: int = 0, huge_at: int | None = None, class_names: Sequence[str] = ("a", "b")
 ) -> ImageDataset:
-    """Finished inputs (3, 64, 64): noise that is brighter in class "b"; groups by place."""
+    """Finished inputs (3, 64, 64): noise that is brighter in the second class; groups by place."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(count, 3, SIDE, SIDE, generator=generator)
     labels = [position % 2 for position in range(count)]

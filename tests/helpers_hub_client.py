@@ -68,7 +68,7 @@ PUSHES = """
 import json, logging, os, sys, traceback, dataclasses
 from pathlib import Path
 logging.basicConfig(level=logging.DEBUG)
-import huggingface_hub, huggingface_hub.lfs, httpx2  # before the fork, so that children start at once
+import huggingface_hub, huggingface_hub.lfs  # before the fork, so that children start at once
 from huggingface_hub import logging as hub_logging
 from crayon_sdk.errors import CrayonError
 from crayon_sdk._base.publishing import find_target, publish

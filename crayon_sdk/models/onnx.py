@@ -25,6 +25,7 @@ __all__ = ["INPUT", "OUTPUT", "export_onnx", "onnx_metadata"]
 INPUT, OUTPUT = "images", "logits"
 _TOLERANCE = 1e-4
 _EXTRA = ("onnx", "onnxruntime", "onnxscript")
+_TORCH = "2.9.1"  # as in pyproject.toml; 2.6 fails at batch norms, 2.8 writes what depends on the data as a constant
 
 
 def onnx_metadata(model: SplitModel) -> dict[str, str]:
@@ -61,7 +62,7 @@ def export_onnx(model: SplitModel, path: str | os.PathLike[str], *, overwrite: b
         The file.
 
     Raises:
-        MissingExtraError: onnx, onnxruntime or onnxscript is not installed.
+        MissingExtraError: onnx, onnxruntime or onnxscript is not installed, or torch is older than 2.9.1.
         OutputExistsError: The file exists.
         OutputError: The model cannot be written as ONNX, the logits differ, or the disk is full.
         SettingsError: Another ending.
@@ -79,6 +80,8 @@ def _needs_onnx() -> None:
     import importlib.util
 
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if torch.__version__ < _TORCH:
+        missing.append(f"torch {_TORCH} or newer (this is {torch.__version__})")
     if missing:
         raise MissingExtraError(f"ONNX files need {', '.join(missing)}: {install_extra('onnx')}")
 

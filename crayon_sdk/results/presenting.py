@@ -163,7 +163,7 @@ class Presenting:
             The file, whose logits onnxruntime was seen to give as they are here.
 
         Raises:
-            MissingExtraError: onnx, onnxruntime or onnxscript is not installed.
+            MissingExtraError: onnx, onnxruntime or onnxscript is not installed, or torch is older than 2.9.1.
             OutputExistsError: The file exists.
             OutputError: The model cannot be written as ONNX, or its logits differ.
             SettingsError: Another ending.

@@ -271,7 +271,10 @@ def test_modes(tmp_path, mode, suffix, transparency):
 def test_white_of_sixteen_bits_is_that_of_the_file(tmp_path, name, brightest, white):
     values = np.linspace(0, brightest, 160).astype(np.uint16).reshape(10, 16)
     (tmp_path / "a").mkdir()
-    Image.fromarray(values).save(tmp_path / "a" / name)
+    if name.endswith(".pgm"):  # old releases of Pillow read it, but do not write it
+        (tmp_path / "a" / name).write_bytes(b"P5 16 10 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(tmp_path / "a" / name)
     shown = np.array(ImageDataset.from_folder(tmp_path).image(f"a/{name}"))
     assert np.array_equal(shown[..., 1], np.round(values * (255 / white)))
 

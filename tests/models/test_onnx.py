@@ -33,12 +33,15 @@ def pictures(count, side=64):
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(7))
 
 
+NAMES = ("Löwe", "<b>")
+
+
 @pytest.fixture(scope="module")
 def pruned():
     original = split_model()
-    original.class_names = ("Löwe", "<b>")
-    dataset = noise_pictures(8, class_names=("Löwe", "<b>"))
-    return NeuronPruner(original, epochs=1, device="cpu").fit(dataset, neuron_answers(range(40)))
+    original.class_names = NAMES
+    pictures = noise_pictures(8, class_names=NAMES)
+    return NeuronPruner(original, epochs=1, device="cpu").fit(pictures, neuron_answers(range(40)))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_the_weights_of_cut_neurons_are_zero_in_the_file(pruned, exported):
 
 def test_what_one_must_know_travels_along(pruned, exported):
     found = {each.key: each.value for each in onnx.load(exported).metadata_props}
-    assert json.loads(found["class_names"]) == ["a", "b"] == list(pruned.model.class_names)
+    assert tuple(json.loads(found["class_names"])) == NAMES == pruned.model.class_names
     assert Preprocessing.from_dict(json.loads(found["preprocessing"])) == pruned.model.preprocessing
     assert found["fingerprint"] == pruned.model.fingerprint
     assert found["architecture"] == pruned.model.architecture
@@ -150,6 +153,14 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     with pytest.raises(MissingExtraError) as caught:
         export_onnx(split_model(), tmp_path / "m.onnx")
     assert str(caught.value) == f"ONNX files need no_such_package_here: {install_extra('onnx')}"
+
+
+def test_an_older_torch_is_refused_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(onnx_export, "_TORCH", "99.1")
+    with pytest.raises(MissingExtraError) as caught:
+        export_onnx(split_model(), tmp_path / "m.onnx")
+    needed = f"torch 99.1 or newer (this is {torch.__version__})"
+    assert str(caught.value) == f"ONNX files need {needed}: {install_extra('onnx')}"
 
 
 def test_the_lines_of_the_page_give_the_logits_of_timm(exported, pruned, picture_folder, tmp_path, monkeypatch, capsys):
