@@ -114,6 +114,17 @@ def test_every_public_module_has_a_reference_page():
     assert public <= documented, f"add a page with '::: MODULE' for {sorted(public - documented)} to docs/reference"
 
 
+def test_the_architecture_names_modules_that_there_are():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "crayon_sdk"
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)+(?:\.js)?)`", page)
+    assert len(named) > 30
+    for name in named:
+        assert (package / (name if name.endswith(".js") else f"{name}.py")).is_file(), f"there is no {name}"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert not {room for room in rooms if not re.search(rf"\b{room}\b", page)}
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     missing = [
