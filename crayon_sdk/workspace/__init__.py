@@ -3,7 +3,7 @@
 - [`workspace`][crayon_sdk.workspace.workspace]: `Workspace`, which holds the rooms and passes on what is typed.
 - [`steps`][crayon_sdk.workspace.steps]: explain, correct, evaluate, compare.
 - [`answering`][crayon_sdk.workspace.answering]: answers in and out, and what to ask next.
-- [`shipping`][crayon_sdk.workspace.shipping]: what goes out: reports, checkpoints with their cards, to a folder or the Hub.
+- [`shipping`][crayon_sdk.workspace.shipping]: reports, and checkpoints with their cards to a folder or the Hub.
 - [`inputs`][crayon_sdk.workspace.inputs]: model and pictures, and whether they are still those of before.
 - [`holdings`][crayon_sdk.workspace.holdings]: what was made, and how it stands.
 - [`ledger`][crayon_sdk.workspace.ledger]: the lock, hashes, what was made from what; over
