@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -87,6 +89,21 @@ def test_equations_are_rendered(site):
     assert "arithmatex" not in method
 
 
+def test_the_page_of_the_workspace_shows_all_that_can_be_called(site):
+    page = (site / "reference" / "workspace" / "index.html").read_text(encoding="utf-8")
+    public = [name for name in vars(crayon_sdk.Workspace) if not name.startswith("_")]
+    assert len(public) > 30
+    for name in public:
+        entry = page.partition(f'id="crayon_sdk.workspace.workspace.Workspace.{name}"')[2].partition('<h3 id="')[0]
+        assert f">{name}<" in entry, f"Workspace.{name} is not on its page"
+        what = getattr(crayon_sdk.Workspace, name)
+        sentence = (inspect.getdoc(what) or "").partition("\n")[0]
+        assert re.sub(r"\W+", " ", sentence)[:30] in re.sub(r"\W+", " ", re.sub(r"<[^>]+>", "", html.unescape(entry)))
+        if inspect.isfunction(what):
+            for parameter in list(inspect.signature(what).parameters)[1:]:
+                assert f">{parameter}<" in entry, f"Workspace.{name} is shown without {parameter}"
+
+
 def test_every_public_module_has_a_reference_page():
     documented = set()
     for page in (ROOT / "docs" / "reference").rglob("*.md"):
@@ -95,6 +112,17 @@ def test_every_public_module_has_a_reference_page():
     functional = (ROOT / "crayon_sdk" / "functional").glob("[!_]*.py")
     public |= {f"crayon_sdk.functional.{path.stem}" for path in functional}
     assert public <= documented, f"add a page with '::: MODULE' for {sorted(public - documented)} to docs/reference"
+
+
+def test_the_architecture_names_modules_that_there_are():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "crayon_sdk"
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)+(?:\.js)?)`", page)
+    assert len(named) > 30
+    for name in named:
+        assert (package / (name if name.endswith(".js") else f"{name}.py")).is_file(), f"there is no {name}"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert not {room for room in rooms if not re.search(rf"\b{room}\b", page)}
 
 
 def test_every_page_is_in_the_navigation():

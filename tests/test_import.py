@@ -14,7 +14,13 @@ from crayon_sdk.errors import CrayonError
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "torchvision", "timm", "captum", "accelerate", "matplotlib", "pydantic", "numpy", "huggingface_hub")
-WITHOUT_TORCH = ("crayon_sdk.errors", "crayon_sdk._base.files", "crayon_sdk.answers.annotations", "crayon_sdk.cli")
+WITHOUT_TORCH = (
+    "crayon_sdk.errors",
+    "crayon_sdk._base.files",
+    "crayon_sdk.answers.annotations",
+    "crayon_sdk.workspace.holdings",
+    "crayon_sdk.cli",
+)
 
 
 def in_fresh_python(code: str) -> str:
@@ -37,6 +43,18 @@ def test_import_loads_nothing_heavy():
 def test_light_modules_load_neither_torch_nor_matplotlib(module):
     loaded = in_fresh_python(f"import sys, {module}; print(*sys.modules)").split()
     assert not {"torch", "matplotlib"} & set(loaded)
+
+
+def test_to_look_at_answers_loads_no_torch():
+    folder = ROOT / "tests" / "workspace" / "fixtures" / "version_before"
+    code = (
+        f"import sys; sys.argv = ['crayon', 'answer', 'show', '--json', '-w', {str(folder)!r}]\n"
+        "from crayon_sdk.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    )
+    shown, _, loaded = in_fresh_python(code).rpartition("\n")
+    assert '"answers": 32' in shown
+    assert "crayon_sdk.workspace.manifest" in loaded.split()
+    assert not {"torch", "matplotlib"} & set(loaded.split())
 
 
 def test_dir_shows_the_public_names():

@@ -133,7 +133,7 @@ def push(shell: Shell, *, repo_id: str, **given: Any) -> None:
 
     "datasets.load_dataset" reads them, and "crayon answer import hf-hub:REPO_ID".
     """
-    found = publish_quietly(shell, lambda: shell.workspace().answers().push_to_hub(repo_id, **given))
+    found = publish_quietly(shell, lambda: shell.answers().push_to_hub(repo_id, **given))
     show_published(shell, found)
 
 
@@ -159,7 +159,7 @@ def show(shell: Shell, *, rule: Rule | None) -> None:
     """
     from rich.table import Table
 
-    found = shell.workspace().answers()
+    found = shell.answers()
     facts: dict[str, Any] = _facts(found, rule)
     people = _people(found, rule) if rule in CROWD_RULES else None
     table = Table("", "pictures", "neurons", title=f"{len(found):,} answers")

@@ -181,7 +181,7 @@ def correct(
         _list_settings(shell)
         return
     assigned: dict[str, dict[str, Any]] = parse_assignments(assignments)
-    from crayon_sdk.workspace.books import default_name
+    from crayon_sdk.workspace.names import default_name
 
     chosen = shell.options("correct", given)
     attention, pruning = (shell.section(each, assigned.get(each, {})) for each in ("attention", "pruning"))

@@ -19,16 +19,14 @@ from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputE
 from crayon_sdk.explain import selection
 from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
 from crayon_sdk.explain.questions import Asked, Question, how_far
-from crayon_sdk.workspace.books import plain
-from crayon_sdk.workspace.holdings import ANSWERS, MAPS, PATCHES, Holdings
-from crayon_sdk.workspace.ledger import now
+from crayon_sdk.workspace.holdings import Holdings
+from crayon_sdk.workspace.inputs import Inputs
+from crayon_sdk.workspace.ledger import Ledger, now
+from crayon_sdk.workspace.names import ANSWERS, MAPS, PATCHES, plain
 
 __all__ = ["Answering", "Intake"]
 
 _ALL = 2**31
-_FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
-_ABOUT = {"image": "pictures", "neuron": "neurons"}
-_NEEDED = {"attention": ("image",), "pruning": ("neuron",), "both": ("image", "neuron")}
 _log = logging.getLogger(__name__)
 
 
@@ -47,30 +45,42 @@ class Intake:
     total: int
 
 
-class Answering(Holdings):
-    """A workspace that takes answers."""
+@dataclass(frozen=True, eq=False)
+class Answering:
+    """Takes answers in and out, and says what to ask.
+
+    Attributes:
+        ledger: What was made from what.
+        inputs: Model and pictures, which answers have to fit.
+        holdings: What there is to answer about, and the answers so far.
+    """
+
+    ledger: Ledger
+    inputs: Inputs
+    holdings: Holdings
 
     def take_in(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> Intake:
         """As `add_answers`, and say also how many are there already."""
         as_answers(answers)
-        with self._working("answer"):
-            fitting = answers.for_model(self.manifest.model_fingerprint, strict=strict)
-            fitting = fitting.for_ids(self.dataset().ids, strict=strict, where="the training pictures")
-            targets = [target for target in fitting.targets if target >= len(self.dataset().class_names)]
+        with self.ledger.working("answer"):
+            fitting = answers.for_model(self.ledger.manifest.model_fingerprint, strict=strict)
+            fitting = fitting.for_ids(self.inputs.dataset().ids, strict=strict, where="the training pictures")
+            targets = [target for target in fitting.targets if target >= len(self.inputs.dataset().class_names)]
             if targets:  # the model may have more classes than there are pictures of, and is loaded to know
-                fitting = fitting.for_classes(self.model.num_classes, strict=strict)
+                fitting = fitting.for_classes(self.inputs.model.num_classes, strict=strict)
             if fitting.counts("neuron")["answers"]:
                 fitting = fitting.for_neurons(
-                    self.model.num_neurons, num_patches=self._patches_per_neuron(), strict=strict
+                    self.inputs.model.num_neurons, num_patches=self._patches_per_neuron(), strict=strict
                 )
             if fitting.dropped:
                 _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
-            new, total = self._keep_answers(self.answers(missing_ok=True), fitting, source, dropped=fitting.dropped)
+            before = self.holdings.answers(missing_ok=True)
+            new, total = self._keep_answers(before, fitting, source, dropped=fitting.dropped)
             return Intake(new, len(fitting) - new, total)
 
     def _patches_per_neuron(self) -> int | None:
         try:
-            return self.patches().neurons.shape[1]
+            return self.holdings.patches().neurons.shape[1]
         except StaleError:
             return None  # they were answered elsewhere
 
@@ -104,11 +114,11 @@ class Answering(Holdings):
         Raises:
             MismatchError: Answers about other pictures or neurons.
         """
-        with self._working("answer"):
+        with self.ledger.working("answer"):
             # Answers about an earlier model of this workspace stay in the store, and out of its answers.
-            fitting = given.for_model(self.manifest.model_fingerprint, strict=False)
-            fitting = fitting.for_ids(self.dataset().ids, where="the training pictures")
-            there, gone = self.answers(missing_ok=True), frozenset(withdrawn) - frozenset(given)
+            fitting = given.for_model(self.ledger.manifest.model_fingerprint, strict=False)
+            fitting = fitting.for_ids(self.inputs.dataset().ids, where="the training pictures")
+            there, gone = self.holdings.answers(missing_ok=True), frozenset(withdrawn) - frozenset(given)
             kept = AnnotationSet(answer for answer in there if answer not in gone)
             if len(kept) == len(there) and not frozenset(fitting) - frozenset(there):
                 return 0
@@ -133,7 +143,7 @@ class Answering(Holdings):
 
     def import_file(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> Intake:
         """As `import_answers`, and say also how many are there already."""
-        found = read_answers(path, self.dataset().ids, annotator=annotator, strict=strict)
+        found = read_answers(path, self.inputs.dataset().ids, annotator=annotator, strict=strict)
         if found.dropped:
             _log.warning("%d lines of %s are bad and were left out", found.dropped, os.fspath(path))
         return self.take_in(found, source=str(path), strict=strict)
@@ -156,15 +166,15 @@ class Answering(Holdings):
             OutputError: It cannot be written.
             SettingsError: An unknown kind.
         """
-        answers = self.answers()
+        answers = self.holdings.answers()
         if not len(answers):
             raise AnswerError("there are no answers yet; nothing was written")
         if Path(path).exists() and not overwrite:
             raise OutputExistsError(
                 f"{os.fspath(path)!r} exists; choose another name, or replace it with overwrite=True"
             )
-        neurons = self.model.num_neurons if kind == "published-neurons" else 0
-        write_answers(answers, path, kind, self.dataset().ids, num_neurons=neurons)
+        neurons = self.inputs.model.num_neurons if kind == "published-neurons" else 0
+        write_answers(answers, path, kind, self.inputs.dataset().ids, num_neurons=neurons)
         return len(answers)
 
     def export_crowd(
@@ -202,10 +212,10 @@ class Answering(Holdings):
             StaleError: There is nothing to ask about yet.
         """
         free_folder(folder, overwrite=overwrite)
-        source = self.maps() if kind == "image" else self.patches()
+        source = self.holdings.maps() if kind == "image" else self.holdings.patches()
         asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed, method=method)
         how: dict[str, Any] = {"question": question, "base_url": base_url, "overwrite": overwrite}
-        export_crowd(folder, self.dataset(), source, asked, **how)
+        export_crowd(folder, self.inputs.dataset(), source, asked, **how)
         return len(asked)
 
     def simulate_answers(
@@ -241,18 +251,18 @@ class Answering(Holdings):
             SettingsError: A setting is out of range.
             StaleError: There are no maps or patches yet.
         """
-        with self._working("answer simulate"):
-            train = self.dataset()
-            made = simulate_answers(self.maps(), train, annotators=annotators, noise=noise, seed=seed)
+        with self.ledger.working("answer simulate"):
+            train = self.inputs.dataset()
+            made = simulate_answers(self.holdings.maps(), train, annotators=annotators, noise=noise, seed=seed)
             about_patches = simulate_neuron_answers(
-                self.patches(), train, annotators=neuron_annotators, noise=noise, coverage=coverage, seed=seed
+                self.holdings.patches(), train, annotators=neuron_annotators, noise=noise, coverage=coverage, seed=seed
             )
             if ids is not None:
                 for sample in ids:
                     train.index_of(sample)  # raises for one that there is not
                 made = AnnotationSet(answer for answer in made if answer.id in set(ids))
             made = drawn(made, count, seed=seed).merge(drawn(about_patches, neuron_count, seed=seed))
-            people = AnnotationSet(answer for answer in self.answers(missing_ok=True) if not answer.simulated)
+            people = AnnotationSet(answer for answer in self.holdings.answers(missing_ok=True) if not answer.simulated)
             how: dict[str, Any] = {
                 "annotators": annotators,
                 "neuron_annotators": neuron_annotators,
@@ -288,9 +298,9 @@ class Answering(Holdings):
         """
         if kind not in ("image", "neuron"):
             raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
-        source = self.maps() if kind == "image" else self.patches()
+        source = self.holdings.maps() if kind == "image" else self.holdings.patches()
         return selection.suggest(
-            source, self.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
+            source, self.holdings.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
         )
 
     def asked(self) -> dict[Literal["image", "neuron"], Asked]:
@@ -299,63 +309,21 @@ class Answering(Holdings):
         Raises:
             StaleError: There is nothing to ask about yet.
         """
-        answers = self.answers()
-        return {"image": how_far(self.maps(), answers), "neuron": how_far(self.patches(), answers)}
-
-    def _check_answers(self, method: str) -> None:
-        """See to it that a method has answers to work with, before anything is trained.
-
-        Raises:
-            AnswerError: There are none about pictures, or none about neurons, where they are needed.
-            StaleError: There is nothing to answer about yet.
-        """
-        answers = self.answers()
-        given = {"image": len(answers.image_answers), "neuron": len(answers.neuron_answers)}
-        needed = [kind for kind in _NEEDED[method] if not given[kind]]
-        if not needed:
-            return
-        for each in needed:  # without anything to answer about, that comes first
-            self.maps() if each == "image" else self.patches()
-        there = " and ".join(f"{count:,} about {_ABOUT[kind]}" for kind, count in given.items())
-        kind = needed[0] if len(needed) == 1 else "both"
-        other = [name for name in ("attention", "pruning") if all(given[each] for each in _NEEDED[name])]
-        go_on = f", or correct with those there are: {self.command('correct')} --method {other[0]}" if other else ""
-        about = " and ".join(_ABOUT[each] for each in _NEEDED[method])
-        ask = f"{self.command('annotate')} --kind {kind}"
-        raise AnswerError(
-            f"method {method!r} needs answers about {about}, and there are {there}. Ask for them: {ask}{go_on}"
-        )
-
-    def _say_how_few(self, method: str) -> None:
-        """Warn before a training that has little to go by."""
-        for kind in _NEEDED[method]:
-            try:
-                found = how_far(self.maps() if kind == "image" else self.patches(), self.answers())
-            except StaleError:  # without patches a model can be pruned all the same
-                continue
-            if found.answered < _FEW * found.total:
-                _log.warning(
-                    "only %d of %d %s are answered (%.0f %%): so few guide little, and the result can be worse than "
-                    "none; a tenth is a good start. To answer more first: %s --kind %s",
-                    found.answered,
-                    found.total,
-                    "pictures" if kind == "image" else "patches of neurons",
-                    100 * found.answered / found.total,
-                    self.command("annotate"),
-                    kind,
-                )
+        answers = self.holdings.answers()
+        return {"image": how_far(self.holdings.maps(), answers), "neuron": how_far(self.holdings.patches(), answers)}
 
     def _outlook(self) -> selection.Outlook:
         """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""
-        folder = self._run_folder("outlook", self._base() | {"maps": self._ledger.digest(MAPS)}, {})
+        folder = self.ledger.run_folder("outlook", self.ledger.base() | {"maps": self.ledger.digest(MAPS)}, {})
         path = folder / "outlook.safetensors"
         if path.is_file():
             with contextlib.suppress(FileFormatError):
                 return selection.Outlook.load(path)
-        device = resolve_device("auto", self.model.device)
+        model, train = self.inputs.model, self.inputs.dataset()
+        device = resolve_device("auto", model.device)
         autocast = resolve_precision("auto", device)
-        seen = selection.look(self.model, self.dataset(), self.maps(), device=device, autocast=autocast)
-        self._clear_runs("outlook")
+        seen = selection.look(model, train, self.holdings.maps(), device=device, autocast=autocast)
+        self.ledger.clear_runs("outlook")
         try:
             seen.save(path)
         except OutputError as error:
@@ -366,14 +334,14 @@ class Answering(Holdings):
         self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object
     ) -> tuple[int, int]:
         """How many are new, and how many there are."""
-        path = self.folder / ANSWERS
+        path = self.ledger.folder / ANSWERS
         everything = before.merge(added)
         new = len(everything) - len(before)
         if path.exists():
             AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
         everything.save(path)
         entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
-        entry["output"] = self._ledger.digest(ANSWERS)
-        entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
-        self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
+        entry["output"] = self.ledger.digest(ANSWERS)
+        entry |= {"maps": self.ledger.digest(MAPS), "patches": self.ledger.digest(PATCHES)}
+        self.ledger.update(answers=(*self.ledger.manifest.answers, plain(entry)))
         return new, len(everything)

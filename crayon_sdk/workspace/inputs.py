@@ -17,18 +17,104 @@ import torch
 from crayon_sdk._base.files import sha256_of
 from crayon_sdk.data.classes import are_numbers
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import DataError, first_few
+from crayon_sdk.errors import DataError, MismatchError, StaleError, first_few
 from crayon_sdk.models.passes import in_classes_of
 from crayon_sdk.models.split import SplitModel, borrowed
+from crayon_sdk.workspace.ledger import Ledger
 from crayon_sdk.workspace.manifest import Behaviour, ClassFacts, DataSource, Manifest, SplitFacts
 
-__all__ = ["behaviour_of", "differences", "facts_of", "is_same", "look_at_data"]
+__all__ = ["Inputs", "behaviour_of", "differences", "facts_of", "is_same", "look_at_data"]
 
 _SPLITS = ("train", "val", "test")
 _LOGITS = 8
 # Another processor or release of torch rounds otherwise; another pooling or padding differs by far more.
 _TOLERANCE = 1e-3
 _log = logging.getLogger(__name__)
+
+
+class Inputs:
+    """Model and pictures of a workspace; each is refused when it is not what the workspace was made for.
+
+    Args:
+        ledger: Of the workspace.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._model: SplitModel | None = None
+        self._loaded_for: object = None
+
+    @property
+    def model(self) -> SplitModel:
+        """The model as it was before any correction; loaded once, and again when another one was taken in.
+
+        Raises:
+            MismatchError: It is not the one that the workspace was made for.
+        """
+        known = self.ledger.manifest
+        wanted = known.model, known.model_fingerprint, known.preprocessing, known.behaviour, known.classes
+        if self._model is None or self._loaded_for != wanted:
+            self._model = None
+            self._model, self._loaded_for = self._load(), wanted
+        return self._model
+
+    def _load(self) -> SplitModel:
+        known, take_in = self.ledger.manifest, f"{self.ledger.command('init')} --again"
+        model = known.model.load(self.ledger.folder)
+        if model.fingerprint != known.model_fingerprint:
+            raise MismatchError(
+                f"{known.model.source!r} is not the model this workspace was made for (fingerprint "
+                f"{model.fingerprint[:12]}, expected {known.model_fingerprint[:12]}). Put the old one back, or "
+                f"take the new one in: {take_in}"
+            )
+        changed = differences(known, model)
+        if changed:
+            raise MismatchError(
+                f"{known.model.source!r} has the weights this workspace was made for, but "
+                f"{'; '.join(changed)}. Put it back, or take it in as it is now: {take_in}"
+            )
+        return model
+
+    def dataset(self, split: str = "train") -> ImageDataset:
+        """The pictures of a split: "train", "val" or "test".
+
+        Raises:
+            StaleError: They are not those the workspace was made for.
+            DataError: There is no such split.
+        """
+        facts = self.ledger.facts(split)
+        found = self.ledger.manifest.data.load(self.ledger.folder, split)
+        known = {name: row for row, name in enumerate(found.ids)}
+        found = found.without({known[name]: why for name, why in facts.skipped.items() if name in known})
+        there = facts_of(found)
+        if (there.fingerprint, there.files) != (facts.fingerprint, facts.files):
+            raise StaleError(
+                f"the {split} pictures changed since the workspace was made ({facts.count} then, {len(found)} now; "
+                "ids, labels, groups or file sizes differ). Put them back, or take them in: "
+                f"{self.ledger.command('init')} --again"
+            )
+        classes = self.ledger.manifest.classes
+        if classes is not None:
+            return found.with_classes(classes.names, classes.numbers)
+        # From before classes were noted: they were taken in the order of the data, whatever the model calls them.
+        if in_classes_of(found, self.model).fingerprint != found.fingerprint:
+            raise StaleError(
+                f"this workspace was made by a version that took the classes in the order of the data "
+                f"({first_few(found.class_names)}), and the model's are {first_few(self.model.class_names)}. Bring "
+                f"them together: {self.ledger.command('init')} --again"
+            )
+        return found
+
+    @property
+    def base_model(self) -> str:
+        """Name on the Hub of the model that is corrected; "" when it came from elsewhere."""
+        source = self.ledger.manifest.model.source
+        if source.startswith(("hf-hub:", "hf_hub:")):
+            return source.partition(":")[2].partition("@")[0]
+        if source.startswith(("local-dir:", ".", "/")) or os.path.sep in source or ":" in source:
+            return ""
+        config = getattr(self.model.model, "pretrained_cfg", None) or {}
+        return str(config.get("hf_hub_id") or "")  # a timm name, which is loaded with its published weights
 
 
 def look_at_data(data: DataSource, place: Path, model: SplitModel) -> tuple[dict[str, SplitFacts], ClassFacts]:

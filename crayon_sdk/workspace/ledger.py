@@ -1,25 +1,33 @@
-"""Which files of a workspace are there, from which inputs, and whether these are still the inputs."""
+"""Which files of a workspace are there, from which inputs, and whether these are still the inputs.
+
+Nothing here or in the manifest loads torch before a model or pictures are asked for.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shlex
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__
-from crayon_sdk._base.files import read_metadata, sweep
-from crayon_sdk.errors import FileFormatError, StaleError
-from crayon_sdk.results.correction import versions
-from crayon_sdk.workspace.manifest import FileRecord, Manifest, PartRecord
+from crayon_sdk._base.files import read_metadata, sha256_of, sweep
+from crayon_sdk._base.locking import locked
+from crayon_sdk.errors import DataError, FileFormatError, StaleError
+from crayon_sdk.workspace.manifest import FileRecord, Manifest, PartRecord, SplitFacts
+from crayon_sdk.workspace.names import RUNS, plain
 
 __all__ = ["FileStatus", "Ledger", "now"]
 
 State = Literal["missing", "unfinished", "stale", "fresh"]
-
+LOCK_TIMEOUT = 10.0
 
 # Of a correction; its README.md may be written on by people.
 _PARTS = ("crayon.json", "config.json", "answers.jsonl", "model.safetensors")
@@ -50,21 +58,42 @@ class FileStatus:
 
 
 class Ledger:
-    """The manifest of a workspace, and the questions one has to it.
+    """The manifest of a workspace, the lock on it, and the questions one has to it. Every room holds the same one.
 
     Args:
         folder: The workspace.
-        before: An earlier one of the same folder, whose hashes of files that did not change since are taken over.
+        lock_timeout: Seconds to wait while another process works in it; default 10.
+
+    Attributes:
+        folder: As it was given.
+        lock_timeout: In seconds.
+        manifest: What ``workspace.json`` said when it was read last.
 
     Raises:
         FileFormatError: It is not a workspace, or needs another version.
     """
 
-    def __init__(self, folder: Path, before: Ledger | None = None) -> None:
+    def __init__(self, folder: Path, *, lock_timeout: float | None = None) -> None:
         self.folder = folder
+        self.lock_timeout = LOCK_TIMEOUT if lock_timeout is None else lock_timeout
         self.manifest = Manifest.load(folder)
         # By path: size, time and number of the file when it was hashed; one command looks at a file several times.
-        self._hashes: dict[Path, tuple[tuple[int, int, int], str]] = {} if before is None else before._hashes
+        self._hashes: dict[Path, tuple[tuple[int, int, int], str]] = {}
+
+    @contextmanager
+    def working(self, doing: str) -> Iterator[None]:
+        """Hold the lock, with the manifest as it is now and without what killed processes left.
+
+        Args:
+            doing: What others are told who wait.
+
+        Raises:
+            WorkspaceBusyError: Another process works in it for longer than ``lock_timeout``.
+        """
+        with locked(self.folder, doing=doing, timeout=self.lock_timeout):
+            self.manifest = Manifest.load(self.folder)
+            self.sweep()
+            yield
 
     def update(self, **changes: Any) -> None:
         """Write the manifest with some fields replaced."""
@@ -83,10 +112,12 @@ class Ledger:
             settings: What was set.
             started: When, by `time.time`.
         """
+        from crayon_sdk.results.correction import versions  # of what loads torch, which reading needs not
+
         entry = FileRecord(
             made_by=made_by,
             inputs=dict(inputs),
-            settings=dict(settings),
+            settings=plain(settings),
             output=self.digest(path),
             parts={
                 name: PartRecord(size=part.stat().st_size, sha256=self._sha256(part))
@@ -184,6 +215,11 @@ class Ledger:
             return FileStatus(path, "stale", f"it was made from other inputs: {', '.join(names)}", run)
         return FileStatus(path, "fresh", "", run)
 
+    def is_fresh(self, path: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
+        """Tell whether a file would be made from the same inputs with the same settings."""
+        fresh = self.status(path, inputs, "").state == "fresh"
+        return fresh and self.manifest.files[path].settings == plain(settings)
+
     def need(self, path: str, inputs: Mapping[str, str], run: str) -> Path:
         """Give the path of a file that is fresh.
 
@@ -201,3 +237,44 @@ class Ledger:
         ours += [*self.folder.glob("evaluations/*/"), *self.folder.glob("runs/*/"), *self.folder.glob("runs/*/*/")]
         for place in ours:
             sweep(place)
+
+    def run_folder(self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Path:
+        """Where an unfinished step keeps what it goes on from; another place for other inputs or settings."""
+        return self.folder / RUNS / f"{name}-{sha256_of(repr((sorted(inputs.items()), plain(settings))))[:12]}"
+
+    def clear_runs(self, name: str) -> None:
+        """Delete what a step kept, now that it has ended."""
+        for left in (self.folder / RUNS).glob(f"{name}-????????????"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def facts(self, split: str) -> SplitFacts:
+        """What the pictures of a split were when the workspace was made.
+
+        Raises:
+            DataError: There is no such split.
+        """
+        if split not in self.manifest.splits:
+            raise DataError(
+                f"this workspace has no {split} pictures, only {', '.join(self.manifest.splits)}; "
+                f"name them with {self.command('init')} --again"
+            )
+        return self.manifest.splits[split]
+
+    def base(self, split: str = "train") -> dict[str, str]:
+        """Fingerprints, by name, of what everything is made from that looks at the pictures of a split."""
+        facts = self.facts(split)
+        seen = sha256_of(json.dumps(self.manifest.preprocessing, sort_keys=True))
+        base = {"model": self.manifest.model_fingerprint, "data": facts.fingerprint, "pictures": facts.files}
+        base |= {"preprocessing": seen}
+        # What a workspace from before did not note is no input there, so that its files stay fresh.
+        classes, behaviour = self.manifest.classes, self.manifest.behaviour
+        if classes is not None and classes.moved:
+            base["classes"] = sha256_of(json.dumps([classes.names, sorted(classes.numbers.items())]))
+        if behaviour is not None:
+            base["behaviour"] = sha256_of(behaviour.model_dump_json())
+        return base
+
+    def command(self, name: str) -> str:
+        """The command of a step for this workspace, as one types it."""
+        where = str(self.folder)
+        return f"crayon {name}" if where == "." else f"crayon {name} -w {shlex.quote(where)}"

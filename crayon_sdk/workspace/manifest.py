@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crayon_sdk._base.files import read_json, write_json
 from crayon_sdk._base.text import given_only
-from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.data.tables import split_name, splits_of_table
 from crayon_sdk.errors import DataError, FileFormatError, SettingsError
-from crayon_sdk.models.load import load_model
-from crayon_sdk.models.split import SplitModel
+
+if TYPE_CHECKING:
+    from crayon_sdk.data.dataset import ImageDataset
+    from crayon_sdk.models.split import SplitModel
 
 __all__ = [
     "MANIFEST",
@@ -74,6 +73,9 @@ class ModelSource(_Plain):
             ModelLoadError: There is no such model.
             SettingsError: Its weights have another number of classes than ``num_classes``.
         """
+        from crayon_sdk.data.preprocessing import Preprocessing
+        from crayon_sdk.models.load import load_model
+
         prefix, path = _split_prefix(self.source)
         args = dict(self.model_args)
         wanted = args.pop("num_classes", None) if self.num_classes is None else self.num_classes
@@ -147,6 +149,9 @@ class DataSource(_Plain):
             DataError: The data is not usable, or has no such split.
             SettingsError: Neither a folder nor a table was named, or both.
         """
+        from crayon_sdk.data.dataset import ImageDataset
+        from crayon_sdk.data.tables import split_name, splits_of_table
+
         if not self.has_split(workspace, split):
             there = ", ".join(each for each in ("train", "val", "test") if self.has_split(workspace, each)) or "none"
             raise DataError(f"{self.folder or self.csv!r} has no {split} pictures; its splits are {there}")
@@ -185,6 +190,8 @@ class DataSource(_Plain):
             DataError: The table cannot be read.
             SettingsError: Neither a folder nor a table was named, or both.
         """
+        from crayon_sdk.data.tables import split_name, splits_of_table
+
         if (self.folder is None) == (self.csv is None):
             raise SettingsError(
                 "name the pictures: either folder=, a folder with a folder per class, or csv=, a table; not both"
@@ -205,6 +212,8 @@ class DataSource(_Plain):
         Raises:
             DataError: The table cannot be read.
         """
+        from crayon_sdk.data.tables import splits_of_table
+
         if self.csv is not None:
             return splits_of_table(workspace / self.csv, self.split_column)
         if not self._has_split_folders(workspace):

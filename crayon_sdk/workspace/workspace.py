@@ -14,56 +14,93 @@ runs/                    what an unfinished correction continues from
 ```
 
 Every step can be called again: what is up to date is left alone, what was stopped goes on.
+
+The work is done in rooms that share one ledger and do not know of `Workspace`:
+
+```
+                         Workspace
+        ┌────────────────────┼────────────────────┐
+      steps              answering             shipping
+ explain, correct,    answers in and out,   report, save, push,
+evaluate, compare      what to ask next          changes
+        └────────────┬───────┴───────┬────────────┘
+                  inputs          holdings
+             model, pictures   what was made, and how it stands
+                     └───────┬───────┘
+                           ledger
+             workspace.json, lock, hashes, freshness
+```
 """
 
 from __future__ import annotations
 
+import functools
 import os
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from crayon_sdk import __version__
 from crayon_sdk._base.files import describe_write_failure
 from crayon_sdk._base.locking import locked
-from crayon_sdk._base.methods import settings_of
-from crayon_sdk._base.settings import check_names, settings_in
-from crayon_sdk.correct.attention import AttentionCorrector
-from crayon_sdk.correct.pruning import NeuronPruner
-from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError
-from crayon_sdk.explain import contact_sheets
-from crayon_sdk.explain.explainer import Explainer
-from crayon_sdk.explain.maps import SaliencyMaps
-from crayon_sdk.explain.patches import NeuronPatches
-from crayon_sdk.models.passes import laid_out
+from crayon_sdk.errors import OutputError, OutputExistsError
 from crayon_sdk.models.split import SplitModel
-from crayon_sdk.results.comparison import Comparison, compare
-from crayon_sdk.results.correction import Correction, load_correction
-from crayon_sdk.results.evaluation import Evaluation, evaluate
-from crayon_sdk.workspace.books import ORIGINAL, checked_name, default_name, different, plain
-from crayon_sdk.workspace.holdings import MAPS, PATCHES
-from crayon_sdk.workspace.inputs import behaviour_of, is_same, look_at_data
-from crayon_sdk.workspace.ledger import now
+from crayon_sdk.workspace.answering import Answering
+from crayon_sdk.workspace.holdings import Holdings
+from crayon_sdk.workspace.inputs import Inputs, behaviour_of, is_same, look_at_data
+from crayon_sdk.workspace.ledger import Ledger, now
 from crayon_sdk.workspace.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
+from crayon_sdk.workspace.names import ORIGINAL
 from crayon_sdk.workspace.shipping import Shipping
+from crayon_sdk.workspace.steps import Steps
 
 __all__ = ["ORIGINAL", "Workspace"]
-Method = Literal["attention", "pruning", "both"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class Workspace(Shipping):
+def _done_by(room: str, method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """A method that passes everything on to a room; signature, types and docstring are the room's."""
+
+    @functools.wraps(method)
+    def forward(self: Workspace, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        done: R = getattr(getattr(self, room), method.__name__)(*args, **kwargs)
+        return done
+
+    forward.__qualname__ = f"Workspace.{method.__name__}"
+    return forward
+
+
+class Workspace:
     """A folder that holds a model's correction from the first map to the last evaluation.
 
     Args:
         folder: Made by [`create`][crayon_sdk.workspace.workspace.Workspace.create].
-        lock_timeout: Seconds to wait while another process works in it.
+        lock_timeout: Seconds to wait while another process works in it; default 10.
+
+    Attributes:
+        ledger: ``workspace.json``, the lock, and what was made from what.
+        inputs: The model and the pictures.
+        holdings: What was made, and how it stands.
+        steps: Explains, corrects, evaluates and compares.
+        answering: Takes answers in and out, and says what to ask.
+        shipping: Reports, saves and publishes.
 
     Raises:
         FileFormatError: It is not a workspace, or another version is needed.
     """
+
+    def __init__(self, folder: str | os.PathLike[str] = ".", *, lock_timeout: float | None = None) -> None:
+        self.ledger = Ledger(Path(folder), lock_timeout=lock_timeout)
+        self.inputs = Inputs(self.ledger)
+        self.holdings = Holdings(self.ledger)
+        self.steps = Steps(self.ledger, self.inputs, self.holdings)
+        self.answering = Answering(self.ledger, self.inputs, self.holdings)
+        self.shipping = Shipping(self.ledger, self.inputs, self.holdings)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
 
     @classmethod
     def create(
@@ -124,347 +161,77 @@ class Workspace(Shipping):
             fresh.save(place)
         return cls(place)
 
-    def explain(
-        self,
-        *,
-        target: str | int = "label",
-        score: str = "margin",
-        patches_per_neuron: int = 3,
-        sheet: int = 8,
-        batch_size: int = 64,
-        device: str = "auto",
-        precision: str = "auto",
-        channels_last: bool = False,
-        again: bool = False,
-    ) -> tuple[SaliencyMaps, NeuronPatches]:
-        """Make maps, patches and a sheet of each; what is up to date is left alone.
+    @property
+    def folder(self) -> Path:
+        """The folder, as it was named."""
+        return self.ledger.folder
 
-        Args:
-            target: Whose evidence a map shows: "label", "predicted" or a class index.
-            score: "margin", which the corrections of this package were tuned with, or "logit", as in the paper.
-            patches_per_neuron: How many samples to keep per neuron.
-            sheet: How many pictures and neurons to draw; 0 draws none.
-            batch_size: Pictures at a time.
-            device: "auto" or a torch device.
-            precision: "auto", "float32" or "bfloat16" (of the trunk).
-            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
-                results by rounding.
-            again: Make them again also when they are up to date.
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait while another process works in it."""
+        return self.ledger.lock_timeout
 
-        Raises:
-            SettingsError: A setting is out of range.
-            WorkspaceBusyError: Another process works in the workspace.
-        """
-        with self._working("explain"):
-            explainer = Explainer(
-                laid_out(self.model, channels_last),
-                target=target,
-                score=score,
-                batch_size=batch_size,
-                device=device,
-                precision=precision,
-            )
-            train = self.dataset()
-            how = {"batch_size": batch_size, "precision": str(explainer.autocast or "float32")}
-            wanted = {"target": target, "score": score} | how
-            if again or not self._is_fresh(MAPS, self._base(), wanted):
-                started = time.time()
-                self._explain_in_parts(explainer, train).save(self.folder / MAPS)
-                self._note(MAPS, "Explainer.explain", self._base(), wanted, started)
-                self._clear_runs("maps")
-            wanted = {"patches_per_neuron": patches_per_neuron} | how
-            if again or not self._is_fresh(PATCHES, self._base(), wanted):
-                started = time.time()
-                explainer.explain_neurons(train, patches_per_neuron).save(self.folder / PATCHES)
-                self._note(PATCHES, "Explainer.explain_neurons", self._base(), wanted, started)
-            maps, patches = self.maps(), self.patches()
-            if sheet:
-                self._draw_sheets(train, maps, patches, sheet)
-        return maps, patches
+    @lock_timeout.setter
+    def lock_timeout(self, seconds: float) -> None:
+        self.ledger.lock_timeout = seconds
 
-    def correct(
-        self,
-        method: Method = "attention",
-        *,
-        name: str | None = None,
-        preset: str | None = None,
-        attention: Mapping[str, Any] | None = None,
-        pruning: Mapping[str, Any] | None = None,
-        evaluate_on: str | None = None,
-        seed: int = 0,
-        device: str = "auto",
-        precision: str = "auto",
-        channels_last: bool = False,
-        strict: bool = True,
-        overwrite: bool = False,
-    ) -> Correction:
-        """Correct the model; a run that was stopped goes on in the middle of its epoch.
+    @property
+    def manifest(self) -> Manifest:
+        """What ``workspace.json`` says."""
+        return self.ledger.manifest
 
-        Args:
-            method: "attention", "pruning", or "both": pruning, then attention.
-            name: What the correction is called; default the method and the preset.
-            preset: Published settings: "waterbirds", "biased-celeba" or "backgrounds".
-            attention: Keywords of `AttentionCorrector` on top.
-            pruning: Keywords of `NeuronPruner` on top.
-            evaluate_on: A split to measure after every epoch, such as "val"; never "test" with keep="best".
-            seed: Of everything random.
-            device: "auto" or a torch device.
-            precision: "auto", "float32" or "bfloat16" (of the trunk).
-            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
-                results by rounding.
-            strict: Refuse answers that do not fit; else drop and count them.
-            overwrite: Replace a correction of that name that was made with other settings.
+    command = _done_by("ledger", Ledger.command)
 
-        Returns:
-            The correction, which also lies in ``corrections/NAME``.
+    # --- what it was made for ---
+
+    @property
+    def model(self) -> SplitModel:
+        """The model as it was before any correction.
 
         Raises:
-            OutputExistsError: There is one of that name with other settings.
-            StaleError: The maps are missing or stale.
-            AnswerError: There are no answers for this method.
-            NonFiniteLossError: The loss became NaN or infinite.
+            MismatchError: It is not the one that the workspace was made for.
         """
-        if method not in ("attention", "pruning", "both"):
-            raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
-        name = checked_name(name or default_name(method, preset))
-        attention = dict(attention or {}) if method != "pruning" else {}  # what is not used is no other setting
-        pruning = dict(pruning or {}) if method != "attention" else {}
-        typed = plain({"method": method, "preset": preset, "attention": attention, "pruning": pruning})
-        typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
-        path = f"corrections/{name}"
-        with self._working(f"correct {name}"):
-            # Looked at also when the result is there already: it may have changed.
-            original = laid_out(self.model, channels_last)
-            correctors = _correctors(original, typed, device)
-            wanted = self._counted(typed, _settings(correctors))
-            if evaluate_on == "test" and wanted.get("attention.keep") == "best":
-                raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
-            self._check_answers(method)
-            inputs = self._correction_inputs(method, evaluate_on)
-            entry = self.manifest.files.get(path) if self._ledger.digest(path) else None
-            there = None if entry is None else self._noted(entry.settings, device)
-            fresh = self._ledger.status(path, inputs, "").state == "fresh"
-            if fresh and there == wanted and not overwrite:
-                return load_correction(self.folder / path)
-            if there is not None and there != wanted and not overwrite:
-                raise OutputExistsError(
-                    f"there is a correction {name!r} with other settings ({different(there, wanted)}); give "
-                    "this one another name=, or replace it with overwrite=True"
-                )
-            self._say_how_few(method)
-            started = time.time()
-            run = self._run_folder(f"corrections-{name}", inputs, wanted)
-            before = self._run_folder(f"corrections-{name}", inputs, typed)  # where earlier versions kept it
-            run = before if before.exists() and not run.exists() else run
-            found = self._corrected(original, correctors, evaluate_on, run, strict=strict)
-            card = self._card(f"{evaluate_on} pictures" if evaluate_on else "")
-            found.save(self.folder / path, overwrite=True, card=card)
-            typed["resolved"] = {each: asdict(made) for each, made in _settings(correctors).items()}
-            self._note(path, f"Workspace.correct({method!r})", inputs, typed, started)
-            self._clear_runs(f"corrections-{name}")
-        return found
+        return self.inputs.model
 
-    def _noted(self, noted: Mapping[str, Any], device: str) -> dict[str, Any]:
-        """The settings of an entry in the books as they count; those of earlier versions say what was typed only."""
-        try:
-            if "resolved" not in noted:
-                return self._counted(noted, _settings(_correctors(self.model, noted, device)))
-            resolved = {each: settings_of(each)(**values) for each, values in noted["resolved"].items()}
-            return self._counted(noted, resolved)
-        except SettingsError:  # of a version that had others
-            return {"method": noted["method"]}
+    dataset = _done_by("inputs", Inputs.dataset)
 
-    def _counted(self, typed: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of a correction as they count, in one row: whoever types a default changes nothing."""
-        found = {name: typed[name] for name in ("method", "evaluate_on", "precision")}
-        found |= {"strict": typed.get("strict", True)}
-        found |= {f"{each}.{key}": value for each, made in resolved.items() for key, value in asdict(made).items()}
-        if found.get("attention.score") == "maps" and MAPS in self.manifest.files:
-            found["attention.score"] = self.manifest.files[MAPS].settings["score"]
-        return found
+    # --- the steps ---
 
-    def _corrected(
-        self,
-        model: SplitModel,
-        correctors: Mapping[str, Any],
-        evaluate_on: str | None,
-        run: Path,
-        *,
-        strict: bool,
-    ) -> Correction:
-        train, answers = self.dataset(), self.answers()
-        maps = self.maps() if "attention" in correctors else None
-        if maps is not None:
-            self._check_guidance(maps, answers, train, strict=strict)  # before the pruning, not after it
-        held_out = None if evaluate_on is None else self.dataset(evaluate_on)
-        found: Any = None
-        for name, each in correctors.items():
-            corrector = replace(each, model=model, checkpoint_dir=run / name)
-            inputs = (train, answers) if name == "pruning" else (train, maps, answers)
-            found = corrector.fit(*inputs, held_out, strict=strict)
-            model = found.model
-        made: Correction = found
-        return made
+    explain = _done_by("steps", Steps.explain)
+    correct = _done_by("steps", Steps.correct)
+    evaluate = _done_by("steps", Steps.evaluate)
+    compare = _done_by("steps", Steps.compare)
 
-    def evaluate(
-        self,
-        names: Sequence[str] = (),
-        *,
-        split: str = "test",
-        batch_size: int = 64,
-        device: str = "auto",
-        precision: str = "auto",
-        channels_last: bool = False,
-        again: bool = False,
-    ) -> dict[str, Evaluation]:
-        """Measure the model and its corrections; what is up to date is read from its file.
+    # --- answers ---
 
-        Args:
-            names: Of corrections, or "original"; none means all.
-            split: "test", "val" or "train".
-            batch_size: Pictures at a time.
-            device: "auto" or a torch device.
-            precision: "auto", "float32" or "bfloat16" (of the trunk).
-            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
-                results by rounding.
-            again: Measure also what is up to date.
+    suggest = _done_by("answering", Answering.suggest)
+    asked = _done_by("answering", Answering.asked)
+    add_answers = _done_by("answering", Answering.add_answers)
+    take_in = _done_by("answering", Answering.take_in)
+    take_answers = _done_by("answering", Answering.take_answers)
+    import_answers = _done_by("answering", Answering.import_answers)
+    import_file = _done_by("answering", Answering.import_file)
+    export_answers = _done_by("answering", Answering.export_answers)
+    export_crowd = _done_by("answering", Answering.export_crowd)
+    simulate_answers = _done_by("answering", Answering.simulate_answers)
 
-        Returns:
-            Evaluations by name, which also lie in ``evaluations/SPLIT/NAME.json``.
+    # --- what there is ---
 
-        Raises:
-            DataError: There is no such split.
-            StaleError: There is no such correction, or it belongs to another model.
-        """
-        found: dict[str, Evaluation] = {}
-        with self._working("evaluate"):
-            original, test, train = self.model, self.dataset(split), self.dataset()
-            for name in names or (ORIGINAL, *self._usable_corrections()):
-                path = f"evaluations/{split}/{name}.json"
-                wanted = {"batch_size": batch_size, "precision": precision}
-                model = original if name == ORIGINAL else self.correction(name).model
-                inputs = self._evaluation_inputs(name, split)
-                if again or not self._is_fresh(path, inputs, wanted):
-                    started = time.time()
-                    made = evaluate(
-                        laid_out(model, channels_last),
-                        test,
-                        train=train,
-                        batch_size=batch_size,
-                        device=device,
-                        precision=precision,
-                    )
-                    made.save(self.folder / path)
-                    self._note(path, "evaluate", inputs, wanted, started)
-                found[name] = Evaluation.load(self.folder / path)
-        return found
+    maps = _done_by("holdings", Holdings.maps)
+    patches = _done_by("holdings", Holdings.patches)
+    answers = _done_by("holdings", Holdings.answers)
+    correction = _done_by("holdings", Holdings.correction)
 
-    def compare(
-        self,
-        names: Sequence[str] = (),
-        *,
-        split: str = "test",
-        baseline: str | None = None,
-        cluster_column: str | None = None,
-        resamples: int = 2000,
-        confidence: float = 0.95,
-        seed: int = 0,
-    ) -> Comparison:
-        """Put evaluated models side by side, with the noise of the test pictures.
+    @property
+    def corrections(self) -> tuple[str, ...]:
+        """Names of the corrections that are recorded, in the order in which they were made."""
+        return self.holdings.corrections
 
-        Args:
-            names: Of corrections, or "original"; none means all.
-            split: Which evaluations.
-            baseline: What the others are compared with; default the first.
-            cluster_column: Column of the table that says which pictures belong together, such as the object that is
-                shown on two backgrounds; they are drawn together.
-            resamples: Of the paired bootstrap.
-            confidence: Of its intervals.
-            seed: Of its draws.
+    status = _done_by("holdings", Holdings.status)
 
-        Returns:
-            The comparison, which also lies in ``evaluations/SPLIT/comparison.json``.
+    # --- what goes out ---
 
-        Raises:
-            StaleError: Something was not evaluated, or changed since.
-            SettingsError: A setting is out of range, or there is nothing to compare.
-            DataError: There is no such column, or it is empty for a picture.
-        """
-        clusters = None if cluster_column is None else self._clusters(cluster_column, split)
-        with self._working("compare"):
-            started = time.time()
-            found: dict[str, Evaluation] = {}
-            inputs: dict[str, str] = {}
-            for name in names or (ORIGINAL, *self._usable_corrections()):
-                path = f"evaluations/{split}/{name}.json"
-                run = f"{self.command('evaluate')} --split {split} {name}"
-                found[name] = Evaluation.load(self._ledger.need(path, self._evaluation_inputs(name, split), run))
-                inputs[path] = self._ledger.digest(path)
-            settings: dict[str, Any] = {
-                "baseline": baseline,
-                "resamples": resamples,
-                "confidence": confidence,
-                "seed": seed,
-            }
-            made = compare(found, clusters=clusters, **settings)
-            settings |= {} if cluster_column is None else {"cluster_column": cluster_column}
-            path = f"evaluations/{split}/comparison.json"
-            made.save(self.folder / path)
-            self._note(path, "compare", inputs, settings, started)
-        return made
-
-    def _clusters(self, column: str, split: str) -> dict[str, str]:
-        """A further column of the table by sample id: read as groups are, which is what it would be, too."""
-        data = self.manifest.data
-        if data.csv is None:
-            raise SettingsError(
-                f"cluster_column={column!r} names a column of a table, and the pictures of this "
-                "workspace come from folders; make it from a table (crayon init --csv) "
-                "(in Python: or call compare(clusters=))"
-            )
-        self.dataset(split)  # is there, and as it was
-        try:
-            found = data.model_copy(update={"group_columns": (column,)}).load(self.folder, split)
-        except DataError as error:
-            raise DataError(f"cluster_column={column!r}: {error}") from error
-        return {sample: cells[0] for sample, cells in zip(found.ids, found.groups or (), strict=True)}
-
-    def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
-        for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):
-            inputs, wanted, started = {source: self._ledger.digest(source)}, {"count": count}, time.time()
-            if self._is_fresh(path, inputs, wanted):
-                continue
-            (self.folder / "pictures").mkdir(exist_ok=True)
-            if source == MAPS:
-                groups = zip(train.ids, train.group_labels, strict=True)
-                chosen = contact_sheets.choose_ids(maps, maps, count=count, groups=dict(groups))
-                contact_sheets.maps_sheet(train, maps, chosen, self.folder / path)
-            else:
-                contact_sheets.patches_sheet(train, patches, range(min(count, patches.num_neurons)), self.folder / path)
-            self._note(path, "Workspace.explain", inputs, wanted, started)
-
-
-def _correctors(model: SplitModel, typed: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """What corrects, by its section, in the order in which it does: a preset, and on top what was typed.
-
-    Raises:
-        SettingsError: A name or a value is wrong, or there is no such preset.
-    """
-    kinds: dict[str, Any] = {"pruning": NeuronPruner, "attention": AttentionCorrector}
-    made = {}
-    for name, kind in kinds.items():
-        if typed["method"] not in (name, "both"):
-            continue
-        values = typed.get(name, {})
-        check_names(values, settings_in(kind.settings_kind).keys() - {"seed"}, f"setting of {kind.__name__}")
-        values = {**values, "seed": typed["seed"], "device": device, "precision": typed["precision"]}
-        if typed.get("preset") is None:
-            made[name] = kind(model, **values)
-        else:
-            after = {"after_pruning": bool(made)} if name == "attention" else {}
-            made[name] = kind.from_preset(typed["preset"], model, **after, **values)
-    return made
-
-
-def _settings(correctors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: each.settings for name, each in correctors.items()}
+    report = _done_by("shipping", Shipping.report)
+    changes = _done_by("shipping", Shipping.changes)
+    save = _done_by("shipping", Shipping.save)
+    push = _done_by("shipping", Shipping.push)

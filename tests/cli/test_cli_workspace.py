@@ -63,7 +63,7 @@ def test_the_shell_and_python_give_the_same_files(corrected, picture_folder, mod
     workspace.simulate_answers()
     workspace.correct("both", attention=FAST_ATTENTION, pruning={"epochs": 2})
     for name in ("maps.safetensors", "patches.safetensors", "answers.jsonl"):
-        assert Workspace(corrected)._ledger.digest(name) == workspace._ledger.digest(name), name
+        assert Workspace(corrected).ledger.digest(name) == workspace.ledger.digest(name), name
     assert weights(corrected / "corrections/both") == weights(tmp_path / "ws/corrections/both")
     ours, theirs = (Workspace(each).manifest for each in (corrected, tmp_path / "ws"))
     assert ours.model_dump(exclude={"files", "created", "answers"}) == theirs.model_dump(
@@ -314,7 +314,7 @@ def test_loss_that_is_not_finite(ws):
 
 
 def test_workspace_in_use(ws, monkeypatch):
-    monkeypatch.setattr("crayon_sdk.workspace.holdings.LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("crayon_sdk.workspace.ledger.LOCK_TIMEOUT", 0.1)
     with locked(ws, doing="a test"):
         failed(crayon("explain", ws), 5, "is in use by process", "Nothing was changed")
         assert crayon("info", ws).exit_code == 0  # looking is always allowed

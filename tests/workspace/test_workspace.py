@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import shutil
 from dataclasses import asdict
@@ -12,6 +14,7 @@ import torch
 from conftest import make_tiny_model
 from helpers_workspace import FAST, FAST_ATTENTION, crayon, new_workspace, save_model, weights
 
+import crayon_sdk
 from crayon_sdk import (
     AnnotationSet,
     AttentionCorrector,
@@ -40,8 +43,9 @@ from crayon_sdk.errors import (
 )
 from crayon_sdk.results.comparison import compare
 from crayon_sdk.results.evaluation import Evaluation
-from crayon_sdk.workspace.books import checked_name
 from crayon_sdk.workspace.manifest import DataSource, ModelSource
+from crayon_sdk.workspace.names import checked_name
+from crayon_sdk.workspace.steps import Steps
 from crayon_sdk.workspace.workspace import Workspace
 
 
@@ -192,7 +196,7 @@ def test_a_file_that_was_touched_is_noticed(ws):
 
 
 def test_a_step_that_did_not_end_is_noticed(ws):
-    ws._ledger.forget("maps.safetensors")
+    ws.ledger.forget("maps.safetensors")
     assert states(ws)["maps.safetensors"] == "unfinished"
     with pytest.raises(StaleError, match="is unfinished: the step that makes it did not end"):
         ws.maps()
@@ -430,7 +434,7 @@ def test_model_without_a_map(tmp_path, picture_folder):
 
 
 def test_maps_go_on_part_by_part(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("crayon_sdk.workspace.holdings._BATCHES_PER_PART", 2)
+    monkeypatch.setattr("crayon_sdk.workspace.steps._BATCHES_PER_PART", 2)
     shutil.copytree(finished.folder, tmp_path / "ws")
     ws = Workspace(tmp_path / "ws")
     whole = Explainer.explain
@@ -593,7 +597,7 @@ def test_whatever_changes_the_numbers_is_noticed(tmp_path, picture_folder, model
     made = new_workspace(tmp_path / "ws", picture_folder, model)
     if "drop_rate" in change and not made.manifest.behaviour.arguments:
         pytest.skip("this release of timm does not tell what a model was built with")
-    before = made._base()
+    before = made.ledger.base()
     copy_of(model_folder, model, **change)
     for step in ("explain", "correct", "evaluate"):
         with pytest.raises(
@@ -602,13 +606,13 @@ def test_whatever_changes_the_numbers_is_noticed(tmp_path, picture_folder, model
             getattr(Workspace(made.folder), step)()
     again = Workspace.create(made.folder, made.manifest.model, made.manifest.data, again=True)
     assert again.model.num_classes == 2
-    assert again._base() != before
+    assert again.ledger.base() != before
 
 
 def test_a_model_that_gives_other_logits_is_noticed(tmp_path, picture_folder, model_folder):
     made = new_workspace(tmp_path / "ws", picture_folder, model_folder)
     once = Workspace.create(made.folder, made.manifest.model, made.manifest.data, again=True)
-    assert once._base() == made._base()
+    assert once.ledger.base() == made.ledger.base()
     manifest = json.loads((made.folder / "workspace.json").read_text())
     manifest["behaviour"]["logits"][0] += 1.0
     (made.folder / "workspace.json").write_text(json.dumps(manifest))
@@ -670,7 +674,7 @@ def test_classes_of_the_model_by_name(tmp_path, picture_folder, model_folder):
     assert (made.manifest.classes.moved, plain.manifest.classes.moved) == (True, False)
     maps, _ = made.explain(sheet=0)
     assert maps.targets.tolist() == found.labels.tolist()
-    assert made._base().keys() - plain._base().keys() == {"classes"}
+    assert made.ledger.base().keys() - plain.ledger.base().keys() == {"classes"}
     other = copy_of(model_folder, tmp_path / "fish", label_names=["fish", "bird"])
     with pytest.raises(SettingsError, match=r"the data has 2 \('cat', 'dog'\), the model 2 \('fish', 'bird'\)"):
         new_workspace(tmp_path / "no", picture_folder, other)
@@ -898,7 +902,7 @@ def test_clusters_come_from_a_column_of_the_table(tmp_path, picture_folder, mode
     one = Evaluation.load(tmp_path / "o.json")
     with pytest.raises(DataError, match="no column 'pairs'"):
         ws.compare(["original"], cluster_column="pairs")
-    clusters = ws._clusters("pair", "test")
+    clusters = ws.steps._clusters("pair", "test")
     assert set(clusters) == set(one.predictions)
     found = compare({"a": one, "b": one}, clusters=clusters)
     assert 1 < found.clusters < len(one.predictions)
@@ -921,3 +925,61 @@ def test_channels_last(tmp_path, picture_folder, model_folder):
     other.evaluate(again=True)
     assert other.model.model.conv1[0].weight.is_contiguous()
     assert {each.state for each in other.status()} == {"fresh"}
+
+
+# --- a workspace of a version before, as it was made by its code ---
+
+
+@pytest.fixture
+def before(tmp_path):
+    """A copy of what the code of commit a2a42a2 made; see fixtures/make_workspace.py."""
+    shutil.copytree(Path(__file__).parent / "fixtures" / "version_before", tmp_path / "before")
+    return Workspace(tmp_path / "before")
+
+
+def test_a_workspace_that_the_version_before_made_is_opened_and_gone_on_with(before):
+    kept = {path: path.read_bytes() for path in before.folder.rglob("*.safetensors")}
+    assert json.loads((before.folder / "workspace.json").read_text())["schema_version"] == 1
+    assert {each.state for each in before.status(verify=True)} == {"fresh"}
+    assert set(before.evaluate()) == {"original", "both", "pruning-waterbirds"}
+    before.explain(sheet=0)
+    before.correct("both", attention={"epochs": 2, "batch_size": 8}, pruning={"epochs": 2})
+    before.correct("pruning", preset="waterbirds", pruning={"epochs": 1})
+    assert {path: path.read_bytes() for path in before.folder.rglob("*.safetensors")} == kept
+    assert before.correction("both").record.method == "attention"
+    before.correct("attention", attention=FAST_ATTENTION)
+    assert set(before.evaluate()["attention"].predictions) == set(before.dataset("test").ids)
+    again = Workspace(before.folder)
+    assert {each.state for each in again.status(verify=True) if "comparison" not in each.path} == {"fresh"}
+    assert again.corrections == ("both", "pruning-waterbirds", "attention")
+
+
+def test_nothing_of_the_machine_that_made_it_is_in_the_workspace_of_before(before):
+    values = json.loads((before.folder / "workspace.json").read_text())
+    assert values["model"]["source"].startswith("./")
+    assert values["data"]["csv"].startswith("./")
+    whole = sum(path.stat().st_size for path in before.folder.rglob("*") if path.is_file())
+    assert whole < 300_000
+
+
+# --- rooms ---
+
+
+def test_a_workspace_holds_rooms_and_forwards_to_them(ws):
+    rooms = (ws.inputs, ws.holdings, ws.steps, ws.answering, ws.shipping)
+    assert {id(room.ledger) for room in rooms} == {id(ws.ledger)}
+    assert Workspace.__mro__ == (Workspace, object)
+    assert ws.answers().fingerprint == ws.holdings.answers().fingerprint
+    assert inspect.signature(ws.suggest) == inspect.signature(ws.answering.suggest)
+    assert inspect.getdoc(Workspace.correct) == inspect.getdoc(Steps.correct)
+    ws.lock_timeout = 0.1
+    assert ws.ledger.lock_timeout == 0.1
+
+
+@pytest.mark.parametrize("module", ["workspace", "steps", "answering", "shipping", "holdings", "inputs", "ledger"])
+def test_rooms_do_not_reach_into_each_other(module):
+    """What begins with an underscore is asked of oneself only."""
+    tree = ast.parse((Path(crayon_sdk.__file__).parent / "workspace" / f"{module}.py").read_text(encoding="utf-8"))
+    private = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
+    foreign = [f"{ast.unparse(node)}, line {node.lineno}" for node in private if ast.unparse(node.value) != "self"]
+    assert not [each for each in foreign if "__" not in each]

@@ -16,7 +16,9 @@ from helpers_workspace import FAST, FAST_ATTENTION, crayon, new_workspace, save_
 from crayon_sdk import Card, load_correction, load_model
 from crayon_sdk._base.files import read_tensors
 from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError, StaleError
-from crayon_sdk.workspace.reporting import typed_commands
+from crayon_sdk.workspace.answering import Answering
+from crayon_sdk.workspace.holdings import Holdings
+from crayon_sdk.workspace.shipping import typed_commands
 from crayon_sdk.workspace.workspace import Workspace
 
 pytest.importorskip("matplotlib")
@@ -167,11 +169,11 @@ def test_what_was_measured_on_other_pictures_is_never_called_test_pictures(pictu
 
 
 def test_pictures_only_of_those_that_are_allowed(ws, tmp_path, monkeypatch):
-    from crayon_sdk.workspace import reporting
+    from crayon_sdk.workspace import shipping
 
     shown = []
-    real = reporting.card_sheet
-    monkeypatch.setattr(reporting, "card_sheet", lambda *args, **how: shown.append(args[2].ids) or real(*args, **how))
+    real = shipping.card_sheet
+    monkeypatch.setattr(shipping, "card_sheet", lambda *args, **how: shown.append(args[2].ids) or real(*args, **how))
     ids = ws.dataset("test").ids
     result = crayon(
         "save", "-w", ws.folder, "both", tmp_path / "out", "--card-images", ids[1], "--card-images", "images/dog/*"
@@ -197,8 +199,8 @@ def test_a_pattern_that_allows_nothing_is_a_mistake(ws, tmp_path):
 )
 def test_the_base_model_is_named_where_it_has_a_name(ws, source, expected):
     model = ws.manifest.model.model_copy(update={"source": source})
-    ws._ledger.manifest = ws.manifest.model_copy(update={"model": model})
-    assert ws._base_model() == expected
+    ws.ledger.manifest = ws.manifest.model_copy(update={"model": model})
+    assert ws.inputs.base_model == expected
 
 
 def test_a_card_of_ones_own(ws, tmp_path):
@@ -268,8 +270,8 @@ def test_every_target_is_checked_before_any_work(ws, tmp_path, monkeypatch):
     def work(*_arguments, **_keywords):
         raise AssertionError("work was begun")
 
-    for name in ("correction", "maps", "suggest"):
-        monkeypatch.setattr(Workspace, name, work)
+    for room, name in ((Holdings, "correction"), (Holdings, "maps"), (Answering, "suggest")):
+        monkeypatch.setattr(room, name, work)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "model.safetensors").touch()
     (tmp_path / "there.html").touch()

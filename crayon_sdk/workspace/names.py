@@ -9,9 +9,22 @@ from typing import Any
 
 from crayon_sdk.errors import SettingsError
 
-__all__ = ["ORIGINAL", "as_options", "checked_name", "default_name", "different", "plain"]
+__all__ = [
+    "ANSWERS",
+    "MAPS",
+    "ORIGINAL",
+    "PATCHES",
+    "RUNS",
+    "as_options",
+    "checked_name",
+    "default_name",
+    "different",
+    "plain",
+]
 
+MAPS, PATCHES, ANSWERS, RUNS = "maps.safetensors", "patches.safetensors", "answers.jsonl", "runs"
 ORIGINAL = "original"
+"""The model before any correction."""
 
 
 def checked_name(name: str) -> str:

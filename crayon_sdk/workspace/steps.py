@@ -1,0 +1,493 @@
+"""The steps that make something of the inputs: explain, correct, evaluate, compare."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from crayon_sdk._base.methods import settings_of
+from crayon_sdk._base.settings import check_names, settings_in
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.guidance import guidance_answers
+from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.errors import AnswerError, DataError, FileFormatError, OutputExistsError, SettingsError, StaleError
+from crayon_sdk.explain import contact_sheets
+from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.explain.questions import how_far
+from crayon_sdk.models.passes import laid_out
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.card import Card
+from crayon_sdk.results.comparison import Comparison, compare
+from crayon_sdk.results.correction import Correction, load_correction
+from crayon_sdk.results.evaluation import Evaluation, evaluate
+from crayon_sdk.workspace.holdings import Holdings
+from crayon_sdk.workspace.inputs import Inputs
+from crayon_sdk.workspace.ledger import Ledger
+from crayon_sdk.workspace.names import MAPS, ORIGINAL, PATCHES, checked_name, default_name, different, plain
+
+__all__ = ["Method", "Steps"]
+
+Method = Literal["attention", "pruning", "both"]
+_BATCHES_PER_PART = 64
+_FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
+_ABOUT = {"image": "pictures", "neuron": "neurons"}
+_NEEDED = {"attention": ("image",), "pruning": ("neuron",), "both": ("image", "neuron")}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Makes the files of a workspace; what is up to date is left alone.
+
+    Attributes:
+        ledger: What was made from what.
+        inputs: Model and pictures.
+        holdings: What was made before.
+    """
+
+    ledger: Ledger
+    inputs: Inputs
+    holdings: Holdings
+
+    def explain(
+        self,
+        *,
+        target: str | int = "label",
+        score: str = "margin",
+        patches_per_neuron: int = 3,
+        sheet: int = 8,
+        batch_size: int = 64,
+        device: str = "auto",
+        precision: str = "auto",
+        channels_last: bool = False,
+        again: bool = False,
+    ) -> tuple[SaliencyMaps, NeuronPatches]:
+        """Make maps, patches and a sheet of each; what is up to date is left alone.
+
+        Args:
+            target: Whose evidence a map shows: "label", "predicted" or a class index.
+            score: "margin", which the corrections of this package were tuned with, or "logit", as in the paper.
+            patches_per_neuron: How many samples to keep per neuron.
+            sheet: How many pictures and neurons to draw; 0 draws none.
+            batch_size: Pictures at a time.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
+                results by rounding.
+            again: Make them again also when they are up to date.
+
+        Raises:
+            SettingsError: A setting is out of range.
+            WorkspaceBusyError: Another process works in the workspace.
+        """
+        with self.ledger.working("explain"):
+            explainer = Explainer(
+                laid_out(self.inputs.model, channels_last),
+                target=target,
+                score=score,
+                batch_size=batch_size,
+                device=device,
+                precision=precision,
+            )
+            train = self.inputs.dataset()
+            how = {"batch_size": batch_size, "precision": str(explainer.autocast or "float32")}
+            wanted = {"target": target, "score": score} | how
+            if again or not self.ledger.is_fresh(MAPS, self.ledger.base(), wanted):
+                started = time.time()
+                self._explain_in_parts(explainer, train).save(self.ledger.folder / MAPS)
+                self.ledger.record(
+                    MAPS, made_by="Explainer.explain", inputs=self.ledger.base(), settings=wanted, started=started
+                )
+                self.ledger.clear_runs("maps")
+            wanted = {"patches_per_neuron": patches_per_neuron} | how
+            if again or not self.ledger.is_fresh(PATCHES, self.ledger.base(), wanted):
+                started = time.time()
+                explainer.explain_neurons(train, patches_per_neuron).save(self.ledger.folder / PATCHES)
+                self.ledger.record(
+                    PATCHES,
+                    made_by="Explainer.explain_neurons",
+                    inputs=self.ledger.base(),
+                    settings=wanted,
+                    started=started,
+                )
+            maps, patches = self.holdings.maps(), self.holdings.patches()
+            if sheet:
+                self._draw_sheets(train, maps, patches, sheet)
+        return maps, patches
+
+    def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> SaliencyMaps:
+        """The maps of all pictures; when it is stopped, the next run goes on with the part it was at."""
+        size = _BATCHES_PER_PART * explainer.batch_size
+        if len(train) <= size:
+            return explainer.explain(train)
+        how = {"target": explainer.target, "score": explainer.score, "precision": str(explainer.autocast), "size": size}
+        run = self.ledger.run_folder("maps", self.ledger.base(), how)
+        parts = []
+        for start in range(0, len(train), size):
+            path = run / f"{start:012}.safetensors"
+            with suppress(FileFormatError):  # missing or broken: it is made again
+                parts.append(SaliencyMaps.load(path))
+                continue
+            made = explainer.explain(train.subset(train.ids[start : start + size]))
+            made.save(path)
+            parts.append(made)
+        return SaliencyMaps.concatenate(parts)
+
+    def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
+        for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):
+            inputs, wanted, started = {source: self.ledger.digest(source)}, {"count": count}, time.time()
+            if self.ledger.is_fresh(path, inputs, wanted):
+                continue
+            (self.ledger.folder / "pictures").mkdir(exist_ok=True)
+            if source == MAPS:
+                groups = zip(train.ids, train.group_labels, strict=True)
+                chosen = contact_sheets.choose_ids(maps, maps, count=count, groups=dict(groups))
+                contact_sheets.maps_sheet(train, maps, chosen, self.ledger.folder / path)
+            else:
+                contact_sheets.patches_sheet(
+                    train, patches, range(min(count, patches.num_neurons)), self.ledger.folder / path
+                )
+            self.ledger.record(path, made_by="Workspace.explain", inputs=inputs, settings=wanted, started=started)
+
+    def correct(
+        self,
+        method: Method = "attention",
+        *,
+        name: str | None = None,
+        preset: str | None = None,
+        attention: Mapping[str, Any] | None = None,
+        pruning: Mapping[str, Any] | None = None,
+        evaluate_on: str | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+        channels_last: bool = False,
+        strict: bool = True,
+        overwrite: bool = False,
+    ) -> Correction:
+        """Correct the model; a run that was stopped goes on in the middle of its epoch.
+
+        Args:
+            method: "attention", "pruning", or "both": pruning, then attention.
+            name: What the correction is called; default the method and the preset.
+            preset: Published settings: "waterbirds", "biased-celeba" or "backgrounds".
+            attention: Keywords of `AttentionCorrector` on top.
+            pruning: Keywords of `NeuronPruner` on top.
+            evaluate_on: A split to measure after every epoch, such as "val"; never "test" with keep="best".
+            seed: Of everything random.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
+                results by rounding.
+            strict: Refuse answers that do not fit; else drop and count them.
+            overwrite: Replace a correction of that name that was made with other settings.
+
+        Returns:
+            The correction, which also lies in ``corrections/NAME``.
+
+        Raises:
+            OutputExistsError: There is one of that name with other settings.
+            StaleError: The maps are missing or stale.
+            AnswerError: There are no answers for this method.
+            NonFiniteLossError: The loss became NaN or infinite.
+        """
+        if method not in ("attention", "pruning", "both"):
+            raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
+        name = checked_name(name or default_name(method, preset))
+        attention = dict(attention or {}) if method != "pruning" else {}  # what is not used is no other setting
+        pruning = dict(pruning or {}) if method != "attention" else {}
+        typed = plain({"method": method, "preset": preset, "attention": attention, "pruning": pruning})
+        typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
+        path = f"corrections/{name}"
+        with self.ledger.working(f"correct {name}"):
+            # Looked at also when the result is there already: it may have changed.
+            original = laid_out(self.inputs.model, channels_last)
+            correctors = _correctors(original, typed, device)
+            wanted = self._counted(typed, _settings(correctors))
+            if evaluate_on == "test" and wanted.get("attention.keep") == "best":
+                raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
+            self._check_answers(method)
+            inputs = self.holdings.correction_inputs(method, evaluate_on)
+            entry = self.ledger.manifest.files.get(path) if self.ledger.digest(path) else None
+            there = None if entry is None else self._noted(entry.settings, device)
+            fresh = self.ledger.status(path, inputs, "").state == "fresh"
+            if fresh and there == wanted and not overwrite:
+                return load_correction(self.ledger.folder / path)
+            if there is not None and there != wanted and not overwrite:
+                raise OutputExistsError(
+                    f"there is a correction {name!r} with other settings ({different(there, wanted)}); give "
+                    "this one another name=, or replace it with overwrite=True"
+                )
+            self._say_how_few(method)
+            started = time.time()
+            run = self.ledger.run_folder(f"corrections-{name}", inputs, wanted)
+            before = self.ledger.run_folder(f"corrections-{name}", inputs, typed)  # where earlier versions kept it
+            run = before if before.exists() and not run.exists() else run
+            found = self._corrected(original, correctors, evaluate_on, run, strict=strict)
+            card = Card(
+                base_model=self.inputs.base_model, evaluated_on=f"{evaluate_on} pictures" if evaluate_on else ""
+            )
+            found.save(self.ledger.folder / path, overwrite=True, card=card)
+            typed["resolved"] = {each: asdict(made) for each, made in _settings(correctors).items()}
+            self.ledger.record(
+                path, made_by=f"Workspace.correct({method!r})", inputs=inputs, settings=typed, started=started
+            )
+            self.ledger.clear_runs(f"corrections-{name}")
+        return found
+
+    def _noted(self, noted: Mapping[str, Any], device: str) -> dict[str, Any]:
+        """The settings of an entry in the books as they count; those of earlier versions say what was typed only."""
+        try:
+            if "resolved" not in noted:
+                return self._counted(noted, _settings(_correctors(self.inputs.model, noted, device)))
+            resolved = {each: settings_of(each)(**values) for each, values in noted["resolved"].items()}
+            return self._counted(noted, resolved)
+        except SettingsError:  # of a version that had others
+            return {"method": noted["method"]}
+
+    def _counted(self, typed: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a correction as they count, in one row: whoever types a default changes nothing."""
+        found = {name: typed[name] for name in ("method", "evaluate_on", "precision")}
+        found |= {"strict": typed.get("strict", True)}
+        found |= {f"{each}.{key}": value for each, made in resolved.items() for key, value in asdict(made).items()}
+        if found.get("attention.score") == "maps" and MAPS in self.ledger.manifest.files:
+            found["attention.score"] = self.ledger.manifest.files[MAPS].settings["score"]
+        return found
+
+    def _corrected(
+        self,
+        model: SplitModel,
+        correctors: Mapping[str, Any],
+        evaluate_on: str | None,
+        run: Path,
+        *,
+        strict: bool,
+    ) -> Correction:
+        train, answers = self.inputs.dataset(), self.holdings.answers()
+        maps = self.holdings.maps() if "attention" in correctors else None
+        if maps is not None:
+            self._check_guidance(maps, answers, train, strict=strict)  # before the pruning, not after it
+        held_out = None if evaluate_on is None else self.inputs.dataset(evaluate_on)
+        found: Any = None
+        for name, each in correctors.items():
+            corrector = replace(each, model=model, checkpoint_dir=run / name)
+            inputs = (train, answers) if name == "pruning" else (train, maps, answers)
+            found = corrector.fit(*inputs, held_out, strict=strict)
+            model = found.model
+        made: Correction = found
+        return made
+
+    def _check_answers(self, method: str) -> None:
+        """See to it that a method has answers to work with, before anything is trained.
+
+        Raises:
+            AnswerError: There are none about pictures, or none about neurons, where they are needed.
+            StaleError: There is nothing to answer about yet.
+        """
+        answers = self.holdings.answers()
+        given = {"image": len(answers.image_answers), "neuron": len(answers.neuron_answers)}
+        needed = [kind for kind in _NEEDED[method] if not given[kind]]
+        if not needed:
+            return
+        for each in needed:  # without anything to answer about, that comes first
+            self.holdings.maps() if each == "image" else self.holdings.patches()
+        there = " and ".join(f"{count:,} about {_ABOUT[kind]}" for kind, count in given.items())
+        kind = needed[0] if len(needed) == 1 else "both"
+        other = [name for name in ("attention", "pruning") if all(given[each] for each in _NEEDED[name])]
+        go_on = (
+            f", or correct with those there are: {self.ledger.command('correct')} --method {other[0]}" if other else ""
+        )
+        about = " and ".join(_ABOUT[each] for each in _NEEDED[method])
+        ask = f"{self.ledger.command('annotate')} --kind {kind}"
+        raise AnswerError(
+            f"method {method!r} needs answers about {about}, and there are {there}. Ask for them: {ask}{go_on}"
+        )
+
+    def _say_how_few(self, method: str) -> None:
+        """Warn before a training that has little to go by."""
+        for kind in _NEEDED[method]:
+            try:
+                found = how_far(
+                    self.holdings.maps() if kind == "image" else self.holdings.patches(), self.holdings.answers()
+                )
+            except StaleError:  # without patches a model can be pruned all the same
+                continue
+            if found.answered < _FEW * found.total:
+                _log.warning(
+                    "only %d of %d %s are answered (%.0f %%): so few guide little, and the result can be worse than "
+                    "none; a tenth is a good start. To answer more first: %s --kind %s",
+                    found.answered,
+                    found.total,
+                    "pictures" if kind == "image" else "patches of neurons",
+                    100 * found.answered / found.total,
+                    self.ledger.command("annotate"),
+                    kind,
+                )
+
+    def _check_guidance(self, maps: SaliencyMaps, answers: AnnotationSet, train: ImageDataset, *, strict: bool) -> None:
+        guidance_answers(answers, maps, train, num_classes=self.inputs.model.num_classes, strict=strict)
+        asked = [entry["maps"] for entry in self.ledger.manifest.answers if entry.get("maps")]
+        if asked and asked[-1] != self.ledger.digest(MAPS):
+            _log.warning(
+                "the last answers were given about other maps than those there are now (crayon explain made new ones "
+                "since); look at the new ones: %s",
+                self.ledger.command("suggest"),
+            )
+
+    def evaluate(
+        self,
+        names: Sequence[str] = (),
+        *,
+        split: str = "test",
+        batch_size: int = 64,
+        device: str = "auto",
+        precision: str = "auto",
+        channels_last: bool = False,
+        again: bool = False,
+    ) -> dict[str, Evaluation]:
+        """Measure the model and its corrections; what is up to date is read from its file.
+
+        Args:
+            names: Of corrections, or "original"; none means all.
+            split: "test", "val" or "train".
+            batch_size: Pictures at a time.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
+                results by rounding.
+            again: Measure also what is up to date.
+
+        Returns:
+            Evaluations by name, which also lie in ``evaluations/SPLIT/NAME.json``.
+
+        Raises:
+            DataError: There is no such split.
+            StaleError: There is no such correction, or it belongs to another model.
+        """
+        found: dict[str, Evaluation] = {}
+        with self.ledger.working("evaluate"):
+            original, test, train = self.inputs.model, self.inputs.dataset(split), self.inputs.dataset()
+            for name in names or (ORIGINAL, *self.holdings.usable_corrections()):
+                path = f"evaluations/{split}/{name}.json"
+                wanted = {"batch_size": batch_size, "precision": precision}
+                model = original if name == ORIGINAL else self.holdings.correction(name).model
+                inputs = self.holdings.evaluation_inputs(name, split)
+                if again or not self.ledger.is_fresh(path, inputs, wanted):
+                    started = time.time()
+                    made = evaluate(
+                        laid_out(model, channels_last),
+                        test,
+                        train=train,
+                        batch_size=batch_size,
+                        device=device,
+                        precision=precision,
+                    )
+                    made.save(self.ledger.folder / path)
+                    self.ledger.record(path, made_by="evaluate", inputs=inputs, settings=wanted, started=started)
+                found[name] = Evaluation.load(self.ledger.folder / path)
+        return found
+
+    def compare(
+        self,
+        names: Sequence[str] = (),
+        *,
+        split: str = "test",
+        baseline: str | None = None,
+        cluster_column: str | None = None,
+        resamples: int = 2000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> Comparison:
+        """Put evaluated models side by side, with the noise of the test pictures.
+
+        Args:
+            names: Of corrections, or "original"; none means all.
+            split: Which evaluations.
+            baseline: What the others are compared with; default the first.
+            cluster_column: Column of the table that says which pictures belong together, such as the object that is
+                shown on two backgrounds; they are drawn together.
+            resamples: Of the paired bootstrap.
+            confidence: Of its intervals.
+            seed: Of its draws.
+
+        Returns:
+            The comparison, which also lies in ``evaluations/SPLIT/comparison.json``.
+
+        Raises:
+            StaleError: Something was not evaluated, or changed since.
+            SettingsError: A setting is out of range, or there is nothing to compare.
+            DataError: There is no such column, or it is empty for a picture.
+        """
+        clusters = None if cluster_column is None else self._clusters(cluster_column, split)
+        with self.ledger.working("compare"):
+            started = time.time()
+            found: dict[str, Evaluation] = {}
+            inputs: dict[str, str] = {}
+            for name in names or (ORIGINAL, *self.holdings.usable_corrections()):
+                path = f"evaluations/{split}/{name}.json"
+                run = f"{self.ledger.command('evaluate')} --split {split} {name}"
+                found[name] = Evaluation.load(self.ledger.need(path, self.holdings.evaluation_inputs(name, split), run))
+                inputs[path] = self.ledger.digest(path)
+            settings: dict[str, Any] = {
+                "baseline": baseline,
+                "resamples": resamples,
+                "confidence": confidence,
+                "seed": seed,
+            }
+            made = compare(found, clusters=clusters, **settings)
+            settings |= {} if cluster_column is None else {"cluster_column": cluster_column}
+            path = f"evaluations/{split}/comparison.json"
+            made.save(self.ledger.folder / path)
+            self.ledger.record(path, made_by="compare", inputs=inputs, settings=settings, started=started)
+        return made
+
+    def _clusters(self, column: str, split: str) -> dict[str, str]:
+        """A further column of the table by sample id: read as groups are, which is what it would be, too."""
+        data = self.ledger.manifest.data
+        if data.csv is None:
+            raise SettingsError(
+                f"cluster_column={column!r} names a column of a table, and the pictures of this "
+                "workspace come from folders; make it from a table (crayon init --csv) "
+                "(in Python: or call compare(clusters=))"
+            )
+        self.inputs.dataset(split)  # is there, and as it was
+        try:
+            found = data.model_copy(update={"group_columns": (column,)}).load(self.ledger.folder, split)
+        except DataError as error:
+            raise DataError(f"cluster_column={column!r}: {error}") from error
+        return {sample: cells[0] for sample, cells in zip(found.ids, found.groups or (), strict=True)}
+
+
+def _correctors(model: SplitModel, typed: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """What corrects, by its section, in the order in which it does: a preset, and on top what was typed.
+
+    Raises:
+        SettingsError: A name or a value is wrong, or there is no such preset.
+    """
+    kinds: dict[str, Any] = {"pruning": NeuronPruner, "attention": AttentionCorrector}
+    made = {}
+    for name, kind in kinds.items():
+        if typed["method"] not in (name, "both"):
+            continue
+        values = typed.get(name, {})
+        check_names(values, settings_in(kind.settings_kind).keys() - {"seed"}, f"setting of {kind.__name__}")
+        values = {**values, "seed": typed["seed"], "device": device, "precision": typed["precision"]}
+        if typed.get("preset") is None:
+            made[name] = kind(model, **values)
+        else:
+            after = {"after_pruning": bool(made)} if name == "attention" else {}
+            made[name] = kind.from_preset(typed["preset"], model, **after, **values)
+    return made
+
+
+def _settings(correctors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: each.settings for name, each in correctors.items()}
