@@ -55,7 +55,7 @@ def test_other_versions_and_damage(made, tmp_path, change, message):
 
 def test_not_a_workspace(tmp_path):
     with pytest.raises(
-        FileFormatError, match=r"is not a workspace: it has no workspace.json. Make one with: crayon init"
+        FileFormatError, match=r"is not a workspace: it has no workspace.json. Go to .* make one with: crayon init"
     ):
         Manifest.load(tmp_path)
     (tmp_path / MANIFEST).write_text("{")
