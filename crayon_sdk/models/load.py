@@ -23,7 +23,7 @@ from crayon_sdk.errors import (
     first_line,
 )
 from crayon_sdk.models.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
-from crayon_sdk.models.final_layers import find_final_layers
+from crayon_sdk.models.parts import find_final_layers
 from crayon_sdk.models.split import SplitModel, channels_problem
 from crayon_sdk.models.torchvision import PREFIX, create_torchvision
 

@@ -24,8 +24,17 @@ from crayon_sdk._base.text import one_line
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError, UnsupportedModelError, first_few
 from crayon_sdk.functional import neurons as neuron_functions
-from crayon_sdk.models.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers
-from crayon_sdk.models.layouts import Layout, from_grid, layout_of, to_grid, tokens_are_in_order
+from crayon_sdk.models.parts import (
+    FinalLayer,
+    Layout,
+    apply_final_layers,
+    final_inputs,
+    find_final_layers,
+    from_grid,
+    layout_of,
+    to_grid,
+    tokens_are_in_order,
+)
 from crayon_sdk.models.torchvision import TorchvisionModel
 from crayon_sdk.models.wrapping import wrapped_module
 
