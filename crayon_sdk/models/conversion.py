@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from crayon_sdk.errors import CrayonError, ModelLoadError, UnsupportedModelError
+from crayon_sdk.models.adapters import PREFIX
 from crayon_sdk.models.load import load_model
 from crayon_sdk.models.split import SplitModel, borrowed
-from crayon_sdk.models.torchvision import PREFIX
 
 __all__ = ["to_timm"]
 

@@ -22,10 +22,10 @@ from crayon_sdk.errors import (
     UnsupportedModelError,
     first_line,
 )
+from crayon_sdk.models.adapters import PREFIX, create_torchvision
 from crayon_sdk.models.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
 from crayon_sdk.models.parts import find_final_layers
 from crayon_sdk.models.split import SplitModel, channels_problem
-from crayon_sdk.models.torchvision import PREFIX, create_torchvision
 
 __all__ = ["load_model"]
 

@@ -13,10 +13,10 @@ import torch
 
 from crayon_sdk._base.files import read_tensors, write_json, write_tensors
 from crayon_sdk.errors import CrayonError, ModelLoadError, OutputError
+from crayon_sdk.models.adapters import PREFIX
 from crayon_sdk.models.load import load_model
 from crayon_sdk.models.rebuild import can_be_built, is_timm
 from crayon_sdk.models.split import SplitModel, borrowed, why_not_finite
-from crayon_sdk.models.torchvision import PREFIX
 
 __all__ = ["check_in_fresh_process", "check_loads_back", "filled"]
 

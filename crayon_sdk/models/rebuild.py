@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from crayon_sdk.models.adapters import PREFIX, TorchvisionModel
 from crayon_sdk.models.split import SplitModel
-from crayon_sdk.models.torchvision import PREFIX, TorchvisionModel
 
 __all__ = ["base_of", "can_be_built", "how_to_load", "is_timm", "remember_base", "timm_config"]
 

@@ -24,6 +24,7 @@ from crayon_sdk._base.text import one_line
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError, UnsupportedModelError, first_few
 from crayon_sdk.functional import neurons as neuron_functions
+from crayon_sdk.models.adapters import TorchvisionModel, wrapped_module
 from crayon_sdk.models.parts import (
     FinalLayer,
     Layout,
@@ -35,8 +36,6 @@ from crayon_sdk.models.parts import (
     to_grid,
     tokens_are_in_order,
 )
-from crayon_sdk.models.torchvision import TorchvisionModel
-from crayon_sdk.models.wrapping import wrapped_module
 
 __all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed", "broken_weight", "why_not_finite"]
 
