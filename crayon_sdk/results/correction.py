@@ -29,8 +29,7 @@ from crayon_sdk._base.text import one_line
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.models.checkpoint_files import WEIGHTS
-from crayon_sdk.models.load import load_model
+from crayon_sdk.models.load import WEIGHTS, load_model
 from crayon_sdk.models.proof import check_in_fresh_process, check_loads_back, filled
 from crayon_sdk.models.rebuild import base_of, how_to_load, is_timm, remember_base, timm_config
 from crayon_sdk.models.split import Provenance, SplitModel, as_split_model
