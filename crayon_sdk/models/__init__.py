@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from crayon_sdk._base.lazy import lazily
 
 if TYPE_CHECKING:
-    from crayon_sdk.models.conversion import to_timm
     from crayon_sdk.models.load import load_model
+    from crayon_sdk.models.rebuild import to_timm
     from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
 __all__ = ["SplitModel", "as_split_model", "borrowed", "load_model", "to_timm"]
@@ -23,6 +23,6 @@ __getattr__, __dir__ = lazily(
         "as_split_model": "split",
         "borrowed": "split",
         "load_model": "load",
-        "to_timm": "conversion",
+        "to_timm": "rebuild",
     },
 )
