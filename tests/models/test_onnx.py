@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def pictures(count, side=64):
 def pruned():
     original = split_model()
     original.class_names = ("Löwe", "<b>")
-    return NeuronPruner(original, epochs=1, device="cpu").fit(noise_pictures(8), neuron_answers(range(40)))
+    dataset = replace(noise_pictures(8), class_map={"a": "Löwe", "b": "<b>"})
+    return NeuronPruner(original, epochs=1, device="cpu").fit(dataset, neuron_answers(range(40)))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_the_weights_of_cut_neurons_are_zero_in_the_file(pruned, exported):
 
 def test_what_one_must_know_travels_along(pruned, exported):
     found = {each.key: each.value for each in onnx.load(exported).metadata_props}
-    assert json.loads(found["class_names"]) == ["a", "b"] == list(pruned.model.class_names)
+    assert json.loads(found["class_names"]) == ["Löwe", "<b>"] == list(pruned.model.class_names)
     assert Preprocessing.from_dict(json.loads(found["preprocessing"])) == pruned.model.preprocessing
     assert found["fingerprint"] == pruned.model.fingerprint
     assert found["architecture"] == pruned.model.architecture
