@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crayon_sdk.answers.annotations import AnnotationSet
-    from crayon_sdk.explain.questions import Asked
+    from crayon_sdk.explain.asking import Asked
     from crayon_sdk.results.weight_changes import WeightChanges
     from crayon_sdk.workspace.workspace import Workspace
 

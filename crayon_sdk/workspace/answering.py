@@ -16,9 +16,9 @@ from crayon_sdk.annotate.export import export_crowd
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.formats import read_answers, write_answers
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
-from crayon_sdk.explain import selection
+from crayon_sdk.explain import asking
+from crayon_sdk.explain.asking import Asked, Question, how_far
 from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
-from crayon_sdk.explain.questions import Asked, Question, how_far
 from crayon_sdk.workspace.books import plain
 from crayon_sdk.workspace.holdings import ANSWERS, MAPS, PATCHES, Holdings
 from crayon_sdk.workspace.ledger import now
@@ -175,7 +175,7 @@ class Answering(Holdings):
         count: int | None = None,
         votes: int = 1,
         seed: int = 0,
-        method: selection.Method = "random",
+        method: asking.Method = "random",
         question: str | None = None,
         base_url: str = "",
         overwrite: bool = False,
@@ -269,7 +269,7 @@ class Answering(Holdings):
         kind: Literal["image", "neuron"] = "image",
         votes: int = 1,
         seed: int = 0,
-        method: selection.Method = "random",
+        method: asking.Method = "random",
     ) -> tuple[Question, ...]:
         """What to ask next.
 
@@ -289,7 +289,7 @@ class Answering(Holdings):
         if kind not in ("image", "neuron"):
             raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
         source = self.maps() if kind == "image" else self.patches()
-        return selection.suggest(
+        return asking.suggest(
             source, self.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
         )
 
@@ -345,16 +345,16 @@ class Answering(Holdings):
                     kind,
                 )
 
-    def _outlook(self) -> selection.Outlook:
+    def _outlook(self) -> asking.Outlook:
         """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""
         folder = self._run_folder("outlook", self._base() | {"maps": self._ledger.digest(MAPS)}, {})
         path = folder / "outlook.safetensors"
         if path.is_file():
             with contextlib.suppress(FileFormatError):
-                return selection.Outlook.load(path)
+                return asking.Outlook.load(path)
         device = resolve_device("auto", self.model.device)
         autocast = resolve_precision("auto", device)
-        seen = selection.look(self.model, self.dataset(), self.maps(), device=device, autocast=autocast)
+        seen = asking.look(self.model, self.dataset(), self.maps(), device=device, autocast=autocast)
         self._clear_runs("outlook")
         try:
             seen.save(path)

@@ -21,8 +21,7 @@ from crayon_sdk.annotate.store import AnswerStore
 from crayon_sdk.annotate.tasks import Task, make_tasks
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError, MissingExtraError, OutputError, SettingsError, install_extra
-from crayon_sdk.explain.questions import checked_words
-from crayon_sdk.explain.selection import Method
+from crayon_sdk.explain.asking import Method, checked_words
 from crayon_sdk.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
