@@ -289,9 +289,7 @@ class Answering(Holdings):
         if kind not in ("image", "neuron"):
             raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
         source = self.maps() if kind == "image" else self.patches()
-        return asking.suggest(
-            source, self.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
-        )
+        return asking.suggest(source, self.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method)
 
     def asked(self) -> dict[Literal["image", "neuron"], Asked]:
         """How far people are with the pictures ("image") and the patches of neurons ("neuron") that there are.
