@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from crayon_sdk._base.lazy import lazily
 
 if TYPE_CHECKING:
-    from crayon_sdk.data.dataset import ImageDataset
+    from crayon_sdk.data.dataset import ImageDataset, SkippedSample
     from crayon_sdk.data.preprocessing import Preprocessing
-    from crayon_sdk.data.samples import SkippedSample
 
 __all__ = ["ImageDataset", "Preprocessing", "SkippedSample"]
 
@@ -21,6 +20,6 @@ __getattr__, __dir__ = lazily(
     {
         "ImageDataset": "dataset",
         "Preprocessing": "preprocessing",
-        "SkippedSample": "samples",
+        "SkippedSample": "dataset",
     },
 )

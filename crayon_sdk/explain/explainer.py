@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
-from crayon_sdk.data.dataset import ImageDataset, effective_preprocessing
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import Workers
+from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.explain import asking
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from crayon_sdk._base.progress import track
 from crayon_sdk.data.classes import match_classes
-from crayon_sdk.data.dataset import ImageDataset, as_dataset, effective_preprocessing
+from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache, Workers, batches
+from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError, first_few
 from crayon_sdk.models.split import SplitModel, broken_weights, why_not_finite
 
