@@ -205,10 +205,6 @@ class ImageDataset:
             SettingsError: ``on_error``, ``class_names`` or ``class_map`` make no sense.
         """
         _check_choice(on_error)
-        if isinstance(group_columns, str):
-            raise SettingsError(
-                f"group_columns must be a list of names, got {group_columns!r}; write [{group_columns!r}]"
-            )
         table, text = _table(path)
         listing = list_table(
             table,
@@ -216,7 +212,7 @@ class ImageDataset:
                 image=image_column,
                 label=label_column,
                 id=id_column,
-                groups=None if group_columns is None else tuple(group_columns),
+                groups=_group_columns(group_columns),
                 split=split_column,
                 mask=mask_column,
             ),
@@ -336,15 +332,9 @@ class ImageDataset:
             SettingsError: ``on_error``, ``group_columns`` or ``class_names`` make no sense.
         """
         _check_choice(on_error)
-        found = read_hf(
-            dataset,
-            image=image_column,
-            label=label_column,
-            id=id_column,
-            groups=group_columns,
-            mask=mask_column,
-            class_names=_names(class_names),
-        )
+        groups = _group_columns(group_columns)
+        columns = Columns(image=image_column, label=label_column, id=id_column, groups=groups, mask=mask_column)
+        found = read_hf(dataset, columns, _names(class_names))
         return cls.from_torch(
             found.items,
             labels=found.labels,
@@ -720,6 +710,12 @@ def _table(path: StrPath | Frame) -> tuple[Path, str | None]:
 def _check_choice(on_error: str) -> None:
     if on_error not in ("raise", "skip"):
         raise SettingsError(f'on_error must be "raise" or "skip", got {on_error!r}')
+
+
+def _group_columns(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(names, str):
+        raise SettingsError(f"group_columns must be a list of names, got {names!r}; write [{names!r}]")
+    return None if names is None else tuple(names)
 
 
 def _names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
