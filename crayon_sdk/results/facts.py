@@ -17,7 +17,7 @@ from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.comparison import Comparison, compare
 from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
-__all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "facts_of", "group_rows", "summary"]
+__all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "gather_facts", "group_rows", "summary"]
 
 METHODS = {"attention": "CRAYON-Attention", "pruning": "CRAYON-Pruning"}
 
@@ -91,7 +91,7 @@ class Facts:
             return None
 
 
-def facts_of(
+def gather_facts(
     model: SplitModel,
     records: Sequence[Mapping[str, Any]],
     answers: AnnotationSet,

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from helpers_correction import (
     random_maps,
     split_model,
 )
+from helpers_report import bare_correction
 from torch import nn
 
 from crayon_sdk._base.files import read_tensors, write_tensors
@@ -463,3 +465,13 @@ def test_tokens_are_not_taken(correction):
         with pytest.raises(SettingsError, match="log in once with `hf auth login`, or set HF_TOKEN") as caught:
             result.push_to_hub("me/x", token="hf_secret")
         assert "hf_secret" not in str(caught.value)
+
+
+def test_the_facts_are_those_of_the_correction():
+    correction = bare_correction()
+    facts = correction.facts(evaluated_on="test pictures")
+    assert facts.records == (correction.record.model_dump(mode="json"),)
+    assert (facts.original, facts.fingerprint) == (correction.record.original, correction.model.fingerprint)
+    assert facts.answers is correction.answers
+    assert facts.place == "test pictures"
+    assert replace(correction, parents=(correction.record,)).facts().records[0] == facts.records[0]
