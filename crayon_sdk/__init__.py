@@ -106,7 +106,7 @@ _MODULE_OF = {
     "load_model": "models.load",
     "simulate_answers": "explain.masks",
     "simulate_neuron_answers": "explain.masks",
-    "to_timm": "models.conversion",
+    "to_timm": "models.rebuild",
 }
 _SUBMODULES = ("errors", "functional")
 
