@@ -47,7 +47,7 @@ from crayon_sdk.results.consistency import (
     check_records,
     description,
 )
-from crayon_sdk.results.evaluation import Evaluation
+from crayon_sdk.results.evaluation import Evaluation, per_cent
 from crayon_sdk.results.facts import Facts, gather_facts, group_rows
 from crayon_sdk.results.report import Material, make_report
 from crayon_sdk.results.weight_changes import WeightChanges, weight_changes
@@ -158,7 +158,7 @@ class Correction:
 
     def __repr__(self) -> str:
         scores = [each.worst_group for each in (self.before, self.after) if each is not None]
-        worst = f", worst group {' to '.join(f'{100 * score:.1f}' for score in scores)} %" if scores else ""
+        worst = f", worst group {' to '.join(per_cent(score) for score in scores)} %" if scores else ""
         steps = " after ".join(each.method for each in (self.record, *reversed(self.parents)))
         return f"Correction({one_line(steps, 80)} of {self.model.architecture}, {len(self.answers):,} answers{worst})"
 
@@ -177,13 +177,12 @@ class Correction:
         for name in measured:
             table.add_column(f"{name} %", justify="right")
         for row in group_rows(self.before, self.after):
-            table.add_row(
-                plain(row.name), *(f"{100 * each.accuracy:.1f}" if each else "-" for each in (row.before, row.after))
-            )
+            accuracies = (None if each is None else each.accuracy for each in (row.before, row.after))
+            table.add_row(plain(row.name), *map(per_cent, accuracies))
         table.add_section()
         summaries = [each.summary() if each else {} for each in measured.values()]
         for name in ("worst_group", "mean_group", "accuracy"):
-            cells = (f"{100 * each[name]:.1f}" if name in each else "-" for each in summaries)
+            cells = (per_cent(each.get(name)) for each in summaries)
             table.add_row({"accuracy": "all samples"}.get(name, name.replace("_", " ")), *cells)
         return table
 
@@ -496,12 +495,6 @@ def _read(place: Path, model: nn.Module | None, source: str) -> Correction:
     check_before_building(place, manifest)
     if model is None:
         loaded = load_model(f"local-dir:{place}", class_names=stored.class_names or None)
-        if stored.preprocessing and loaded.preprocessing.to_dict() != stored.preprocessing:
-            raise MismatchError(
-                f"the preprocessing in {str(place / 'config.json')!r} is not the one that crayon.json describes "
-                f"({loaded.preprocessing.to_dict()}, expected {stored.preprocessing}), and would change what the model "
-                "gives; put it back, or use the folder with load_model(...)"
-            )
     else:
         given = filled(as_split_model(model), place).model
         preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
@@ -532,7 +525,6 @@ class _Stored:
     class_names: list[str]
     dtype: torch.dtype
     base: dict[str, str]
-    preprocessing: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> _Stored:
@@ -552,6 +544,7 @@ class _Stored:
                 "fingerprint": _text(manifest["fingerprint"]),
                 "class_names": [_text(name) for name in manifest["class_names"]],
                 "model_args": dict(manifest["model_args"]),
+                "preprocessing": dict(manifest["preprocessing"]),
                 "base": {_text(name): _text(value) for name, value in manifest.get("base", {}).items()},
                 "record": record.model_dump(mode="json"),
                 "parents": [parent.model_dump(mode="json") for parent in parents],
@@ -564,7 +557,6 @@ class _Stored:
                 plain["class_names"],
                 _FLOAT_TYPES[manifest["dtype"]],
                 plain["base"],
-                dict(manifest.get("preprocessing", {})),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             detail = " ".join(str(error).split())[:200]

@@ -151,6 +151,17 @@ class GroupRow:
     before: GroupResult | None
     after: GroupResult | None
 
+    @property
+    def total(self) -> str:
+        """How many pictures; two numbers where they differ."""
+        return " / ".join(dict.fromkeys(f"{each.total:,}" for each in (self.before, self.after) if each is not None))
+
+    @property
+    def rank(self) -> float:
+        """Smaller for a group that is right less often; groups without pictures come last."""
+        measured = self.after or self.before
+        return measured.accuracy if measured is not None and measured.total else 2.0
+
 
 def group_rows(before: Evaluation | None, after: Evaluation | None) -> tuple[GroupRow, ...]:
     """Put the groups of two evaluations side by side, by name."""

@@ -419,7 +419,16 @@ def test_preprocessing_that_was_changed(correction, tmp_path, change):
     config = json.loads((folder / "config.json").read_text())
     config["pretrained_cfg"] |= change
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(MismatchError, match=r"the preprocessing in .*config.json' is not the one that crayon.json"):
+    with pytest.raises(MismatchError, match=rf"contradict each other: pretrained_cfg\.{next(iter(change))} is "):
+        load_correction(folder)
+
+
+def test_preprocessing_that_is_missing(correction, tmp_path):
+    folder = correction.save(tmp_path / "saved")
+    manifest = json.loads((folder / "crayon.json").read_text(encoding="utf-8"))
+    del manifest["preprocessing"]
+    (folder / "crayon.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(FileFormatError, match=r"crayon\.json' is incomplete or altered: 'preprocessing'"):
         load_correction(folder)
 
 
