@@ -13,8 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from crayon_sdk._base.files import read_json, sha256_of
-from crayon_sdk._base.locking import locked
+from crayon_sdk._base.files import locked, read_json, sha256_of
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.guidance import guidance_answers
 from crayon_sdk.data.dataset import ImageDataset

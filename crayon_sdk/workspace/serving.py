@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from crayon_sdk._base.locking import locked
+from crayon_sdk._base.files import locked
 from crayon_sdk.annotate.access import Access, Role, is_loopback
 from crayon_sdk.annotate.desk import Desk
 from crayon_sdk.annotate.drawing import Drawing

@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__
-from crayon_sdk._base.files import describe_write_failure
-from crayon_sdk._base.locking import locked
+from crayon_sdk._base.files import describe_write_failure, locked
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.explain import contact_sheets
