@@ -26,6 +26,7 @@ from crayon_sdk._base.files import StrPath, replace_file, sha256_of_each, write_
 from crayon_sdk._base.hub import refuse_token
 from crayon_sdk._base.publishing import Published, find_target, publish
 from crayon_sdk._base.showing import as_html
+from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.consensus import image_verdicts, neuron_verdicts
 from crayon_sdk.answers.lines import append_lines, read_lines
 from crayon_sdk.answers.on_hub import FILE, answer_card, fetch_answers
@@ -47,7 +48,7 @@ from crayon_sdk.answers.relevance import (
     verdict_of,
 )
 from crayon_sdk.answers.table import AnswerTable, Mask, Rows, distinct
-from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError, first_few
+from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from crayon_sdk._base.progress import hidden, lines
-from crayon_sdk._base.text import KINDS_OF_TASKS
+from crayon_sdk._base.text import KINDS_OF_TASKS, first_line
 from crayon_sdk.cli.allocator import keep_memory
 from crayon_sdk.cli.common import Command, Shell, command, how_far
-from crayon_sdk.errors import CrayonError, StaleError, first_line
+from crayon_sdk.errors import CrayonError, StaleError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,13 +21,14 @@ from torch.utils.data import Dataset
 
 from crayon_sdk._base.files import sha256_of
 from crayon_sdk._base.progress import track
+from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import ClassMap, checked_class_map
 from crayon_sdk.data.hf_items import read_hf
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.data.sources import FileSource, Listing, Source, TorchSource, describe, list_folder
 from crayon_sdk.data.tables import Columns, list_table, say_recognised
 from crayon_sdk.data.torch_items import advice, count_of, guess_class_names, is_frame, read_groups, read_labels
-from crayon_sdk.errors import DataError, SettingsError, first_few
+from crayon_sdk.errors import DataError, SettingsError
 
 __all__ = ["ImageDataset", "SkippedSample", "as_dataset"]
 

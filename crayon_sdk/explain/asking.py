@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from crayon_sdk._base.files import read_tensors, write_tensors
+from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import Workers
-from crayon_sdk.errors import MismatchError, SettingsError, first_few
+from crayon_sdk.errors import MismatchError, SettingsError
 from crayon_sdk.explain.maps import SaliencyMaps, readable
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.selection import k_centre, surprise

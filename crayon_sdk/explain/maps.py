@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from crayon_sdk._base.files import read_tensors, sha256_of, write_tensors
+from crayon_sdk._base.text import first_few
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.functional.saliency import normalize_maps, resize_maps
 from crayon_sdk.show.gallery import Gallery, Order, gallery
 from crayon_sdk.show.overlays import Style

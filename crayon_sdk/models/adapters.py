@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from crayon_sdk.errors import ModelLoadError, SettingsError, UnsupportedModelError, first_line
+from crayon_sdk._base.text import first_line
+from crayon_sdk.errors import ModelLoadError, SettingsError, UnsupportedModelError
 
 __all__ = ["PREFIX", "TorchvisionModel", "create_torchvision", "is_torchvision", "wrapped_module"]
 

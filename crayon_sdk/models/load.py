@@ -17,15 +17,9 @@ from torch import nn
 
 from crayon_sdk._base.fetching import fetch, hub_hint, is_on_hub, offline_copy, split_source
 from crayon_sdk._base.files import read_json, read_tensors
+from crayon_sdk._base.text import first_line
 from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.errors import (
-    CrayonError,
-    FileFormatError,
-    ModelLoadError,
-    SettingsError,
-    UnsupportedModelError,
-    first_line,
-)
+from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, SettingsError, UnsupportedModelError
 from crayon_sdk.models.adapters import PREFIX, create_torchvision
 from crayon_sdk.models.parts import find_final_layers
 from crayon_sdk.models.split import SplitModel, channels_problem

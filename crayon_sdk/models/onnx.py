@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from crayon_sdk import __version__
 from crayon_sdk._base.files import free_path, replace_file
-from crayon_sdk.errors import MissingExtraError, OutputError, first_line, install_extra
+from crayon_sdk._base.text import first_line
+from crayon_sdk.errors import MissingExtraError, OutputError, install_extra
 from crayon_sdk.functional.neurons import bake
 from crayon_sdk.models.alike import noise, plain_copy, same_logits
 from crayon_sdk.models.split import SplitModel

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from crayon_sdk._base.progress import track
+from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import match_classes
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache, Workers, batches
 from crayon_sdk.data.preprocessing import effective_preprocessing
-from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError, first_few
+from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
 from crayon_sdk.models.split import SplitModel, broken_weights, why_not_finite
 
 __all__ = ["check_finite", "in_classes_of", "predict", "stream_features"]

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from crayon_sdk._base.files import sha256_of
-from crayon_sdk._base.text import one_line
+from crayon_sdk._base.text import first_few, one_line
 from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.errors import SettingsError, UnsupportedModelError, first_few
+from crayon_sdk.errors import SettingsError, UnsupportedModelError
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.models.adapters import TorchvisionModel, wrapped_module
 from crayon_sdk.models.parts import (

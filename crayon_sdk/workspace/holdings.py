@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from crayon_sdk._base.files import locked, read_json, sha256_of
+from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.guidance import guidance_answers
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import DataError, FileFormatError, MismatchError, StaleError, first_few
+from crayon_sdk.errors import DataError, FileFormatError, MismatchError, StaleError
 from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.patches import NeuronPatches

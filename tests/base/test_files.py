@@ -325,7 +325,7 @@ def test_a_place_for_a_folder_is_checked_before_any_work(tmp_path):
     assert free_folder(tmp_path / "deep" / "out", overwrite=False) == tmp_path / "deep" / "out"
     assert names(tmp_path) == []
     (tmp_path / "out").mkdir()
-    with pytest.raises(OutputExistsError, match=r"overwrite=True \(--overwrite\)"):
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
         free_folder(tmp_path / "out", overwrite=False)
     assert free_folder(tmp_path / "out", overwrite=True) == tmp_path / "out"
     (tmp_path / "file").touch()
