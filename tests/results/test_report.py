@@ -229,7 +229,7 @@ def test_evaluations_of_other_pictures_are_not_taken_for_those_of_the_data_set(c
 
 def test_a_missing_extra_is_named(bare, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"crayon-sdk\[report\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[report\]"):
         bare.report(tmp_path / "r.html")
 
 
