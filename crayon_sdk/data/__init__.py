@@ -1,6 +1,7 @@
 """Pictures: data sets, samples, where they come from, tables, preprocessing, pixels.
 
-Nothing that needs a model.
+Nothing that needs a model. `classes` is apart from `dataset`, as it is where data and model meet; `torch_items` and
+`hf_items` are one library of other people each. Both of `sources` and `torch_items` are tested in ``test_dataset``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Classifiers: split into trunk and head, loaded, rebuilt, proven to load back, exported; passes over data.
 
-Nothing that changes a model: that is `crayon_sdk.correct`.
+Nothing that changes a model: that is `crayon_sdk.correct`. The Hub's side of `load` is tested in ``test_hub_loading``,
+`split` over many architectures in ``test_timm_families``.
 """
 
 from __future__ import annotations
