@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from crayon_sdk.explain.maps import SaliencyMaps
     from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
     from crayon_sdk.explain.patches import NeuronPatches
-    from crayon_sdk.models.conversion import to_timm
     from crayon_sdk.models.load import load_model
+    from crayon_sdk.models.rebuild import to_timm
     from crayon_sdk.models.split import SplitModel
     from crayon_sdk.results.card import Card
     from crayon_sdk.results.comparison import Comparison, compare
@@ -106,7 +106,7 @@ _MODULE_OF = {
     "load_model": "models.load",
     "simulate_answers": "explain.masks",
     "simulate_neuron_answers": "explain.masks",
-    "to_timm": "models.conversion",
+    "to_timm": "models.rebuild",
 }
 _SUBMODULES = ("errors", "functional")
 

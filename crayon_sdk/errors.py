@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -192,31 +191,3 @@ def shortened(text: str, limit: int) -> str:
         return text
     head = (limit - 3) * 3 // 4
     return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"
-
-
-def first_line(error: BaseException) -> str:
-    r"""Say an error of another library in one line; its class where it says nothing.
-
-    >>> first_line(ValueError("no such file\nat line 3")), first_line(KeyError())
-    ('no such file', 'KeyError')
-    >>> first_line(ValueError("bad:\n a\n b"))  # what it is about comes below
-    'bad: a; b'
-    """
-    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if lines[0].endswith(":"):
-        return f"{lines[0]} {'; '.join(shortened(line, 300) for line in lines[1:6])}"
-    return lines[0]
-
-
-def first_few(items: Iterable[object], limit: int = 5) -> str:
-    """List the first ``limit`` items and count the rest.
-
-    >>> first_few(["a", "b", "c"], limit=2)
-    "'a', 'b' and 1 more"
-    """
-    shown = list(items)
-    text = ", ".join(shortened(repr(item), 200) for item in shown[:limit])
-    rest = len(shown) - limit
-    return f"{text} and {rest} more" if rest > 0 else text

@@ -101,7 +101,7 @@ def plain_correction(model: SplitModel) -> Correction:
     """A correction of a model, with a record that says that nothing was done."""
     record = CorrectionRecord(
         method="attention",
-        settings={"epochs": 0},
+        settings={"epochs": 0, "batch_size": 8, "lr": 0.01, "alpha": 1.0, "beta": 1.0},
         history=(),
         counts={},
         original=model.fingerprint,

@@ -18,7 +18,7 @@ from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.functional.losses import relevant_loss
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
-from crayon_sdk.models.final_layers import apply_final_layers
+from crayon_sdk.models.parts import apply_final_layers
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.correction import load_correction
 

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crayon_sdk._base.hub import RepoKind, chain, client, is_broken_line, passes, patiently, without_token
-from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError, first_line
+from crayon_sdk._base.text import first_line
+from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError
 
 __all__ = ["PREFIXES", "Fetched", "fetch", "hub_hint", "is_on_hub", "offline_copy", "split_source"]
 

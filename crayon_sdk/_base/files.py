@@ -1,9 +1,9 @@
-"""Reading and writing without surprises: to the side first, then rename.
+"""Reading and writing without surprises: to the side first, then rename; and one process at a time in a folder.
 
 Nothing here ever leaves a half-written file under the name that was asked for,
 and every failure of the operating system arrives as an
 [`OutputError`][crayon_sdk.errors.OutputError] or a
-[`FileFormatError`][crayon_sdk.errors.FileFormatError].
+[`FileFormatError`][crayon_sdk.errors.FileFormatError]. A lock ends with its process, however that ends.
 """
 
 from __future__ import annotations
@@ -16,12 +16,21 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crayon_sdk.errors import FileFormatError, OutputError, OutputExistsError, SettingsError
+from crayon_sdk.errors import (
+    CrayonError,
+    FileFormatError,
+    OutputError,
+    OutputExistsError,
+    SettingsError,
+    WorkspaceBusyError,
+)
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,6 +42,7 @@ __all__ = [
     "describe_write_failure",
     "free_folder",
     "free_path",
+    "locked",
     "new_folder",
     "read_json",
     "read_metadata",
@@ -430,3 +440,48 @@ def sha256_of_each(parts: Iterable[bytes | str]) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, doing: str, timeout: float = 10.0, name: str = ".lock") -> Iterator[None]:
+    """Hold the lock of a folder; the operating system takes it back from a process that dies.
+
+    Args:
+        folder: The folder, which exists.
+        doing: What is done, for the message that another process gets.
+        timeout: Seconds to wait for the lock. Helpers of a killed process may hold it a moment longer.
+        name: Of its file; locks of different names do not know each other.
+
+    Raises:
+        WorkspaceBusyError: Another process has it; the message says which and since when.
+        OutputError: The folder is not writable.
+    """
+    from filelock import FileLock, Timeout
+
+    owner = folder / f"{name}-owner.json"
+    lock = FileLock(str(folder / name), thread_local=False)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout as error:
+        raise WorkspaceBusyError(
+            f"{str(folder)!r} is in use{_owner(owner)}; wait until that is done, or stop it. Nothing was changed."
+        ) from error
+    except OSError as error:
+        raise OutputError(describe_write_failure(folder / name, error)) from error
+    try:
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        # For people; whether it is held is the operating system's word alone.
+        write_json(owner, {"pid": os.getpid(), "doing": doing, "since": since, "program": sys.argv[0]})
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(owner: Path) -> str:
+    """Who holds a lock, in words."""
+    try:
+        about = read_json(owner)
+        return f" by process {about['pid']} ({about['doing']}, since {about['since']})"
+    except (CrayonError, KeyError, TypeError):
+        return ""

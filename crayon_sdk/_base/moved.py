@@ -24,7 +24,7 @@ MOVED = {
     "changes": "results.weight_changes",
     "checkpoint": "results.correction",
     "comparison": "results.comparison",
-    "conversion": "models.conversion",
+    "conversion": "models.rebuild",
     "corrector": "correct.attention",
     "evaluation": "results.evaluation",
     "explainer": "explain.explainer",

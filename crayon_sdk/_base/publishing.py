@@ -29,7 +29,8 @@ from crayon_sdk._base.hub import (
     repo_state,
     retried,
 )
-from crayon_sdk.errors import HubAccessError, HubConflictError, HubError, SettingsError, first_few
+from crayon_sdk._base.text import first_few
+from crayon_sdk.errors import HubAccessError, HubConflictError, HubError, SettingsError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

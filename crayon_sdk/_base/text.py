@@ -1,4 +1,4 @@
-"""Names that people type, and other text from outside: what was probably meant, and how it is shown."""
+"""Text from outside in messages and on screens: names that people type, errors of libraries, long lists."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ __all__ = [
     "ANSWER_FORMATS",
     "KINDS_OF_TASKS",
     "TOOL_FORMATS",
+    "first_few",
+    "first_line",
     "given_only",
     "one_line",
     "unknown_name",
@@ -43,6 +45,34 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(shown, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
     return f"there is no {what} called {shown!r}{hint}"
+
+
+def first_line(error: BaseException) -> str:
+    r"""Say an error of another library in one line; its class where it says nothing.
+
+    >>> first_line(ValueError("no such file\nat line 3")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    >>> first_line(ValueError("bad:\n a\n b"))  # what it is about comes below
+    'bad: a; b'
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0].endswith(":"):
+        return f"{lines[0]} {'; '.join(shortened(line, 300) for line in lines[1:6])}"
+    return lines[0]
+
+
+def first_few(items: Iterable[object], limit: int = 5) -> str:
+    """List the first ``limit`` items and count the rest.
+
+    >>> first_few(["a", "b", "c"], limit=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = list(items)
+    text = ", ".join(shortened(repr(item), 200) for item in shown[:limit])
+    rest = len(shown) - limit
+    return f"{text} and {rest} more" if rest > 0 else text
 
 
 def visible(text: str) -> str:

@@ -8,4 +8,6 @@
 - [`access`][crayon_sdk.annotate.access]: who may do what, and the headers of every answer.
 - [`server`][crayon_sdk.annotate.server]: HTTP (FastAPI).
 - [`serving`][crayon_sdk.workspace.serving]: all of it over a workspace, until it is stopped.
+
+`access`, `drawing`, `monitoring` and `tasks` are tested in ``test_parts``; the pages in ``test_page``.
 """

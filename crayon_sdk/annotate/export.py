@@ -14,9 +14,9 @@ from crayon_sdk._base.progress import track
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.explain import contact_sheets
+from crayon_sdk.explain.asking import Question, question_words
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.patches import NeuronPatches
-from crayon_sdk.explain.questions import Question, question_words
 
 __all__ = ["export_crowd"]
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crayon_sdk._base.text import first_line
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.answers.records import AnyAnswer, parse_record
-from crayon_sdk.errors import FileFormatError, OutputError, first_line
+from crayon_sdk.errors import FileFormatError, OutputError
 
 __all__ = ["AnswerStore", "Given", "Row"]
 

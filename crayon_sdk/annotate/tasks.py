@@ -12,10 +12,10 @@ from crayon_sdk._base.files import sha256_of
 from crayon_sdk._base.text import one_line
 from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer
 from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.explain.asking import Question, question_words
 from crayon_sdk.explain.contact_sheets import class_name
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.patches import NeuronPatches, Patch
-from crayon_sdk.explain.questions import Question, question_words
 
 __all__ = ["Task", "make_tasks", "records_of"]
 

@@ -1,6 +1,8 @@
 """What people said: records, sets of them, relevance and agreement, rules for crowds, files and the Hub.
 
-No torch, no pictures: facts as text.
+No torch, no pictures: facts as text. Four modules about the same answers, for they have nothing in common: `lines` are
+bytes of a file that survive a crash, `table` holds a million in memory, `formats` is the door for files of every kind,
+`tools` the rows of other tools behind it.
 """
 
 from __future__ import annotations

@@ -11,20 +11,25 @@ can append answer by answer and a crash costs the last one at most.
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from operator import eq
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from crayon_sdk._base.files import StrPath, replace_file, sha256_of_each
+from crayon_sdk._base.files import StrPath, replace_file, sha256_of_each, write_text
+from crayon_sdk._base.hub import refuse_token
+from crayon_sdk._base.publishing import Published, find_target, publish
 from crayon_sdk._base.showing import as_html
+from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.consensus import image_verdicts, neuron_verdicts
 from crayon_sdk.answers.lines import append_lines, read_lines
-from crayon_sdk.answers.on_hub import OnTheHub
+from crayon_sdk.answers.on_hub import FILE, answer_card, fetch_answers
 from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, parse_record
 from crayon_sdk.answers.relevance import (
     ANSWERS,
@@ -43,7 +48,7 @@ from crayon_sdk.answers.relevance import (
     verdict_of,
 )
 from crayon_sdk.answers.table import AnswerTable, Mask, Rows, distinct
-from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError, first_few
+from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,7 +58,7 @@ __all__ = ["Agreement", "AnnotationSet", "ImageAnswer", "NeuronAnswer", "as_answ
 _log = logging.getLogger(__name__)
 
 
-class AnnotationSet(OnTheHub):
+class AnnotationSet:
     """Answers in order; `add` changes the set, everything else returns new things.
 
     Iterating gives the answers in order. ``answers[id]`` are those about one picture, ``id in answers`` asks whether
@@ -353,6 +358,67 @@ class AnnotationSet(OnTheHub):
             made.torn_line = lines.torn.decode(errors="replace")
             _log.warning("%r: the last line was cut off and is not counted: %.80r", str(path), made.torn_line)
         return made
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        dry_run: bool = False,
+        token: None = None,
+    ) -> Published:
+        """Publish all answers as a data set that ``datasets.load_dataset`` reads, in one commit.
+
+        The names of annotators are part of the answers, and are published with them.
+
+        Args:
+            repo_id: "me/birds-answers"; made when it is missing.
+            private: For a new repository: whether others cannot see it; ``None`` takes the Hub's default.
+            create_pr: Open a pull request instead of changing main.
+            revision: The branch; made when it is missing. Default main.
+            commit_message: Default "Upload answers with crayon-sdk".
+            dry_run: List the files; the Hub is not asked anything.
+            token: Refused, with a word on where the token comes from.
+
+        Raises:
+            AnswerError: There are none.
+            HubError: As of a model
+                ([`Correction.push_to_hub`][crayon_sdk.results.correction.Correction.push_to_hub]).
+        """
+        refuse_token(token)
+        if not self.counts()["answers"]:
+            raise AnswerError("there are no answers to publish")
+        target = find_target(
+            repo_id,
+            kind="dataset",
+            private=private,
+            create_pr=create_pr,
+            revision=revision,
+            commit_message=commit_message,
+            dry_run=dry_run,
+        )
+        with tempfile.TemporaryDirectory(prefix="crayon-push-") as place:
+            self.save(Path(place) / FILE)
+            write_text(Path(place) / "README.md", answer_card(self, target.repo_id, self.counts()))
+            return publish(Path(place), target)
+
+    @classmethod
+    def from_hub(cls, repo_id: str, *, revision: str | None = None, strict: bool = True) -> AnnotationSet:
+        """Read answers that were published.
+
+        Args:
+            repo_id: "me/birds-answers".
+            revision: A branch, a tag or a commit; default main.
+            strict: Refuse a broken line; else leave it out and count it in `dropped`.
+
+        Raises:
+            HubError: There is no such data set, it holds no answers, or it may not be read.
+            FileFormatError: A line is broken, or the file is not what the Hub lists.
+        """
+        return cls.load(fetch_answers(repo_id, revision), strict=strict)
 
     def image_relevance(
         self,

@@ -24,12 +24,12 @@ from os import PathLike
 from typing import Literal
 
 from crayon_sdk._base.files import StrPath, read_json, read_whole, write_json, write_text
-from crayon_sdk._base.text import ANSWER_FORMATS
+from crayon_sdk._base.text import ANSWER_FORMATS, first_few
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.answers.relevance import Answer, Rule
 from crayon_sdk.answers.tools import read_csv, read_tool_json, write_tool
-from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 
 __all__ = ["from_published", "read_answers", "to_published", "to_published_neurons", "write_answers"]
 

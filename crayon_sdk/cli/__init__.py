@@ -3,6 +3,9 @@
 Results go to stdout, everything else to stderr. Heavy packages are imported inside the
 commands, so that ``crayon --help`` answers at once. Nothing at all is imported here before
 `main` listens to Ctrl-C.
+
+Tested by what a user types: `steps`, `answers`, `doctor` and `common` in ``test_cli_workspace``; `commands`, `wording`,
+`tools` and `allocator` in ``test_cli``; `demo_model` and `demo_pictures` in ``test_demo``.
 """
 
 from __future__ import annotations

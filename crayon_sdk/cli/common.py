@@ -20,7 +20,7 @@ from crayon_sdk import errors
 from crayon_sdk._base import methods
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.settings import Setting, alternatives
-from crayon_sdk._base.text import KINDS_OF_TASKS, unknown_name, visible
+from crayon_sdk._base.text import KINDS_OF_TASKS, first_line, unknown_name, visible
 from crayon_sdk.cli import STOPPED
 from crayon_sdk.cli.allocator import keep_memory
 from crayon_sdk.cli.options import CONFIG, keys, merged, read_config, said
@@ -352,7 +352,7 @@ def _warned(message: Warning | str, category: type[Warning]) -> str:
     """A warning of a library, in one line and without its source code."""
     if category.__name__ == "DecompressionBombWarning":
         return "a picture is so large that Pillow warns of it; it is read all the same, and needs as much memory"
-    return told(errors.first_line(message if isinstance(message, Warning) else category(message)))
+    return told(first_line(message if isinstance(message, Warning) else category(message)))
 
 
 def section_options(section: str) -> Callable[[Any], Any]:

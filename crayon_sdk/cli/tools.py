@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from crayon_sdk._base.progress import hidden, lines
-from crayon_sdk._base.text import KINDS_OF_TASKS
+from crayon_sdk._base.text import KINDS_OF_TASKS, first_line
 from crayon_sdk.cli.allocator import keep_memory
 from crayon_sdk.cli.common import Command, Shell, command, how_far
-from crayon_sdk.errors import CrayonError, first_line
+from crayon_sdk.errors import CrayonError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crayon_sdk.answers.annotations import AnnotationSet
-    from crayon_sdk.explain.questions import Asked
+    from crayon_sdk.explain.asking import Asked
     from crayon_sdk.results.weight_changes import WeightChanges
     from crayon_sdk.workspace.workspace import Workspace
 

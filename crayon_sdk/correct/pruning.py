@@ -20,7 +20,7 @@ from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError
 from crayon_sdk.functional.losses import log_prior
-from crayon_sdk.models.final_layers import apply_final_layers
+from crayon_sdk.models.parts import apply_final_layers
 from crayon_sdk.models.passes import stream_features
 from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.results.correction import Correction

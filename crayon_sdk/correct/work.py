@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.settings import TrainingSettings
-from crayon_sdk.data.dataset import ImageDataset, effective_preprocessing
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError
 from crayon_sdk.models.passes import in_classes_of, predict
 from crayon_sdk.models.split import SplitModel, borrowed

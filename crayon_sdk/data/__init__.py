@@ -1,6 +1,7 @@
 """Pictures: data sets, samples, where they come from, tables, preprocessing, pixels.
 
-Nothing that needs a model.
+Nothing that needs a model. `classes` is apart from `dataset`, as it is where data and model meet; `torch_items` and
+`hf_items` are one library of other people each. Both of `sources` and `torch_items` are tested in ``test_dataset``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from typing import TYPE_CHECKING
 from crayon_sdk._base.lazy import lazily
 
 if TYPE_CHECKING:
-    from crayon_sdk.data.dataset import ImageDataset
+    from crayon_sdk.data.dataset import ImageDataset, SkippedSample
     from crayon_sdk.data.preprocessing import Preprocessing
-    from crayon_sdk.data.samples import SkippedSample
 
 __all__ = ["ImageDataset", "Preprocessing", "SkippedSample"]
 
@@ -21,6 +21,6 @@ __getattr__, __dir__ = lazily(
     {
         "ImageDataset": "dataset",
         "Preprocessing": "preprocessing",
-        "SkippedSample": "samples",
+        "SkippedSample": "dataset",
     },
 )

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from crayon_sdk.errors import SettingsError, first_few
+from crayon_sdk._base.text import first_few
+from crayon_sdk.errors import SettingsError
 
 __all__ = ["ClassMap", "are_numbers", "checked_class_map", "match_classes"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crayon_sdk.data.tables import GROUP, IMAGE, LABEL, MASK
+from crayon_sdk.data.tables import GROUP, IMAGE, LABEL, MASK, Columns
 from crayon_sdk.data.torch_items import advice, is_hf
-from crayon_sdk.errors import DataError, SettingsError
+from crayon_sdk.errors import DataError
 
 __all__ = ["HfColumns", "read_hf"]
 
@@ -41,59 +41,54 @@ class _Column(Sequence[Any]):
         return value if self.labels is None else (value, self.labels[position])
 
 
-def read_hf(
-    dataset: Any,
-    *,
-    image: str | None,
-    label: str | None,
-    id: str | None,
-    groups: Sequence[str] | None,
-    mask: str | None,
-    class_names: tuple[str, ...] | None,
-) -> HfColumns:
+def read_hf(dataset: Any, columns: Columns, class_names: tuple[str, ...] | None) -> HfColumns:
     """Find the columns of a data set and read all but the pictures.
 
     Raises:
         DataError: It is no such data set, or a column is missing or cannot be told apart from others.
-        SettingsError: ``groups`` is a text.
     """
     if not is_hf(dataset) or not hasattr(dataset, "select_columns") or not hasattr(dataset, "__len__"):
         raise DataError(
             f"expected a data set of the datasets library, with rows in memory or on the disk, got "
             f"{type(dataset).__name__}; {advice(dataset)}"
         )
-    if isinstance(groups, str):
-        raise SettingsError(f"group_columns must be a list of names, got {groups!r}; write [{groups!r}]")
     plain = dataset.with_format(None)  # a transform for training has no place in what people are asked about
     features: Mapping[str, Any] = plain.features
-    given = {name for name in (image, label, id, mask, *(groups or ())) if name is not None}
+    named = (columns.image, columns.label, columns.id, columns.mask, *(columns.groups or ()))
+    given = {name for name in named if name is not None}
     unknown = sorted(name for name in given if name not in features)
     if unknown:
         raise DataError(f"the data set has no column {unknown[0]!r}; it has {_list(features)}")
     free = [name for name in features if name not in given]
     pictures = [name for name in free if type(features[name]).__name__ == "Image"]
-    mask = mask or _one([name for name in pictures if name.lower() in MASK], "mask_column", features, needed=False)
-    image = image or _one(
+    masks = [name for name in pictures if name.lower() in MASK]
+    mask = columns.mask or _one(masks, "mask_column", features, needed=False)
+    image = columns.image or _one(
         [name for name in pictures if name != mask] or [name for name in free if name.lower() in IMAGE],
         "image_column",
         features,
     )
-    label = label or _one(
+    label = columns.label or _one(
         [name for name in free if name.lower() in LABEL]
         or [name for name in free if type(features[name]).__name__ == "ClassLabel"],
         "label_column",
         features,
     )
+    groups = columns.groups
     if groups is None:
         group = _one([name for name in free if name.lower() in GROUP], "group_columns", features, needed=False)
         groups = () if group is None else (group,)
-    labels, names = _labels(plain.select_columns([label])[label], features[label], class_names)
+
+    def values(name: str) -> Any:
+        return plain.select_columns([name])[name]
+
+    labels, names = _labels(values(label), features[label], class_names)
     return HfColumns(
         items=_Column(plain.select_columns([image]), str(image), labels),
         labels=labels,
         class_names=names,
-        ids=None if id is None else [str(value) for value in plain.select_columns([id])[id]],
-        groups={name: _texts(plain.select_columns([name])[name], features[name]) for name in groups} or None,
+        ids=None if columns.id is None else [str(value) for value in values(columns.id)],
+        groups={name: _texts(values(name), features[name]) for name in groups} or None,
         masks=None if mask is None else _Column(plain.select_columns([mask]), mask),
     )
 

@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from crayon_sdk._base.text import first_few
 from crayon_sdk.data.preprocessing import Preprocessing, binary_mask, eight_bit, to_rgb
-from crayon_sdk.errors import DataError, first_few
+from crayon_sdk.errors import DataError
 
 __all__ = ["FileSource", "Listing", "Source", "TorchSource", "describe", "list_folder"]
 

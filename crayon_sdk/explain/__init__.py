@@ -1,6 +1,7 @@
 """What a model looks at: maps, patches, their sheets, what to ask about them, and answers from object masks.
 
-No training, and no verdict on a model.
+No training, and no verdict on a model. That the maps are those of captum and of the corrector is tested in
+``test_same_maps``.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
-from crayon_sdk.data.dataset import ImageDataset, effective_preprocessing
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import Workers
+from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.explain import selection
+from crayon_sdk.explain import asking
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional import neurons as neuron_functions
@@ -188,7 +189,7 @@ class Explainer:
         maps: SaliencyMaps,
         n: int = 20,
         *,
-        method: selection.Method = "random",
+        method: asking.Method = "random",
         dataset: ImageDataset | None = None,
         answers: AnnotationSet | None = None,
         votes: int = 1,
@@ -221,10 +222,10 @@ class Explainer:
             2
         """
 
-        def look() -> selection.Outlook:
+        def look() -> asking.Outlook:
             if dataset is None:
                 raise SettingsError(f"method={method!r} looks at the pictures: expected dataset=, the one explained")
-            return selection.look(
+            return asking.look(
                 self.model,
                 dataset,
                 maps,
@@ -235,7 +236,7 @@ class Explainer:
             )
 
         given = AnnotationSet() if answers is None else as_answers(answers)
-        asked = selection.suggest(as_maps(maps), given, look, count=n, votes=votes, seed=seed, method=method)
+        asked = asking.suggest(as_maps(maps), given, look, count=n, votes=votes, seed=seed, method=method)
         return tuple(question.id for question in asked)
 
     def saliency(self, images: Tensor, targets: Tensor) -> Tensor:

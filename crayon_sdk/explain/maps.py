@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from crayon_sdk._base.files import read_tensors, sha256_of, write_tensors
+from crayon_sdk._base.text import first_few
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError, first_few
+from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.functional.saliency import normalize_maps, resize_maps
 from crayon_sdk.show.gallery import Gallery, Order, gallery
 from crayon_sdk.show.overlays import Style
 
-__all__ = ["SaliencyMaps", "as_maps", "read_manifest", "readable"]
+__all__ = ["SaliencyMaps", "as_maps", "read_manifest", "readable", "write_manifest"]
 
 _FORMAT = "crayon-saliency-maps"
 
@@ -241,7 +242,7 @@ class SaliencyMaps:
             "preprocessing": self.preprocessing and self.preprocessing.to_dict(),
         }
         tensors = {"values": self.values, "targets": self.targets, "evidence": self.evidence}
-        write_tensors(path, tensors, {"format": _FORMAT, "version": "1", "manifest": json.dumps(manifest)})
+        write_manifest(path, _FORMAT, tensors, manifest)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SaliencyMaps:
@@ -292,6 +293,17 @@ def readable(path: str | os.PathLike[str]) -> Iterator[None]:
         raise FileFormatError(
             f"the manifest of {os.fspath(path)!r} is damaged ({type(error).__name__}: {error}); make the file again"
         ) from error
+
+
+def write_manifest(
+    path: str | os.PathLike[str], format: str, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]
+) -> None:
+    """Write a safetensors file with a manifest of ours in its header, as `read_manifest` takes it.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    write_tensors(path, tensors, {"format": format, "version": "1", "manifest": json.dumps(manifest)})
 
 
 def read_manifest(

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
 from crayon_sdk.answers.relevance import Answer
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.errors import DataError, SettingsError, first_few
+from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional import metrics

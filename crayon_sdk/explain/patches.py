@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crayon_sdk._base.files import write_tensors
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.explain.maps import read_manifest, readable
+from crayon_sdk.explain.maps import read_manifest, readable, write_manifest
 from crayon_sdk.functional.neurons import TopPatches
 
 __all__ = ["NeuronPatches", "Patch"]
@@ -166,8 +164,7 @@ class NeuronPatches:
             "model": self.model,
             "preprocessing": self.preprocessing and self.preprocessing.to_dict(),
         }
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        write_tensors(path, tensors, {"format": _FORMAT, "version": "1", "manifest": json.dumps(manifest)})
+        write_manifest(path, _FORMAT, {name: getattr(self, name) for name in _TENSORS}, manifest)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronPatches:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from crayon_sdk import __version__
 from crayon_sdk._base.files import free_path, replace_file
-from crayon_sdk.errors import MissingExtraError, OutputError, first_line, install_extra
+from crayon_sdk._base.text import first_line
+from crayon_sdk.errors import MissingExtraError, OutputError, install_extra
 from crayon_sdk.functional.neurons import bake
+from crayon_sdk.models.alike import noise, plain_copy, same_logits
 from crayon_sdk.models.split import SplitModel
 
 __all__ = ["INPUT", "OUTPUT", "export_onnx", "onnx_metadata"]
@@ -100,17 +102,15 @@ class _Logits(nn.Module):
 
 def _plain_module(model: SplitModel) -> nn.Module:
     """A copy in float32 on the CPU with plain weights: a mask is no part of ONNX."""
-    copy = model.copy().to("cpu", torch.float32)
+    copy = plain_copy(model)
     copy.to(memory_format=torch.contiguous_format)
-    copy.compile_trunk = False
     for layer in copy.final_layers:
         bake(layer)
     return _Logits(copy).eval().requires_grad_(False)
 
 
 def _example(model: SplitModel, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, 3, *model.preprocessing.size, generator=generator)
+    return noise(model, count, seed=count)
 
 
 def _write(plain: nn.Module, model: SplitModel, path: Path) -> None:
@@ -167,9 +167,7 @@ def _check(path: Path, plain: nn.Module, model: SplitModel) -> None:
         with torch.no_grad():
             expected = plain(_example(model, count))
         got = torch.from_numpy(logits)
-        if got.shape != expected.shape or not torch.allclose(
-            got, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-        ):
+        if not same_logits(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
             gap = float((got - expected).abs().max()) if got.shape == expected.shape else float("inf")
             raise OutputError(
                 f"the ONNX file was not written: run by onnxruntime with {count} pictures, {model.architecture} gives "

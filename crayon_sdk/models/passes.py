@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from crayon_sdk._base.progress import track
+from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import match_classes
-from crayon_sdk.data.dataset import ImageDataset, as_dataset, effective_preprocessing
+from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache, Workers, batches
-from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError, first_few
-from crayon_sdk.models.split import SplitModel, broken_weight, why_not_finite
+from crayon_sdk.data.preprocessing import effective_preprocessing
+from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
+from crayon_sdk.models.split import SplitModel, broken_weights, why_not_finite
 
 __all__ = ["check_finite", "in_classes_of", "laid_out", "predict", "stream_features"]
 
@@ -72,7 +74,7 @@ def check_finite(model: SplitModel, values: Tensor, what: str, ids: Sequence[str
         return
     bad = [name for name, good in zip(ids, fine.tolist(), strict=True) if not good]
     found = f"the {what} of {model.architecture} are not finite (NaN or infinity) for {first_few(bad, 3)}"
-    if bool(fine.any()) and not broken_weight(model.model):
+    if bool(fine.any()) and not broken_weights(model.model):
         raise DataError(
             f"{found}, and are for {int(fine.sum())} others; its weights are finite. Look at these pictures: huge "
             "values in finished inputs, or a precision that is too low for them (precision='float32')"

@@ -13,10 +13,11 @@ import torch
 
 from crayon_sdk._base.files import read_tensors, write_json, write_tensors
 from crayon_sdk.errors import CrayonError, ModelLoadError, OutputError
-from crayon_sdk.models.load import load_model
+from crayon_sdk.models.adapters import PREFIX
+from crayon_sdk.models.alike import logits_of, noise, plain_copy, same_logits
+from crayon_sdk.models.load import WEIGHTS, load_model
 from crayon_sdk.models.rebuild import can_be_built, is_timm
-from crayon_sdk.models.split import SplitModel, borrowed, why_not_finite
-from crayon_sdk.models.torchvision import PREFIX
+from crayon_sdk.models.split import SplitModel, why_not_finite
 
 __all__ = ["check_in_fresh_process", "check_loads_back", "filled"]
 
@@ -62,8 +63,7 @@ def check_in_fresh_process(folder: Path, model: SplitModel) -> bool:
     """
     if not can_be_built(model):
         return False
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
+    images = noise(model, seed=1)
     how = {
         "timm": is_timm(model),
         "folder": str(folder.resolve()),
@@ -78,11 +78,7 @@ def check_in_fresh_process(folder: Path, model: SplitModel) -> bool:
         write_tensors(place / "images.safetensors", {"images": images})
         _run(place, model.architecture)
         found = read_tensors(place / "logits.safetensors")[0]["logits"]
-    expected = model.copy().to("cpu", torch.float32)
-    expected.compile_trunk = False
-    with borrowed(expected, torch.device("cpu")), torch.no_grad():
-        wanted = expected(images)
-    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
+    if not same_logits(found, logits_of(plain_copy(model), images)):
         raise OutputError(
             f"nothing was published: in a process of its own, {model.architecture} gives other logits than the model "
             "in memory. It was probably changed after it was made; make it by name (timm.create_model with the same "
@@ -119,12 +115,8 @@ def check_loads_back(folder: Path, model: SplitModel) -> None:
     Raises:
         OutputError: They differ, or are not finite.
     """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, *model.preprocessing.size, generator=generator)
-    expected = model.copy().to("cpu", torch.float32)
-    expected.compile_trunk = False  # two pictures are not worth a minute of compiling
-    with borrowed(expected, torch.device("cpu")), torch.no_grad():
-        wanted = expected(images)
+    images = noise(model)
+    wanted = logits_of(plain_copy(model), images)
     if not bool(wanted.isfinite().all()):
         raise OutputError(
             f"the checkpoint was not written: the logits of {model.architecture} are not finite (NaN or infinity), "
@@ -142,9 +134,7 @@ def check_loads_back(folder: Path, model: SplitModel) -> None:
     else:
         loaded = filled(model, folder).to("cpu", torch.float32)
     loaded.compile_trunk = False
-    with borrowed(loaded, torch.device("cpu")), torch.no_grad():
-        found = loaded(images)
-    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
+    if not same_logits(logits_of(loaded, images), wanted):
         raise OutputError(
             f"the checkpoint was not written: loaded back, {model.architecture} gives other logits than the model in "
             "memory. It was probably changed after it was made (layers replaced, model_args lost); make it by name "
@@ -154,7 +144,7 @@ def check_loads_back(folder: Path, model: SplitModel) -> None:
 
 def filled(model: SplitModel, folder: Path) -> SplitModel:
     """Give a copy of a model the weights in a folder."""
-    tensors, _ = read_tensors(folder / "model.safetensors")
+    tensors, _ = read_tensors(folder / WEIGHTS)
     copy = model.copy()
     try:
         copy.model.load_state_dict(_with_masks(copy, tensors))

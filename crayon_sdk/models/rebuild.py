@@ -1,14 +1,20 @@
-"""How a model is built again: the ``config.json`` of plain timm, or what one must write for others."""
+"""How a model is built again: timm's ``config.json``, the Python that loads others, and timm in torchvision's place.
+
+`to_timm` is for what both build alike: a corrected model then loads with plain timm.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from crayon_sdk.errors import CrayonError, ModelLoadError, UnsupportedModelError
+from crayon_sdk.models.adapters import PREFIX, TorchvisionModel
+from crayon_sdk.models.alike import logits_of, noise, same_logits
+from crayon_sdk.models.load import load_model
 from crayon_sdk.models.split import SplitModel
-from crayon_sdk.models.torchvision import PREFIX, TorchvisionModel
 
-__all__ = ["base_of", "can_be_built", "how_to_load", "is_timm", "remember_base", "timm_config"]
+__all__ = ["base_of", "can_be_built", "how_to_load", "is_timm", "remember_base", "timm_config", "to_timm"]
 
 # Facts about the architecture and its licence that travel on; where the old weights came from does not.
 _KEPT = ("fixed_input_size", "pool_size", "first_conv", "classifier", "license", "origin_url", "paper_ids", "tag")
@@ -111,3 +117,62 @@ def _is_json(value: object) -> bool:
     except (TypeError, ValueError):
         return False
     return value is not None
+
+
+def to_timm(model: SplitModel) -> SplitModel:
+    """Turn a torchvision model into timm's architecture of the same name, with the same weights.
+
+    Exact where both name their weights alike: ResNet, ResNeXt, Wide ResNet and DenseNet. What
+    comes out is compared with what went in, so nothing that is nearly the same passes.
+
+    Args:
+        model: Loaded as ``load_model("torchvision:...")``. It is not changed.
+
+    Returns:
+        A timm model on the same device, with the same preprocessing and class names, in eval mode.
+
+    Raises:
+        UnsupportedModelError: timm has no such architecture, or not with the same names and logits.
+
+    Example:
+        >>> torchvisions = load_model("torchvision:resnet18", pretrained=False, num_classes=2)
+        >>> to_timm(torchvisions).architecture
+        'resnet18'
+    """
+    name = model.architecture
+    if not name.startswith(PREFIX):
+        raise UnsupportedModelError(f"expected a model of load_model('torchvision:...'), got {name}")
+    try:
+        converted = load_model(
+            name.removeprefix(PREFIX),
+            pretrained=False,
+            num_classes=model.num_classes,
+            preprocessing=model.preprocessing,
+            class_names=model.class_names or None,
+        )
+        converted.model.load_state_dict(model.plain_state_dict())
+    except ModelLoadError as error:
+        raise UnsupportedModelError(f"timm has no architecture like {name}: {error}") from error
+    except (RuntimeError, CrayonError) as error:
+        raise UnsupportedModelError(
+            f"the weights of {name} have other names or shapes in timm, so that there is no exact conversion; "
+            "keep it as it is, it can be corrected and saved too"
+        ) from error
+    converted = converted.to(model.device, model.dtype).eval()
+    if not _alike(model, converted):
+        raise UnsupportedModelError(
+            f"timm's {converted.architecture} gives other logits than {name} with the same weights, so that there is "
+            "no exact conversion; keep it as it is, it can be corrected and saved too"
+        )
+    keep = model.neuron_mask
+    if not bool(keep.all()):
+        converted.prune(keep)
+    converted.provenance = model.provenance
+    return converted
+
+
+def _alike(one: SplitModel, other: SplitModel) -> bool:
+    images = noise(one).to(one.device, one.dtype)
+    expected = logits_of(one, images)
+    # Small logits, as random weights give, must not pass for equal ones.
+    return same_logits(logits_of(other, images), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))

@@ -20,16 +20,24 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from crayon_sdk._base.files import sha256_of
-from crayon_sdk._base.text import one_line
+from crayon_sdk._base.text import first_few, one_line
 from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.errors import SettingsError, UnsupportedModelError, first_few
+from crayon_sdk.errors import SettingsError, UnsupportedModelError
 from crayon_sdk.functional import neurons as neuron_functions
-from crayon_sdk.models.final_layers import FinalLayer, apply_final_layers, final_inputs, find_final_layers
-from crayon_sdk.models.layouts import Layout, from_grid, layout_of, to_grid, tokens_are_in_order
-from crayon_sdk.models.torchvision import TorchvisionModel
-from crayon_sdk.models.wrapping import wrapped_module
+from crayon_sdk.models.adapters import TorchvisionModel, wrapped_module
+from crayon_sdk.models.parts import (
+    FinalLayer,
+    Layout,
+    apply_final_layers,
+    final_inputs,
+    find_final_layers,
+    from_grid,
+    layout_of,
+    to_grid,
+    tokens_are_in_order,
+)
 
-__all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed", "broken_weight", "why_not_finite"]
+__all__ = ["Provenance", "SplitModel", "as_split_model", "borrowed", "broken_weights", "why_not_finite"]
 
 _log = logging.getLogger(__name__)
 
@@ -258,12 +266,8 @@ class SplitModel(nn.Module):
         Raises:
             UnsupportedModelError: Some are NaN or infinite; the message names the tensors.
         """
-        wrong = [
-            f"{name} ({int((~tensor.isfinite()).sum()):,} of {tensor.numel():,})"
-            for name, tensor in self.model.state_dict().items()
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all())
-        ]
-        if wrong:
+        if broken := broken_weights(self.model):
+            wrong = [f"{name} ({int((~each.isfinite()).sum()):,} of {each.numel():,})" for name, each in broken.items()]
             raise UnsupportedModelError(
                 f"expected finite weights, got NaN or infinity in {len(wrong)} of {self.architecture}'s tensors: "
                 f"{first_few(wrong)}. A training that diverged leaves such weights: take an earlier checkpoint"
@@ -448,22 +452,22 @@ def _check_initialised(model: nn.Module) -> None:
         )
 
 
-def broken_weight(model: nn.Module, *, buffers: bool = True) -> str:
-    """Name the first weight (or buffer) that is not finite; "" when all are.
+def broken_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights, and buffers that are saved with them, that are not finite, by name.
 
-    >>> broken_weight(nn.Linear(2, 2))
-    ''
+    >>> broken_weights(nn.Linear(2, 2))
+    {}
     """
-    tensors = [*model.named_parameters(), *(model.named_buffers() if buffers else ())]
-    found = (name for name, tensor in tensors if not bool(tensor.detach().isfinite().all()))
-    return next(found, "")
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    return {name: tensor for name, tensor in tensors.items() if not bool(tensor.isfinite().all())}
 
 
 def why_not_finite(split: SplitModel) -> str:
     """Say in words what makes a model give NaN or infinity, and what helps."""
-    broken = broken_weight(split.model)
-    if broken:
-        return f"its weight {broken!r} is not finite. Training probably diverged: take the weights from before"
+    if broken := broken_weights(split.model):
+        return (
+            f"its weight {next(iter(broken))!r} is not finite. Training probably diverged: take the weights from before"
+        )
     name, largest = max(
         (
             (name, float(tensor.detach().abs().max()))

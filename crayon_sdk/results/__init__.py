@@ -1,6 +1,8 @@
 """What came of it: evaluation, comparison, the correction as a checkpoint, its card, report and plots.
 
-Nothing that trains.
+Nothing that trains. `facts` is what card and report say alike; `report` lays out a page, `exhibits` draws its pictures,
+and the workspace draws one without the page. `consistency` is apart from `correction`: it doubts what that one writes.
+`correction` on the Hub is tested in ``test_hub_corrections``.
 """
 
 from __future__ import annotations

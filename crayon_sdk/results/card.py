@@ -12,13 +12,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from crayon_sdk._base.files import write_text
 from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import DataError, SettingsError
-from crayon_sdk.results.evaluation import GroupResult
+from crayon_sdk.results.evaluation import GroupResult, per_cent
 from crayon_sdk.results.facts import METHODS, Facts, answer_facts, group_rows, summary
 
 __all__ = ["CARD", "Card", "escaped", "model_card", "write_card"]
@@ -191,7 +192,7 @@ def _context(facts: Facts, card: Card, images: Sequence[str]) -> dict[str, Any]:
     rows = group_rows(facts.before, facts.after)
     shown = rows
     if len(rows) > _MOST_GROUPS:
-        ranked = sorted(rows, key=lambda row: _accuracy(row.after or row.before))
+        ranked = sorted(rows, key=attrgetter("rank"))
         shown = tuple(ranked[:_MOST_GROUPS])
     measured = facts.after or facts.before
     return {
@@ -200,10 +201,7 @@ def _context(facts: Facts, card: Card, images: Sequence[str]) -> dict[str, Any]:
         "simulated": _simulated(facts),
         "wrong": _wrong(facts),
         "steps": [_step(record) for record in facts.records],
-        "rows": [
-            {"name": r.name, "n": _total(r.before, r.after), "before": _cell(r.before), "after": _cell(r.after)}
-            for r in shown
-        ],
+        "rows": [{"name": r.name, "n": r.total, "before": _cell(r.before), "after": _cell(r.after)} for r in shown],
         "numbers": _numbers(facts),
         "total": f"{sum(group.total for group in measured.groups):,}" if measured else "",
         "place": facts.place,
@@ -216,29 +214,18 @@ def _context(facts: Facts, card: Card, images: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _accuracy(found: GroupResult | None) -> float:
-    return found.accuracy if found is not None and found.total else 2.0
-
-
-def _total(*found: GroupResult | None) -> str:
-    return " / ".join(dict.fromkeys(f"{each.total:,}" for each in found if each is not None))
-
-
 def _cell(found: GroupResult | None) -> str:
     if found is None or not found.total:
         return "-"
     low, high = found.interval
-    return f"{100 * found.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{per_cent(found.accuracy)} ({per_cent(low)} to {per_cent(high)})"
 
 
 def _numbers(facts: Facts) -> list[dict[str, str]]:
     measured = {"before": facts.before, "after": facts.after}
     found = []
     for key, name in (("worst_group", "worst"), ("mean_group", "mean"), ("accuracy", "all pictures")):
-        cells = {
-            when: f"{100 * each.summary()[key]:.1f}" if each is not None and key in each.summary() else "-"
-            for when, each in measured.items()
-        }
+        cells = {when: per_cent(None if each is None else each.summary().get(key)) for when, each in measured.items()}
         found.append({"name": name, **cells})
     return found
 

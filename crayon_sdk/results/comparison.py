@@ -12,8 +12,8 @@ from torch import Tensor
 
 from crayon_sdk._base.files import write_json
 from crayon_sdk._base.showing import as_html, as_text, plain
-from crayon_sdk._base.text import one_line
-from crayon_sdk.errors import MismatchError, SettingsError, first_few
+from crayon_sdk._base.text import first_few, one_line
+from crayon_sdk.errors import MismatchError, SettingsError
 from crayon_sdk.functional import metrics
 from crayon_sdk.results.evaluation import Evaluation
 

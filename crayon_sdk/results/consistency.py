@@ -19,7 +19,7 @@ from crayon_sdk._base.settings import settings_in
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.models.checkpoint_files import WEIGHTS, check_arguments, check_timm_config
+from crayon_sdk.models.load import WEIGHTS, check_arguments, check_timm_config
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.evaluation import Evaluation
 

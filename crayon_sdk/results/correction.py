@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,20 +22,23 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from crayon_sdk._base.fetching import fetch, hub_hint, is_on_hub, split_source
-from crayon_sdk._base.files import free_folder, new_folder, read_json, write_json, write_tensors
+from crayon_sdk._base.files import free_folder, free_path, new_folder, read_json, write_json, write_tensors
 from crayon_sdk._base.hub import refuse_token
 from crayon_sdk._base.publishing import Published, find_target, publish
 from crayon_sdk._base.showing import as_html, plain
 from crayon_sdk._base.text import one_line
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.models.checkpoint_files import WEIGHTS
-from crayon_sdk.models.load import load_model
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.models.load import WEIGHTS, load_model
+from crayon_sdk.models.onnx import export_onnx
+from crayon_sdk.models.passes import in_classes_of
 from crayon_sdk.models.proof import check_in_fresh_process, check_loads_back, filled
 from crayon_sdk.models.rebuild import base_of, how_to_load, is_timm, remember_base, timm_config
 from crayon_sdk.models.split import Provenance, SplitModel, as_split_model
-from crayon_sdk.results.card import Card, write_card
+from crayon_sdk.results.card import Card, model_card, write_card
 from crayon_sdk.results.consistency import (
     check_answers,
     check_before_building,
@@ -43,9 +47,10 @@ from crayon_sdk.results.consistency import (
     check_records,
     description,
 )
-from crayon_sdk.results.evaluation import Evaluation
-from crayon_sdk.results.facts import group_rows
-from crayon_sdk.results.presenting import Presenting
+from crayon_sdk.results.evaluation import Evaluation, per_cent
+from crayon_sdk.results.facts import Facts, gather_facts, group_rows
+from crayon_sdk.results.report import Material, make_report
+from crayon_sdk.results.weight_changes import WeightChanges, weight_changes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,7 +62,7 @@ _FORMAT = "crayon-correction"
 _VERSION = 1
 # What would go on describing, or loading, an earlier model beside the new one.
 _OF_A_MODEL = (
-    *("config.json", "model.safetensors", "crayon.json", "answers.jsonl", "model.onnx"),
+    *("config.json", WEIGHTS, "crayon.json", "answers.jsonl", "model.onnx"),
     *("pytorch_model.bin", "pytorch_model.pth", "model.pth"),
     *(f"picture-{number}.png" for number in range(1, 10)),  # of an earlier card: nobody allows them for this one
 )
@@ -126,7 +131,7 @@ def _version(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Correction(Presenting):
+class Correction:
     """The result of a corrector.
 
     Attributes:
@@ -153,7 +158,7 @@ class Correction(Presenting):
 
     def __repr__(self) -> str:
         scores = [each.worst_group for each in (self.before, self.after) if each is not None]
-        worst = f", worst group {' to '.join(f'{100 * score:.1f}' for score in scores)} %" if scores else ""
+        worst = f", worst group {' to '.join(per_cent(score) for score in scores)} %" if scores else ""
         steps = " after ".join(each.method for each in (self.record, *reversed(self.parents)))
         return f"Correction({one_line(steps, 80)} of {self.model.architecture}, {len(self.answers):,} answers{worst})"
 
@@ -172,13 +177,12 @@ class Correction(Presenting):
         for name in measured:
             table.add_column(f"{name} %", justify="right")
         for row in group_rows(self.before, self.after):
-            table.add_row(
-                plain(row.name), *(f"{100 * each.accuracy:.1f}" if each else "-" for each in (row.before, row.after))
-            )
+            accuracies = (None if each is None else each.accuracy for each in (row.before, row.after))
+            table.add_row(plain(row.name), *map(per_cent, accuracies))
         table.add_section()
         summaries = [each.summary() if each else {} for each in measured.values()]
         for name in ("worst_group", "mean_group", "accuracy"):
-            cells = (f"{100 * each[name]:.1f}" if name in each else "-" for each in summaries)
+            cells = (per_cent(each.get(name)) for each in summaries)
             table.add_row({"accuracy": "all samples"}.get(name, name.replace("_", " ")), *cells)
         return table
 
@@ -220,7 +224,7 @@ class Correction(Presenting):
         def fill(fresh: Path) -> None:
             manifest = self._manifest()
             metadata = {"format": "pt", "crayon_model": description(manifest)}
-            write_tensors(fresh / "model.safetensors", self.model.plain_state_dict(), metadata)
+            write_tensors(fresh / WEIGHTS, self.model.plain_state_dict(), metadata)
             if is_timm(self.model):
                 write_json(fresh / "config.json", timm_config(self.model))
             self.answers.save(fresh / "answers.jsonl")
@@ -285,6 +289,122 @@ class Correction(Presenting):
             folder = self.save(Path(place) / "model", card=about)
             check_in_fresh_process(folder, self.model)
             return publish(folder, target, replaces=_OF_A_MODEL)
+
+    def facts(self, *, evaluated_on: str = "") -> Facts:
+        """What report and card say, in plain values.
+
+        Args:
+            evaluated_on: What ``before`` and ``after`` were measured on, such as "test pictures".
+        """
+        records: list[dict[str, Any]] = [each.model_dump(mode="json") for each in (*self.parents, self.record)]
+        return gather_facts(self.model, records, self.answers, self.before, self.after, evaluated_on=evaluated_on)
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dataset: ImageDataset | None = None,
+        original: nn.Module | None = None,
+        train: ImageDataset | None = None,
+        patches: NeuronPatches | None = None,
+        evaluated_on: str = "",
+        commands: Sequence[str] = (),
+        pictures: int = 4,
+        candidates: int = 1000,
+        seed: int = 0,
+        device: str = "auto",
+        title: str = "",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write one HTML file that says everything about the correction, and its pictures beside it.
+
+        It needs no network and no script, and prints well. What was not given is said to be missing.
+
+        Args:
+            path: Ends in ".html"; pictures go beside it as ``STEM-NAME.png``.
+            dataset: Pictures to measure on and to show maps of, best such that nobody trained on.
+            original: The model before the first correction; with ``dataset``: accuracy and maps before.
+            train: The training pictures, for the patches.
+            patches: Of the original model, for the neurons that were cut.
+            evaluated_on: What ``dataset`` is, such as "test pictures".
+            commands: What was typed, for the record.
+            pictures: How many to show for each rule.
+            candidates: How many pictures the rules choose from; of more, so many are drawn at random.
+            seed: Of everything that is drawn at random.
+            device: "auto" or a torch device.
+            title: Of the page.
+            overwrite: Replace the page when it exists.
+
+        Returns:
+            The page.
+
+        Raises:
+            MismatchError: ``original`` or ``patches`` belong to another correction.
+            MissingExtraError: matplotlib is not installed.
+            OutputExistsError: The page exists.
+            OutputError: It cannot be written.
+            SettingsError: A setting is out of range.
+        """
+        free_path(path, ".html", overwrite=overwrite)  # before minutes of work, not after
+        material = Material(
+            dataset=None if dataset is None else in_classes_of(dataset, self.model),
+            original=None if original is None else as_split_model(original),
+            train=None if train is None else in_classes_of(train, self.model),
+            patches=patches,
+            commands=commands,
+            pictures=pictures,
+            candidates=candidates,
+            seed=seed,
+            device=device,
+            title=title,
+        )
+        made = make_report(self.facts(evaluated_on=evaluated_on), self.model, material)
+        return made.save(path, overwrite=overwrite)
+
+    def card(self, card: Card | None = None, *, images: Sequence[str] = ()) -> str:
+        """The text of the model card, which ``save`` writes as ``README.md``.
+
+        Args:
+            card: What the correction does not know itself.
+            images: Names of PNG files beside it to show.
+        """
+        return model_card(self.facts(evaluated_on="" if card is None else card.evaluated_on), card, images=images)
+
+    def changes(self, original: nn.Module) -> WeightChanges:
+        """Which weights are other than before, and by how much.
+
+        Args:
+            original: The model that was corrected, at first or in between.
+
+        Raises:
+            MismatchError: It is another model.
+        """
+        split = as_split_model(original)
+        known = [record.original for record in (*self.parents, self.record)]
+        if split.fingerprint not in known:
+            raise MismatchError(
+                f"this is not the model that was corrected (fingerprint {split.fingerprint[:12]}, expected "
+                f"{known[0][:12]}); pass the model as it was before the correction"
+            )
+        return weight_changes(split.plain_state_dict(), self.model.plain_state_dict())
+
+    def export_onnx(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the model as one ONNX file; see [`export_onnx`][crayon_sdk.models.onnx.export_onnx].
+
+        Args:
+            path: Ends in ".onnx".
+            overwrite: Replace the file when it exists.
+
+        Returns:
+            The file, whose logits onnxruntime was seen to give as they are here.
+
+        Raises:
+            MissingExtraError: onnx, onnxruntime or onnxscript is not installed, or torch is older than 2.9.1.
+            OutputExistsError: The file exists.
+            OutputError: The model cannot be written as ONNX, or its logits differ.
+            SettingsError: Another ending.
+        """
+        return export_onnx(self.model, path, overwrite=overwrite)
 
     def _arguments(self) -> dict[str, Any]:
         if is_timm(self.model):
@@ -375,12 +495,6 @@ def _read(place: Path, model: nn.Module | None, source: str) -> Correction:
     check_before_building(place, manifest)
     if model is None:
         loaded = load_model(f"local-dir:{place}", class_names=stored.class_names or None)
-        if stored.preprocessing and loaded.preprocessing.to_dict() != stored.preprocessing:
-            raise MismatchError(
-                f"the preprocessing in {str(place / 'config.json')!r} is not the one that crayon.json describes "
-                f"({loaded.preprocessing.to_dict()}, expected {stored.preprocessing}), and would change what the model "
-                "gives; put it back, or use the folder with load_model(...)"
-            )
     else:
         given = filled(as_split_model(model), place).model
         preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
@@ -411,7 +525,6 @@ class _Stored:
     class_names: list[str]
     dtype: torch.dtype
     base: dict[str, str]
-    preprocessing: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> _Stored:
@@ -431,6 +544,7 @@ class _Stored:
                 "fingerprint": _text(manifest["fingerprint"]),
                 "class_names": [_text(name) for name in manifest["class_names"]],
                 "model_args": dict(manifest["model_args"]),
+                "preprocessing": dict(manifest["preprocessing"]),
                 "base": {_text(name): _text(value) for name, value in manifest.get("base", {}).items()},
                 "record": record.model_dump(mode="json"),
                 "parents": [parent.model_dump(mode="json") for parent in parents],
@@ -443,7 +557,6 @@ class _Stored:
                 plain["class_names"],
                 _FLOAT_TYPES[manifest["dtype"]],
                 plain["base"],
-                dict(manifest.get("preprocessing", {})),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             detail = " ".join(str(error).split())[:200]

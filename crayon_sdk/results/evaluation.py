@@ -23,7 +23,7 @@ from crayon_sdk.models.split import as_split_model, borrowed
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Evaluation", "GroupResult", "background_gap", "evaluate", "evaluation_of"]
+__all__ = ["Evaluation", "GroupResult", "background_gap", "evaluate", "evaluation_of", "per_cent"]
 
 
 @dataclass(frozen=True)
@@ -215,19 +215,19 @@ class Evaluation:
         for group in self.groups:
             low, high = group.interval
             table.add_row(
-                plain(group.name), str(group.total), _per_cent(group.accuracy), f"{100 * low:.1f} - {100 * high:.1f}"
+                plain(group.name), str(group.total), per_cent(group.accuracy), f"{100 * low:.1f} - {100 * high:.1f}"
             )
         table.add_section()
         names = ("worst group (WGA)", "mean group (MGA)", "training-weighted mean", "all samples")
         values = (self.worst_group, self.mean_group, self.weighted_mean, self.accuracy)
         for name, value in zip(names, values, strict=True):
             if not math.isnan(value):
-                table.add_row(name, "", _per_cent(value), "")
+                table.add_row(name, "", per_cent(value), "")
         return table
 
     def __repr__(self) -> str:
         samples = sum(group.total for group in self.groups)
-        numbers = ", ".join(f"{name} {_per_cent(value)} %" for name, value in self.summary().items()) if samples else ""
+        numbers = ", ".join(f"{name} {per_cent(value)} %" for name, value in self.summary().items()) if samples else ""
         return f"Evaluation({samples:,} samples in {len(self.groups):,} groups{numbers and ': '}{numbers})"
 
     def __str__(self) -> str:
@@ -237,8 +237,14 @@ class Evaluation:
         return as_html(self.table())
 
 
-def _per_cent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+def per_cent(value: float | None) -> str:
+    """A share in per cent, with one digit; "-" where nothing was measured.
+
+    Example:
+        >>> per_cent(0.9127), per_cent(math.nan), per_cent(None)
+        ('91.3', '-', '-')
+    """
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def evaluate(

@@ -17,7 +17,7 @@ from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.comparison import Comparison, compare
 from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
-__all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "facts_of", "group_rows", "summary"]
+__all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "gather_facts", "group_rows", "summary"]
 
 METHODS = {"attention": "CRAYON-Attention", "pruning": "CRAYON-Pruning"}
 
@@ -91,7 +91,7 @@ class Facts:
             return None
 
 
-def facts_of(
+def gather_facts(
     model: SplitModel,
     records: Sequence[Mapping[str, Any]],
     answers: AnnotationSet,
@@ -150,6 +150,17 @@ class GroupRow:
     name: str
     before: GroupResult | None
     after: GroupResult | None
+
+    @property
+    def total(self) -> str:
+        """How many pictures; two numbers where they differ."""
+        return " / ".join(dict.fromkeys(f"{each.total:,}" for each in (self.before, self.after) if each is not None))
+
+    @property
+    def rank(self) -> float:
+        """Smaller for a group that is right less often; groups without pictures come last."""
+        measured = self.after or self.before
+        return measured.accuracy if measured is not None and measured.total else 2.0
 
 
 def group_rows(before: Evaluation | None, after: Evaluation | None) -> tuple[GroupRow, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from crayon_sdk._base.text import one_line
@@ -23,11 +24,7 @@ def shown_groups(rows: Sequence[GroupRow]) -> tuple[GroupRow, ...]:
     if len(rows) <= MOST_GROUPS:
         return tuple(rows)
 
-    def rank(row: GroupRow) -> float:
-        measured = row.after or row.before
-        return measured.accuracy if measured is not None and measured.total else 2.0
-
-    return tuple(sorted(rows, key=rank)[:MOST_GROUPS])
+    return tuple(sorted(rows, key=attrgetter("rank"))[:MOST_GROUPS])
 
 
 def group_plot(rows: Sequence[GroupRow]) -> bytes:

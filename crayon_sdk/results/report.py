@@ -19,7 +19,7 @@ from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import MismatchError
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.models.split import SplitModel, as_split_model
-from crayon_sdk.results.evaluation import Evaluation, GroupResult, evaluate
+from crayon_sdk.results.evaluation import Evaluation, GroupResult, evaluate, per_cent
 from crayon_sdk.results.exhibits import Exhibit, map_pair, map_sentences, map_sheets, neuron_sheet
 from crayon_sdk.results.facts import METHODS, Facts, GroupRow, answer_facts, group_rows, summary
 from crayon_sdk.results.plots import MOST_GROUPS, group_plot, training_plot
@@ -185,7 +185,7 @@ def _page(facts: Facts, material: Material) -> dict[str, Any]:
 
 def _accuracy(facts: Facts, keep: Keep) -> dict[str, Any]:
     rows = group_rows(facts.before, facts.after)
-    table = [{"name": row.name, "total": _total(row), "cells": [_cell(row.before), _cell(row.after)]} for row in rows]
+    table = [{"name": row.name, "total": row.total, "cells": [_cell(row.before), _cell(row.after)]} for row in rows]
     return {
         "lacking": _unmeasured(facts),
         "plot": keep(_group_exhibit(rows)) if rows else None,
@@ -228,7 +228,7 @@ def _differences(facts: Facts) -> dict[str, Any]:
         return {"numbers": [], "bootstrap": ""}
     numbers = []
     for each in found.differences:
-        ends = {name: f"{100 * found.evaluations[name].summary()[each.number]:.1f}" for name in ("before", "after")}
+        ends = {name: per_cent(found.evaluations[name].summary()[each.number]) for name in ("before", "after")}
         span = f"{100 * each.value:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
         verdict = "yes" if each.exceeds_noise else "no"
         numbers.append({"name": _NUMBERS[each.number], **ends, "difference": span, "exceeds": verdict})
@@ -239,16 +239,11 @@ def _differences(facts: Facts) -> dict[str, Any]:
     return {"numbers": numbers, "bootstrap": words}
 
 
-def _total(row: GroupRow) -> str:
-    totals = dict.fromkeys(found.total for found in (row.before, row.after) if found is not None)
-    return " / ".join(f"{total:,}" for total in totals)
-
-
 def _cell(found: GroupResult | None) -> dict[str, str]:
     if found is None or not found.total:
         return {"accuracy": "-", "interval": ""}
     low, high = found.interval
-    return {"accuracy": f"{100 * found.accuracy:.1f}", "interval": f"[{100 * low:.1f}, {100 * high:.1f}]"}
+    return {"accuracy": per_cent(found.accuracy), "interval": f"[{per_cent(low)}, {per_cent(high)}]"}
 
 
 def _maps(

@@ -1,6 +1,7 @@
 """How pictures are drawn: maps over pictures, captions, sheets, galleries, one style.
 
-Nothing that computes a map, and no model.
+Nothing that computes a map, and no model. `overlays` is tested in ``test_gallery``, `sheets` in ``test_style`` and
+``explain/test_contact_sheets``.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from PIL import Image
 
 from crayon_sdk._base.files import write_text
 from crayon_sdk._base.progress import track
+from crayon_sdk._base.text import first_few
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
-from crayon_sdk.errors import MismatchError, SettingsError, first_few
+from crayon_sdk.errors import MismatchError, SettingsError
 from crayon_sdk.show.overlays import TITLES, Maps, Style, class_name, seen, shown
 from crayon_sdk.show.sheets import BAD, Cell, Line, save_sheet
 

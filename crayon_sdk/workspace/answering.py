@@ -16,9 +16,9 @@ from crayon_sdk.annotate.export import export_crowd
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.formats import read_answers, write_answers
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
-from crayon_sdk.explain import selection
+from crayon_sdk.explain import asking
+from crayon_sdk.explain.asking import Asked, Question, how_far
 from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
-from crayon_sdk.explain.questions import Asked, Question, how_far
 from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs
 from crayon_sdk.workspace.ledger import Ledger, now
@@ -185,7 +185,7 @@ class Answering:
         count: int | None = None,
         votes: int = 1,
         seed: int = 0,
-        method: selection.Method = "random",
+        method: asking.Method = "random",
         question: str | None = None,
         base_url: str = "",
         overwrite: bool = False,
@@ -279,7 +279,7 @@ class Answering:
         kind: Literal["image", "neuron"] = "image",
         votes: int = 1,
         seed: int = 0,
-        method: selection.Method = "random",
+        method: asking.Method = "random",
     ) -> tuple[Question, ...]:
         """What to ask next.
 
@@ -299,7 +299,7 @@ class Answering:
         if kind not in ("image", "neuron"):
             raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
         source = self.holdings.maps() if kind == "image" else self.holdings.patches()
-        return selection.suggest(
+        return asking.suggest(
             source, self.holdings.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
         )
 
@@ -312,17 +312,17 @@ class Answering:
         answers = self.holdings.answers()
         return {"image": how_far(self.holdings.maps(), answers), "neuron": how_far(self.holdings.patches(), answers)}
 
-    def _outlook(self) -> selection.Outlook:
+    def _outlook(self) -> asking.Outlook:
         """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""
         folder = self.ledger.run_folder("outlook", self.ledger.base() | {"maps": self.ledger.digest(MAPS)}, {})
         path = folder / "outlook.safetensors"
         if path.is_file():
             with contextlib.suppress(FileFormatError):
-                return selection.Outlook.load(path)
+                return asking.Outlook.load(path)
         model, train = self.inputs.model, self.inputs.dataset()
         device = resolve_device("auto", model.device)
         autocast = resolve_precision("auto", device)
-        seen = selection.look(model, train, self.holdings.maps(), device=device, autocast=autocast)
+        seen = asking.look(model, train, self.holdings.maps(), device=device, autocast=autocast)
         self.ledger.clear_runs("outlook")
         try:
             seen.save(path)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from crayon_sdk._base.files import sha256_of
+from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import are_numbers
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import DataError, MismatchError, StaleError, first_few
+from crayon_sdk.errors import DataError, MismatchError, StaleError
 from crayon_sdk.models.passes import in_classes_of
 from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.workspace.ledger import Ledger

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__
-from crayon_sdk._base.files import read_metadata, sha256_of, sweep
-from crayon_sdk._base.locking import locked
+from crayon_sdk._base.files import locked, read_metadata, sha256_of, sweep
 from crayon_sdk.errors import DataError, FileFormatError, StaleError
 from crayon_sdk.workspace.manifest import FileRecord, Manifest, PartRecord, SplitFacts
 from crayon_sdk.workspace.names import RUNS, plain

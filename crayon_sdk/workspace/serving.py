@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from crayon_sdk._base.locking import locked
+from crayon_sdk._base.files import locked
 from crayon_sdk.annotate.access import Access, Role, is_loopback
 from crayon_sdk.annotate.desk import Desk
 from crayon_sdk.annotate.drawing import Drawing
@@ -21,8 +21,7 @@ from crayon_sdk.annotate.store import AnswerStore
 from crayon_sdk.annotate.tasks import Task, make_tasks
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError, MissingExtraError, OutputError, SettingsError, install_extra
-from crayon_sdk.explain.questions import checked_words
-from crayon_sdk.explain.selection import Method
+from crayon_sdk.explain.asking import Method, checked_words
 from crayon_sdk.workspace.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import Any
 
 from crayon_sdk._base.files import free_folder, free_path, read_tensors
 from crayon_sdk._base.publishing import Published, find_target
-from crayon_sdk.errors import OutputExistsError, SettingsError, StaleError, first_few
+from crayon_sdk._base.text import first_few
+from crayon_sdk.errors import OutputExistsError, SettingsError, StaleError
 from crayon_sdk.results.card import Card
 from crayon_sdk.results.correction import Correction
 from crayon_sdk.results.evaluation import Evaluation

@@ -19,10 +19,10 @@ from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, DataError, FileFormatError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.explain import contact_sheets
+from crayon_sdk.explain.asking import how_far
 from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.patches import NeuronPatches
-from crayon_sdk.explain.questions import how_far
 from crayon_sdk.models.passes import laid_out
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.card import Card

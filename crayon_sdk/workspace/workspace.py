@@ -41,8 +41,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from crayon_sdk import __version__
-from crayon_sdk._base.files import describe_write_failure
-from crayon_sdk._base.locking import locked
+from crayon_sdk._base.files import describe_write_failure, locked
 from crayon_sdk.errors import OutputError, OutputExistsError
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.workspace.answering import Answering

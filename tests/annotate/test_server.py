@@ -261,7 +261,7 @@ def test_headers_and_other_pages(app):
 
 
 def test_the_owner_exports_while_the_workspace_is_in_use(app):
-    from crayon_sdk._base.locking import locked
+    from crayon_sdk._base.files import locked
 
     task = tasks_for(app, "kim", 1)["tasks"][0]["id"]
     answer(app, "kim", ("kim-00001", task, "yes"))

@@ -69,15 +69,15 @@ def published(tmp_path_factory):
         yield hub, json.loads(out), environment | {"HF_HOME": str(place / "other")}
 
 
-def test_published_once_and_read_back(published):
+def test_published_once_and_read_back(published, tmp_path):
     hub, (url, changed, again, missing, empty, odd), _ = published
     assert url == f"{hub.endpoint}/datasets/ann/birds-answers"
     assert (changed, again) == (True, False)
     repository = hub.repositories["datasets/ann/birds-answers"]
     assert repository.private
     assert [commit.title for commit in repository.history()] == ["Upload answers with crayon-sdk", "initial commit"]
-    lines = [each.model_dump_json() for each in all_kinds()]
-    assert repository.main.files["answers.jsonl"].decode().splitlines() == lines
+    all_kinds().save(tmp_path / "answers.jsonl")
+    assert repository.main.files["answers.jsonl"] == (tmp_path / "answers.jsonl").read_bytes()
     assert missing.startswith("HubError: cannot fetch 'hf-hub:ann/none': no repository 'ann/none'")
     assert empty == "HubError: 'hf-hub:ann/empty' has no answers.jsonl"
     assert odd.startswith("SettingsError: expected a repository such as")
@@ -99,7 +99,7 @@ def test_datasets_reads_every_answer(published):
     found = json.loads(run(LOAD, [], environment)[0].splitlines()[-1])
     assert found["features"]["neuron"] == "Value('int64')"
     assert found["features"]["simulated"] == "Value('bool')"
-    records = [json.loads(each.model_dump_json()) for each in all_kinds()]
+    records = [json.loads(answer.model_dump_json()) for answer in all_kinds()]
     assert len(found["rows"]) == len(records)
     for row, record in zip(found["rows"], records, strict=True):
         extra = {name: value for name, value in (row.pop("extra") or {}).items() if value is not None}

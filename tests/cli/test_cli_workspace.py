@@ -14,7 +14,7 @@ import pytest
 from helpers_workspace import FAST, crayon, new_workspace, save_model, weights
 
 from crayon_sdk import AnnotationSet, ImageAnswer, Workspace
-from crayon_sdk._base.locking import locked
+from crayon_sdk._base.files import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 

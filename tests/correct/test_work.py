@@ -6,7 +6,8 @@ from helpers_correction import image_answers, noise_pictures, split_model
 
 from crayon_sdk.correct.settings import AttentionSettings, TrainingSettings
 from crayon_sdk.correct.work import Fit
-from crayon_sdk.data.dataset import ImageDataset, PixelCache
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.errors import NonFiniteLossError, SettingsError
 from crayon_sdk.models.split import SplitModel
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from crayon_sdk.data.dataset import ImageDataset, Preprocessing, SkippedSample, as_dataset
-from crayon_sdk.data.preprocessing import to_rgb
+from crayon_sdk.data.dataset import ImageDataset, SkippedSample, as_dataset
+from crayon_sdk.data.preprocessing import Preprocessing, to_rgb
 from crayon_sdk.errors import DataError, SettingsError
 
 SMALL = Preprocessing(size=(8, 8))

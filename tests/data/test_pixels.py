@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from crayon_sdk.data.dataset import ImageDataset, PixelCache, Preprocessing, batches
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.pixels import PixelCache, batches
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, OutputError, SettingsError
 
 NORMAL = Preprocessing(size=(8, 9), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), crop_pct=0.8)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crayon_sdk.data.dataset import ImageDataset, Preprocessing
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, SettingsError
 
 

@@ -8,7 +8,8 @@ from helpers_correction import SMALL, neuron_answers, noise_pictures, split_mode
 from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer
 from crayon_sdk.correct.attention import AttentionCorrector
 from crayon_sdk.correct.pruning import NeuronPruner
-from crayon_sdk.data.dataset import ImageDataset, PixelCache
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
 from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.models.passes import check_finite, in_classes_of, predict, stream_features

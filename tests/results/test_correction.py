@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from helpers_correction import (
     random_maps,
     split_model,
 )
+from helpers_report import bare_correction
 from torch import nn
 
 from crayon_sdk._base.files import read_tensors, write_tensors
@@ -417,7 +419,16 @@ def test_preprocessing_that_was_changed(correction, tmp_path, change):
     config = json.loads((folder / "config.json").read_text())
     config["pretrained_cfg"] |= change
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(MismatchError, match=r"config.json and crayon.json in .* contradict each other: pretrained_cfg"):
+    with pytest.raises(MismatchError, match=rf"contradict each other: pretrained_cfg\.{next(iter(change))} is "):
+        load_correction(folder)
+
+
+def test_preprocessing_that_is_missing(correction, tmp_path):
+    folder = correction.save(tmp_path / "saved")
+    manifest = json.loads((folder / "crayon.json").read_text(encoding="utf-8"))
+    del manifest["preprocessing"]
+    (folder / "crayon.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(FileFormatError, match=r"crayon\.json' is incomplete or altered: 'preprocessing'"):
         load_correction(folder)
 
 
@@ -463,3 +474,13 @@ def test_tokens_are_not_taken(correction):
         with pytest.raises(SettingsError, match="log in once with `hf auth login`, or set HF_TOKEN") as caught:
             result.push_to_hub("me/x", token="hf_secret")
         assert "hf_secret" not in str(caught.value)
+
+
+def test_the_facts_are_those_of_the_correction():
+    correction = bare_correction()
+    facts = correction.facts(evaluated_on="test pictures")
+    assert facts.records == (correction.record.model_dump(mode="json"),)
+    assert (facts.original, facts.fingerprint) == (correction.record.original, correction.model.fingerprint)
+    assert facts.answers is correction.answers
+    assert facts.place == "test pictures"
+    assert replace(correction, parents=(correction.record,)).facts().records[0] == facts.records[0]

@@ -9,7 +9,7 @@ from crayon_sdk._base.text import one_line
 from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.results.evaluation import Evaluation, GroupResult
-from crayon_sdk.results.facts import answer_facts, facts_of, group_rows, summary
+from crayon_sdk.results.facts import answer_facts, gather_facts, group_rows, summary
 
 
 def record(method="attention", pruned=()):
@@ -31,7 +31,7 @@ RIGHT = {"s0": 0, "s1": 0, "s2": 1, "s3": 1}
 def facts(answers=None, before=None, after=None, records=None, **more):
     model = split_model()
     model.class_names = ("cat", "d\nog")
-    return facts_of(model, records or [record()], answers or AnnotationSet(), before, after, **more)
+    return gather_facts(model, records or [record()], answers or AnnotationSet(), before, after, **more)
 
 
 def test_three_sentences_with_the_numbers():
@@ -133,7 +133,7 @@ def test_simulated_answers_are_called_so():
 
 def test_a_correction_needs_a_record():
     with pytest.raises(SettingsError, match="at least one correction"):
-        facts_of(split_model(), [], AnnotationSet())
+        gather_facts(split_model(), [], AnnotationSet())
 
 
 def test_a_group_without_pictures_is_no_worst_group():

@@ -28,8 +28,7 @@ from crayon_sdk import (
     simulate_answers,
     simulate_neuron_answers,
 )
-from crayon_sdk._base.files import read_tensors
-from crayon_sdk._base.locking import locked
+from crayon_sdk._base.files import locked, read_tensors
 from crayon_sdk.correct.presets import PRUNING
 from crayon_sdk.errors import (
     DataError,

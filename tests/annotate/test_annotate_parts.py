@@ -15,9 +15,9 @@ from crayon_sdk.annotate.tasks import make_tasks, records_of
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import SettingsError
+from crayon_sdk.explain.asking import Question, open_questions
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.patches import NeuronPatches
-from crayon_sdk.explain.questions import Question, open_questions
 from crayon_sdk.functional.neurons import TopPatches
 from crayon_sdk.workspace.serving import _voters
 

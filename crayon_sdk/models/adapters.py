@@ -1,4 +1,4 @@
-"""torchvision's classifiers behind the methods that timm models have.
+"""Classifiers of others behind the three methods that timm models have: torchvision's, and any trunk and head.
 
 `TorchvisionModel` borrows the children of the model it is made from, so its state dict
 has torchvision's names and what is trained in one is trained in the other.
@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from crayon_sdk.errors import ModelLoadError, UnsupportedModelError, first_line
+from crayon_sdk._base.text import first_line
+from crayon_sdk.errors import ModelLoadError, SettingsError, UnsupportedModelError
 
-__all__ = ["PREFIX", "TorchvisionModel", "create_torchvision", "is_torchvision"]
+__all__ = ["PREFIX", "TorchvisionModel", "create_torchvision", "is_torchvision", "wrapped_module"]
 
 PREFIX = "torchvision:"
 
@@ -251,3 +252,63 @@ def _fill(model: nn.Module, weights: Any, name: str) -> None:
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise ModelLoadError(f"the weights {weights} do not fit {name}: {detail}") from error
+
+
+class _TrunkAndHead(nn.Module):
+    """Any trunk and head behind the three methods that timm models have."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self._classifier_name = next(name for name, module in head.named_modules() if module is classifier)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.trunk(images)
+        return features
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.get_submodule(self._classifier_name) if self._classifier_name else self.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+
+def wrapped_module(
+    model: nn.Module | None, trunk: nn.Module | None, head: nn.Module | None, classifier: nn.Linear | None
+) -> nn.Module:
+    """Take a timm model as it is, and put a torchvision model or a trunk and a head behind the same methods.
+
+    Args:
+        model: A model, compiled or data-parallel as it may be.
+        trunk: Instead of it, a trunk.
+        head: And its head.
+        classifier: The last linear layer of the head; found by itself when left out.
+
+    Raises:
+        SettingsError: Neither a model nor both parts, or everything at once.
+        UnsupportedModelError: The head has no linear layer, or torchvision's model no map.
+    """
+    if model is not None and trunk is None and head is None:
+        plain = _unwrapped(model)
+        return TorchvisionModel(plain) if is_torchvision(plain) else plain
+    if model is not None or trunk is None or head is None:
+        raise SettingsError("expected either a model, or both trunk= and head=")
+    linear = classifier or next((m for m in reversed(list(head.modules())) if isinstance(m, nn.Linear)), None)
+    if linear is None or all(linear is not module for module in head.modules()):
+        raise UnsupportedModelError(
+            f"expected a head that ends in a linear layer, got {type(head).__name__} without "
+            f"{'one' if linear is None else 'the given classifier'}; pass the layer as classifier="
+        )
+    return _TrunkAndHead(trunk, head, linear)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    # Compiled and data-parallel models keep the real one inside, one in the other if need be.
+    wrapped = isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
+    inner = getattr(model, "module" if wrapped else "_orig_mod", None)
+    return model if inner is None else _unwrapped(inner)

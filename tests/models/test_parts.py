@@ -1,11 +1,11 @@
-"""Where the grid lies in features."""
+"""Where the grid lies in features, and what stands at the end of a model."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from crayon_sdk.models.layouts import from_grid, grid_of, layout_of, to_grid, tokens_are_in_order
+from crayon_sdk.models.parts import from_grid, grid_of, layout_of, to_grid, tokens_are_in_order
 
 
 @pytest.mark.parametrize("size", [(224, 224), (160, 320), (320, 160)])

@@ -16,7 +16,7 @@ from helpers_workspace import crayon, new_workspace, save_model
 from crayon_sdk import AnnotationSet, Explainer, ImageAnswer, ImageDataset, simulate_answers
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.explain.selection import Outlook
+from crayon_sdk.explain.asking import Outlook
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.workspace.workspace import Workspace
 

@@ -21,7 +21,7 @@ from crayon_sdk._base.files import read_tensors, write_tensors
 from crayon_sdk.correct.backgrounds import finer_features
 from crayon_sdk.errors import FileFormatError, MismatchError, ModelLoadError, UnsupportedModelError
 from crayon_sdk.functional.saliency import logits_and_grad_cam
-from crayon_sdk.models.torchvision import _PLANS, _REASONS
+from crayon_sdk.models.adapters import _PLANS, _REASONS
 from crayon_sdk.results.correction import Correction
 
 CLASSIFIERS = [
