@@ -432,7 +432,7 @@ def test_classes_are_told_and_taken_as_the_user_says(tmp_path, picture_folder, m
         """for instance --class-map '{"cat": "fish", "dog": "bird"}'; or""",
     )
     failed(crayon(*init, "--class-map", "cat=bird"), 2, "not JSON", """such as '{"bird": "waterbird"}'""")
-    failed(crayon(*init, "--class-map", '{"cat": [1]}'), 2, "class_map")
+    failed(crayon(*init, "--class-map", '{"cat": [1]}'), 2, "--class-map [1]")
     failed(crayon(*init, "--class-map", '{"cow": "bird"}'), 2, "class_map names 'cow'")
     failed(crayon(*init, "--num-classes", 5), 2, "expected weights for 5 classes", "Leave --num-classes out")
     told = crayon(*init, "--class-map", '{"cat": "bird", "dog": 0}')

@@ -137,7 +137,7 @@ def test_layouts_of_tables(tmp_path, picture_folder):
 
 def test_neither_or_both():
     for source in (DataSource(), DataSource(folder="a", csv="b")):
-        with pytest.raises(SettingsError, match="either --data, a folder with a folder per class, or --csv"):
+        with pytest.raises(SettingsError, match="either folder=, a folder with a folder per class, or csv="):
             source.has_split(None, "train")
 
 
