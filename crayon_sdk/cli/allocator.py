@@ -14,7 +14,7 @@ _NEVER = 2**31 - 1
 def keep_memory() -> bool:
     """Keep the memory of a batch for the next one, instead of giving it to the system and asking for it again.
 
-    Halves the time that the system takes in passes on a CPU. Only glibc is asked; it tells
+    Passes on a CPU take the system much less time then. Only glibc is asked; it tells
     what it was told by the environment (MALLOC_...) from this by nothing, so this comes last.
 
     Returns:
