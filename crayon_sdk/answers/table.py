@@ -257,7 +257,8 @@ class AnswerTable:
             raise ValueError
         rows = np.empty(len(batch), _ROW)
         rows["about"], rows["id"] = abouts, ids
-        rows["time"] = np.array([time[1:-2] or b"NaT" for time in times]).astype("datetime64[us]").astype("<i8")
+        times_there = np.array([time[1:-2] or b"NaT" for time in times]).astype(str)  # numpy 1.26 crashes at bad bytes
+        rows["time"] = times_there.astype("datetime64[us]").astype("<i8")
         rows["seconds"] = [_NO_SECONDS if each == b"null" else float(each) for each in seconds]
         rows["line"] = [number for number, _ in batch]
         return rows
