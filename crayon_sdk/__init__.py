@@ -10,13 +10,14 @@ True
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from crayon_sdk._base.lazy import lazily
 from crayon_sdk._base.moved import watch
 
 if TYPE_CHECKING:
+    __version__: str
+
     from crayon_sdk import errors, functional
     from crayon_sdk.answers.annotations import AnnotationSet
     from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
@@ -72,11 +73,6 @@ __all__ = [
     "to_timm",
 ]
 
-try:
-    __version__ = metadata.version("crayon-sdk")
-except metadata.PackageNotFoundError:  # used from a source folder that was never installed
-    __version__ = "0+unknown"
-
 # Public name -> the module that defines it; the two submodules stand for themselves.
 _MODULE_OF = {
     "AnnotationSet": "answers.annotations",
@@ -110,5 +106,18 @@ _MODULE_OF = {
 }
 _SUBMODULES = ("errors", "functional")
 
-__getattr__, __dir__ = lazily(__name__, {**_MODULE_OF, **dict.fromkeys(_SUBMODULES)})
+_load, __dir__ = lazily(__name__, {**_MODULE_OF, **dict.fromkeys(_SUBMODULES)})
 watch()
+
+
+def __getattr__(name: str) -> object:
+    return _version() if name == "__version__" else _load(name)
+
+
+def _version() -> str:
+    from importlib import metadata  # takes longer than all else here, and ``crayon`` cannot hear Ctrl-C before
+
+    try:
+        return metadata.version("crayon-sdk")
+    except metadata.PackageNotFoundError:  # used from a source folder that was never installed
+        return "0+unknown"

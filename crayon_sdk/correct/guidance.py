@@ -137,7 +137,7 @@ def guidance_of(
     if not counts["relevant"] and not counts["irrelevant"]:
         raise AnswerError(
             f"no answer can guide anything: of {len(verdicts)} answered samples {counts['mixed']} are mixed and "
-            f"{counts['without_evidence']} have a map without evidence; give more answers, or another answer_rule"
+            f"{counts['without_evidence']} have a map without evidence; give more answers, or another answer_rule="
         )
     return Guidance(reference, relevant, irrelevant, counts)
 

@@ -174,7 +174,7 @@ def irrelevant_neurons(
     remaining = int(model.neuron_mask.sum()) - len(cut)
     if remaining <= 0:
         raise AnswerError(
-            f"the answers would cut all {model.num_neurons} neurons; look at them again, or use another answer_rule"
+            f"the answers would cut all {model.num_neurons} neurons; look at them again, or use another answer_rule="
         )
     if not cut:
         _log.warning("no neuron was found irrelevant: nothing is cut, the last layer is refitted all the same")

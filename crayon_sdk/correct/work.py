@@ -21,7 +21,7 @@ from crayon_sdk.errors import MismatchError, NonFiniteLossError, SettingsError
 from crayon_sdk.models.passes import in_classes_of, predict
 from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.results.correction import Correction, CorrectionRecord, versions
-from crayon_sdk.results.evaluation import Evaluation, evaluation_of
+from crayon_sdk.results.evaluation import Evaluation, evaluation_of, warn_of_training_pictures
 
 __all__ = ["Fit"]
 
@@ -55,6 +55,7 @@ class Fit:
         dataset = in_classes_of(dataset, original)
         if evaluate_on is not None:
             evaluate_on = in_classes_of(evaluate_on, original)
+            warn_of_training_pictures(evaluate_on, dataset)
         if getattr(settings, "keep", "last") == "best" and evaluate_on is None:
             raise SettingsError('keep="best" needs data to choose by: pass evaluate_on= (never the test set)')
         records = original.provenance.records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from crayon_sdk.models.split import as_split_model, borrowed
 if TYPE_CHECKING:
     from rich.table import Table
 
+_log = logging.getLogger(__name__)
 __all__ = ["Evaluation", "GroupResult", "background_gap", "evaluate", "evaluation_of", "per_cent"]
 
 
@@ -282,12 +284,26 @@ def evaluate(
     """
     split = as_split_model(model)
     dataset = in_classes_of(dataset, split)
-    train = None if train is None else in_classes_of(train, split)
+    if train is not None:
+        train = in_classes_of(train, split)
+        warn_of_training_pictures(dataset, train)
     place = resolve_device(device, split.device)
     autocast = resolve_precision(precision, place)
     with borrowed(split, place):
         logits = predict(split, dataset, device=place, autocast=autocast, batch_size=batch_size)
     return evaluation_of(logits.argmax(dim=1), dataset, train)
+
+
+def warn_of_training_pictures(dataset: ImageDataset, train: ImageDataset) -> None:
+    """Say how many of the files that are measured on are training pictures; of other sources nothing is known."""
+    shared = len(set(dataset.files) & set(train.files))
+    if shared:
+        _log.warning(
+            "%d of the %d pictures that are measured on are training pictures (the same files): what comes out says "
+            "nothing about others",
+            shared,
+            len(dataset),
+        )
 
 
 def evaluation_of(predicted: Tensor, dataset: ImageDataset, train: ImageDataset | None = None) -> Evaluation:

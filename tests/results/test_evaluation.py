@@ -210,3 +210,11 @@ def test_energy_inside_needs_masks_and_geometry():
     pictures = ImageDataset.from_torch([(Image.new("RGB", (64, 64)), 0)], masks=[mask])
     with pytest.raises(SettingsError, match="not known how the pictures were cropped"):
         energy_inside(random_maps(pictures), pictures)
+
+
+def test_training_pictures_among_those_that_are_measured_on(picture_folder, tiny_model, caplog):
+    data = {split: ImageDataset.from_csv(picture_folder / "metadata.csv", split=split) for split in ("train", "test")}
+    evaluate(tiny_model(), data["test"], train=data["train"])
+    assert "training pictures" not in caplog.text
+    evaluate(tiny_model(), data["train"], train=data["train"])
+    assert "16 of the 16 pictures that are measured on are training pictures (the same files)" in caplog.text
