@@ -69,7 +69,7 @@ def test_family(name, side, mixes, snapshot):
     assert tuple(features.shape[1:]) == split.feature_shape
     assert split.map_size == tuple(features.shape[2:])
 
-    seen = Explainer(split, device="cpu").saliency(images, targets)
+    seen = Explainer(split, device="cpu", score="logit").saliency(images, targets)
     assert split.mixes_channels() == mixes
 
     # What people look at (captum) is what is trained on.
