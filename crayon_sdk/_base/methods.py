@@ -34,6 +34,11 @@ _OWN = {
     "erm": "crayon_sdk.correct.erm:FurtherTraining",
     "pruning": "crayon_sdk.correct.pruning:NeuronPruner",
 }
+# Looked up where nothing else is needed of a method, such as on the command line: these load no torch.
+_SETTINGS = {
+    "attention": "crayon_sdk.correct.settings:AttentionSettings",
+    "pruning": "crayon_sdk.correct.settings:PruningSettings",
+}
 
 
 class _UnknownMethodError(SettingsError, KeyError):
@@ -90,6 +95,8 @@ def _loaded(entry: metadata.EntryPoint) -> Any:
             f"expected {origin} to be a class with fit, method, needs and settings_kind, such as a subclass of "
             f"crayon_sdk.correct.Method; it lacks {', '.join(lacking) or 'being a class'}"
         )
+    if kind.method != entry.name:
+        raise SettingsError(f"expected {origin} to call itself that, got method = {kind.method!r} in {kind.__name__}")
     unknown = sorted(set(kind.needs) - set(NEEDS))
     if unknown:
         raise SettingsError(f"{origin}: {unknown_name(unknown[0], NEEDS, 'need')}")
@@ -121,6 +128,8 @@ def settings_of(method: str) -> Any:
         >>> settings_of("pruning").__name__
         'PruningSettings'
     """
+    if method in _SETTINGS:
+        return resolve_name(_SETTINGS[method])
     kind = getattr(methods[method], "settings_kind", None)
     if kind is None:
         raise SettingsError(f"method {method!r} has no settings of its own: it is made of others")

@@ -25,8 +25,15 @@ from pydantic import (
 )
 
 from crayon_sdk._base.files import read_whole
+from crayon_sdk._base.methods import checked_method, methods, settings_of
 from crayon_sdk._base.text import unknown_name
-from crayon_sdk.correct.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS, AttentionSettings, PruningSettings
+from crayon_sdk.correct.settings import (
+    ATTENTION_DEFAULTS,
+    PRUNING_DEFAULTS,
+    AttentionSettings,
+    PruningSettings,
+    TrainingSettings,
+)
 from crayon_sdk.errors import FileFormatError, SettingsError, shortened
 
 if sys.version_info >= (3, 11):
@@ -39,7 +46,7 @@ __all__ = ["CONFIG", "SECTIONS", "Options", "described", "merged", "parse_assign
 CONFIG = "crayon.toml"
 _LONGEST = 1_000_000  # bytes of it
 OptionsT = TypeVar("OptionsT", bound="Options")
-_SettingsT = TypeVar("_SettingsT", AttentionSettings, PruningSettings)
+_SettingsT = TypeVar("_SettingsT", bound=TrainingSettings)
 
 
 class Options(BaseModel):
@@ -60,6 +67,13 @@ def _target(value: str | int) -> str | int:
     if value not in ("label", "predicted") and not (isinstance(value, int) and value >= 0):
         raise ValueError("expected 'label', 'predicted' or a class number from 0")
     return value
+
+
+def _method(value: str) -> str:
+    try:
+        return checked_method(value)
+    except SettingsError as error:
+        raise ValueError(str(error)) from error
 
 
 Target = Annotated[str | int, BeforeValidator(_number_or_word), AfterValidator(_target)]
@@ -174,7 +188,11 @@ class AnnotateOptions(Options):
 class CorrectOptions(Options):
     """How to correct; details in the sections attention and pruning."""
 
-    method: Literal["attention", "pruning", "both"] = Field("attention", description="What to do.")
+    method: Annotated[str, AfterValidator(_method)] = Field(
+        "attention",
+        description="What to do: attention, pruning, both (pruning, then attention), erm (train on without answers), or "
+        "a method that another package registers.",
+    )
     preset: Literal["waterbirds", "biased-celeba", "backgrounds"] | None = Field(
         None, description="Start from the settings of the published runs."
     )
@@ -234,7 +252,7 @@ def _settings_model(name: str, kind: type[_SettingsT], defaults: _SettingsT, wit
     for field in fields(kind):
         if field.name not in without:
             hint = Target if field.name == "target" else hints[field.name]
-            text = f"{docs[field.name]} Default {getattr(defaults, field.name)!r}."
+            text = f"{docs.get(field.name, '')} Default {getattr(defaults, field.name)!r}."
             made[field.name] = (hint | None, Field(None, description=text))
 
     def in_range(options: Options) -> Options:
@@ -264,7 +282,21 @@ SECTIONS: dict[str, type[Options]] = {
     "compare": CompareOptions,
     "report": ReportOptions,
 }
-"""Sections of ``crayon.toml``."""
+"""Sections of ``crayon.toml``; every further method has one of its name, too."""
+
+
+def section_model(name: str) -> type[Options]:
+    """The model of a section.
+
+    Raises:
+        SettingsError: There is no such section.
+    """
+    if name in SECTIONS:
+        return SECTIONS[name]
+    if name not in methods or name == "both":
+        raise SettingsError(unknown_name(name, [*SECTIONS, *(each for each in methods if each != "both")], "section"))
+    kind = settings_of(name)
+    return _settings_model(f"{kind.__name__}Options", kind, kind(), ["seed"])
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -289,8 +321,10 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         raise FileFormatError(f"{str(path)!r} is not a TOML file: {error}") from error
     for name, section in values.items():
-        if name not in SECTIONS:
-            raise SettingsError(f"{path.name}: {unknown_name(name, SECTIONS, 'section')}")
+        try:
+            section_model(name)
+        except SettingsError as error:
+            raise SettingsError(f"{path.name}: {error}") from error
         if not isinstance(section, dict):
             raise SettingsError(f"{path.name}: expected a section [{name}], got {name} = {section!r}")
         merged(name, section, {}, where=f"{path.name}: ")
@@ -301,7 +335,7 @@ def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *,
     """Put a section of the file and what the command line says together; the command line wins.
 
     Args:
-        section: One of `SECTIONS`.
+        section: One of `SECTIONS`, or the name of a method.
         config: What the file says.
         given: What the command line says; ``None`` means nothing.
         where: For the message.
@@ -313,7 +347,7 @@ def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *,
         >>> merged("explain", {"batch_size": 8, "score": "logit"}, {"batch_size": 16}).batch_size
         16
     """
-    model = SECTIONS[section]
+    model = section_model(section)
     values = {**config, **{name: value for name, value in given.items() if value is not None}}
     for name in values:
         if name not in model.model_fields:
@@ -334,14 +368,11 @@ def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *,
         raise SettingsError(f"{what}: {message}") from error
 
 
-def parse_assignments(
-    assignments: Iterable[str], allowed: tuple[str, ...] = ("attention", "pruning")
-) -> dict[str, dict[str, Any]]:
-    """Read ``section.key=value``, with the value as in TOML; a bare word is text.
+def parse_assignments(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read ``method.key=value``, with the value as in TOML; a bare word is text.
 
     Args:
         assignments: Such as ``attention.epochs=3``.
-        allowed: Sections.
 
     Raises:
         SettingsError: It is none, or there is no such key.
@@ -354,7 +385,8 @@ def parse_assignments(
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         section, dot, key = name.strip().partition(".")
-        if not equals or not dot or section not in allowed:
+        if not equals or not dot or section not in methods or section == "both":
+            allowed = [each for each in methods if each != "both"]
             raise SettingsError(
                 f"expected SECTION.KEY=VALUE with the section {' or '.join(allowed)}, got {assignment!r}; "
                 f"for instance {allowed[0]}.epochs=3"
@@ -371,4 +403,4 @@ def parse_assignments(
 
 def described(section: str) -> list[tuple[str, str]]:
     """Name and description of every key of a section."""
-    return [(name, field.description or "") for name, field in SECTIONS[section].model_fields.items()]
+    return [(name, field.description or "") for name, field in section_model(section).model_fields.items()]

@@ -74,7 +74,9 @@ class _Undo:
     def is_finite(self) -> bool:
         """Tell whether what is there now is finite; a GPU is waited for once."""
         # The largest of a tensor is NaN or infinite where anything in it is.
-        return all(math.isfinite(largest) for largest in torch.stack(torch._foreach_norm(self._real, math.inf)).tolist())
+        return all(
+            math.isfinite(largest) for largest in torch.stack(torch._foreach_norm(self._real, math.inf)).tolist()
+        )
 
 
 class Averaging:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk._base.files import free_folder
+from crayon_sdk._base.methods import methods
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.annotate.export import export_crowd
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
@@ -28,7 +29,6 @@ __all__ = ["Answering", "Intake"]
 _ALL = 2**31
 _FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
 _ABOUT = {"image": "pictures", "neuron": "neurons"}
-_NEEDED = {"attention": ("image",), "pruning": ("neuron",), "both": ("image", "neuron")}
 _log = logging.getLogger(__name__)
 
 
@@ -311,16 +311,16 @@ class Answering(Holdings):
         """
         answers = self.answers()
         given = {"image": len(answers.image_answers), "neuron": len(answers.neuron_answers)}
-        needed = [kind for kind in _NEEDED[method] if not given[kind]]
+        needed = [kind for kind in _asked_by(method) if not given[kind]]
         if not needed:
             return
         for each in needed:  # without anything to answer about, that comes first
             self.maps() if each == "image" else self.patches()
         there = " and ".join(f"{count:,} about {_ABOUT[kind]}" for kind, count in given.items())
         kind = needed[0] if len(needed) == 1 else "both"
-        other = [name for name in ("attention", "pruning") if all(given[each] for each in _NEEDED[name])]
+        other = [name for name in ("attention", "pruning") if all(given[each] for each in _asked_by(name))]
         go_on = f", or correct with those there are: {self.command('correct')} --method {other[0]}" if other else ""
-        about = " and ".join(_ABOUT[each] for each in _NEEDED[method])
+        about = " and ".join(_ABOUT[each] for each in _asked_by(method))
         ask = f"{self.command('annotate')} --kind {kind}"
         raise AnswerError(
             f"method {method!r} needs answers about {about}, and there are {there}. Ask for them: {ask}{go_on}"
@@ -328,7 +328,7 @@ class Answering(Holdings):
 
     def _say_how_few(self, method: str) -> None:
         """Warn before a training that has little to go by."""
-        for kind in _NEEDED[method]:
+        for kind in _asked_by(method):
             try:
                 found = how_far(self.maps() if kind == "image" else self.patches(), self.answers())
             except StaleError:  # without patches a model can be pruned all the same
@@ -377,3 +377,9 @@ class Answering(Holdings):
         entry |= {"maps": self._ledger.digest(MAPS), "patches": self._ledger.digest(PATCHES)}
         self._ledger.update(answers=(*self.manifest.answers, plain(entry)))
         return new, len(everything)
+
+
+def _asked_by(method: str) -> list[str]:
+    """Kinds of answers that a method needs."""
+    needs = methods[method].needs
+    return [kind for kind, need in (("image", "answers"), ("neuron", "neuron answers")) if need in needs]

@@ -15,10 +15,11 @@ from typing import Any
 
 from crayon_sdk._base.files import read_json, sha256_of
 from crayon_sdk._base.locking import locked
+from crayon_sdk._base.methods import methods
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.guidance import guidance_answers
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import DataError, FileFormatError, MismatchError, StaleError, first_few
+from crayon_sdk.errors import DataError, FileFormatError, MismatchError, SettingsError, StaleError, first_few
 from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.patches import NeuronPatches
@@ -246,10 +247,12 @@ class Holdings:
         answers, inputs = self.answers(), self._base()
         if evaluate_on is not None and evaluate_on in self.manifest.splits:
             inputs[evaluate_on] = self._base(evaluate_on)["data"]
-        if method != "attention":
+        needs = methods[method].needs
+        if "neuron answers" in needs:
             inputs["answers about neurons"] = answers.only("neuron").fingerprint
-        if method != "pruning":
+        if "answers" in needs:
             inputs["answers about pictures"] = answers.only("image").fingerprint
+        if "maps" in needs:
             inputs["maps"] = self._ledger.digest(MAPS, verify=verify)
         return inputs
 
@@ -259,6 +262,8 @@ class Holdings:
         run = f"{self.command('correct')} --name {Path(path).name}{as_options(settings)}"
         try:
             inputs = self._correction_inputs(settings["method"], settings.get("evaluate_on"), verify=verify)
+        except SettingsError as error:  # its package is not here any more
+            return FileStatus(path, "stale", str(error), run)
         except (FileFormatError, StaleError):
             found = self._ledger.status(path, {}, run, verify=verify)
             gone = f"{ANSWERS}, which it was made from, is missing or broken"

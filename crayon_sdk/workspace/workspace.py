@@ -22,11 +22,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from crayon_sdk import __version__
 from crayon_sdk._base.files import describe_write_failure
 from crayon_sdk._base.locking import locked
+from crayon_sdk._base.methods import checked_method, methods
+from crayon_sdk.correct.method import check_needs, made
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.explain import contact_sheets
@@ -42,11 +44,9 @@ from crayon_sdk.workspace.holdings import MAPS, PATCHES
 from crayon_sdk.workspace.inputs import behaviour_of, is_same, look_at_data
 from crayon_sdk.workspace.ledger import now
 from crayon_sdk.workspace.manifest import MANIFEST, DataSource, Manifest, ModelSource, portable
-from crayon_sdk.workspace.recipes import attention_corrector, neuron_pruner
 from crayon_sdk.workspace.shipping import Shipping
 
 __all__ = ["ORIGINAL", "Workspace"]
-Method = Literal["attention", "pruning", "both"]
 
 
 class Workspace(Shipping):
@@ -171,12 +171,13 @@ class Workspace(Shipping):
 
     def correct(
         self,
-        method: Method = "attention",
+        method: str = "attention",
         *,
         name: str | None = None,
         preset: str | None = None,
         attention: Mapping[str, Any] | None = None,
         pruning: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
         evaluate_on: str | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -187,11 +188,13 @@ class Workspace(Shipping):
         """Correct the model; a run that was stopped goes on in the middle of its epoch.
 
         Args:
-            method: "attention", "pruning", or "both": pruning, then attention.
+            method: "attention", "pruning", "both" (pruning, then attention), "erm", or any other name in
+                [`methods`][crayon_sdk.correct.methods].
             name: What the correction is called; default the method and the preset.
             preset: Published settings: "waterbirds", "biased-celeba" or "backgrounds".
             attention: Keywords of `AttentionCorrector` on top.
             pruning: Keywords of `NeuronPruner` on top.
+            settings: Keywords of any other method.
             evaluate_on: A split to measure after every epoch, such as "val"; never "test" with keep="best".
             seed: Of everything random.
             device: "auto" or a torch device.
@@ -208,15 +211,16 @@ class Workspace(Shipping):
             AnswerError: There are no answers for this method.
             NonFiniteLossError: The loss became NaN or infinite.
         """
-        if method not in ("attention", "pruning", "both"):
-            raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
-        name = checked_name(name or default_name(method, preset))
-        attention = dict(attention or {}) if method != "pruning" else {}  # what is not used is no other setting
-        pruning = dict(pruning or {}) if method != "attention" else {}
-        if evaluate_on == "test" and attention.get("keep") == "best":
+        name = checked_name(name or default_name(checked_method(method), preset))
+        own = method not in ("attention", "pruning", "both")
+        attention = dict(attention or {}) if method in ("attention", "both") else {}  # what is not used is no setting
+        pruning = dict(pruning or {}) if method in ("pruning", "both") else {}
+        settings = dict(settings or {}) if own else {}
+        if evaluate_on == "test" and "best" in (attention.get("keep"), settings.get("keep")):
             raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
         wanted = plain({"method": method, "preset": preset, "attention": attention, "pruning": pruning})
         wanted |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
+        wanted |= plain({"settings": settings}) if own else {}
         path = f"corrections/{name}"
         with self._working(f"correct {name}"):
             original = self.model  # looked at also when the result is there already: it may have changed
@@ -234,7 +238,10 @@ class Workspace(Shipping):
             started = time.time()
             run = self._run_folder(f"corrections-{name}", inputs, wanted)
             shared: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "precision": precision}
-            found = self._corrected(original, method, attention, pruning, evaluate_on, shared, run, strict=strict)
+            values = (
+                {"attention": attention, "pruning": pruning} if method == "both" else attention | pruning | settings
+            )
+            found = self._corrected(original, method, values, evaluate_on, shared, run, strict=strict)
             card = self._card(f"{evaluate_on} pictures" if evaluate_on else "")
             found.save(self.folder / path, overwrite=True, card=card)
             self._note(path, f"Workspace.correct({method!r})", inputs, wanted, started)
@@ -244,32 +251,25 @@ class Workspace(Shipping):
     def _corrected(
         self,
         model: SplitModel,
-        method: Method,
-        attention: Mapping[str, Any] | None,
-        pruning: Mapping[str, Any] | None,
+        method: str,
+        values: Mapping[str, Any],
         evaluate_on: str | None,
         shared: Mapping[str, Any],
         run: Path,
         *,
         strict: bool,
     ) -> Correction:
-        train, answers = self.dataset(), self.answers()
-        maps = None if method == "pruning" else self.maps()
-        if maps is not None:
-            self._check_guidance(maps, answers, train, strict=strict)  # before the pruning, not after it
+        needs, train, answers = methods[method].needs, self.dataset(), self.answers()
+        given: dict[str, Any] = {"answers": answers} if {"answers", "neuron answers"} & needs else {}
+        if "maps" in needs:
+            given["maps"] = self.maps()
+            self._check_guidance(given["maps"], answers, train, strict=strict)
         held_out = None if evaluate_on is None else self.dataset(evaluate_on)
-        if method != "attention":
-            pruner = neuron_pruner(model, pruning, **shared, checkpoint_dir=run / "pruning")
-            found = pruner.fit(train, answers, held_out, strict=strict)
-            if maps is None:
-                return found
-            model = found.model
-        if maps is None:
-            raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
-        corrector = attention_corrector(
-            model, attention, **shared, after_pruning=method == "both", checkpoint_dir=run / "attention"
-        )
-        return corrector.fit(train, maps, answers, held_out, strict=strict)
+        check_needs(methods[method], train, held_out, **given)
+        place = run if method == "both" else run / method
+        corrector = made(method, model, values, **shared, checkpoint_dir=place)
+        found: Correction = corrector.fit(train, evaluate_on=held_out, **given, strict=strict)
+        return found
 
     def evaluate(
         self,
