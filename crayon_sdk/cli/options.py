@@ -190,8 +190,8 @@ class CorrectOptions(Options):
 
     method: Annotated[str, AfterValidator(_method)] = Field(
         "attention",
-        description="What to do: attention, pruning, both (pruning, then attention), erm (train on without answers), or "
-        "a method that another package registers.",
+        description="What to do: attention, pruning, both (pruning, then attention), erm (train on without answers), "
+        "or a method that another package registers.",
     )
     preset: Literal["waterbirds", "biased-celeba", "backgrounds"] | None = Field(
         None, description="Start from the settings of the published runs."

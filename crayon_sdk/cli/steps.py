@@ -190,7 +190,7 @@ def correct(
         raise SettingsError(
             f"--set {unused}.... has no effect on --method {method}; leave it out, or take --method {other}"
         )
-    settings = {
+    settings: dict[str, Any] = {
         each if each in ("attention", "pruning") else "settings": shell.section(each, assigned.get(each, {}))
         for each in used
     }

@@ -16,6 +16,7 @@ from torch import nn
 
 from crayon_sdk._base.files import read_tensors, write_tensors
 from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.objective import Objective
 from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.correct.run_file import Run, RunFile
 from crayon_sdk.errors import FileFormatError, MismatchError, OutputError
@@ -241,7 +242,7 @@ def test_a_state_that_cannot_be_continued_is_refused_before_any_work(tmp_path, m
     def work(*_arguments, **_keywords):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("crayon_sdk.correct.attention.PixelCache", work)
+    monkeypatch.setattr("crayon_sdk.correct.method.PixelCache", work)
     monkeypatch.setattr("crayon_sdk.correct.pruning.stream_features", work)
     for fit in (attention, pruning):
         with pytest.raises(FileFormatError, match="not a whole safetensors file"):
@@ -284,12 +285,12 @@ def test_state_of_every_optimizer_comes_back(kind, tmp_path):
     step(module, optimizer, 1.0)
     average = {"weight": torch.ones(2, 3)}
     run = Run(step=1, history=[{"epoch": 1}], sums={"loss": 0.1}, best={"weight": torch.zeros(2)}, best_score=0.25)
-    RunFile(tmp_path, {"lr": 0.1}).save(module, optimizer, average, run)
+    RunFile(tmp_path, {"lr": 0.1}).save(Objective(module), optimizer, average, run)
     step(module, optimizer, 2.0)
 
     other, theirs = make()
     found, kept = Run(), {"weight": torch.zeros(2, 3)}
-    assert RunFile(tmp_path, {"lr": 0.1}).restore(other, theirs, kept, found)
+    assert RunFile(tmp_path, {"lr": 0.1}).restore(Objective(other), theirs, kept, found)
     step(other, theirs, 2.0)
     assert torch.equal(other.weight, module.weight)
     assert torch.equal(kept["weight"], average["weight"])
@@ -300,7 +301,7 @@ def test_state_of_every_optimizer_comes_back(kind, tmp_path):
 def test_no_file_means_a_new_run(tmp_path):
     module = nn.Linear(2, 2)
     file = RunFile(tmp_path / "new", {}, every_seconds=1000)
-    assert not file.restore(module, torch.optim.Adam(module.parameters()), {}, Run())
+    assert not file.restore(Objective(module), torch.optim.Adam(module.parameters()), {}, Run())
     assert not file.is_due()
     assert RunFile(tmp_path, {}, every_seconds=0).is_due()
     assert not (tmp_path / "new").exists()
