@@ -10,11 +10,11 @@ import pytest
 
 from crayon_sdk.cli.options import SECTIONS, described, merged, parse_assignments, read_config
 from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.method import made
 from crayon_sdk.correct.presets import AFTER_PRUNING, ATTENTION, PRUNING
 from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.correct.settings import ATTENTION_DEFAULTS, PRUNING_DEFAULTS
 from crayon_sdk.errors import FileFormatError, SettingsError
-from crayon_sdk.workspace.recipes import attention_corrector, neuron_pruner
 from crayon_sdk.workspace.serving import annotate
 from crayon_sdk.workspace.workspace import Workspace
 
@@ -62,16 +62,16 @@ def test_the_section_annotate_is_the_keywords_of_the_app():
 def test_presets_are_exactly_the_published_ones(tiny_model):
     model = tiny_model()
     for name in ATTENTION:
-        assert attention_corrector(model, preset=name).settings == AttentionCorrector.from_preset(name, model).settings
-        after = attention_corrector(model, preset=name, after_pruning=True, seed=3).settings
+        assert made("attention", model, preset=name).settings == AttentionCorrector.from_preset(name, model).settings
+        after = made("attention", model, preset=name, presets=AFTER_PRUNING, seed=3).settings
         assert after == AttentionCorrector.from_preset(name, model, after_pruning=True, seed=3).settings
-        assert neuron_pruner(model, preset=name).settings == NeuronPruner.from_preset(name, model).settings
+        assert made("pruning", model, preset=name).settings == NeuronPruner.from_preset(name, model).settings
     assert AFTER_PRUNING["backgrounds"] != ATTENTION["backgrounds"]
     assert set(PRUNING) == set(ATTENTION)
 
 
 def test_values_on_top_of_a_preset(tiny_model):
-    settings = attention_corrector(tiny_model(), {"epochs": 2}, preset="waterbirds").settings
+    settings = made("attention", tiny_model(), {"epochs": 2}, preset="waterbirds").settings
     assert (settings.epochs, settings.alpha) == (2, 1e7)
 
 
@@ -79,7 +79,7 @@ def test_unknown_keyword_of_a_corrector(tiny_model):
     with pytest.raises(
         SettingsError, match=r"no setting of AttentionCorrector called 'epoch'; did you mean 'epochs'\?"
     ):
-        attention_corrector(tiny_model(), {"epoch": 2})
+        made("attention", tiny_model(), {"epoch": 2})
 
 
 def write(tmp_path, text):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,6 +267,51 @@ def test_checkpoint_dir_that_is_a_file_is_an_output_error(tmp_path):
     with pytest.raises((OutputError, FileFormatError), match="file"):
         attention(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_that_the_version_before_left_unfinished_goes_on(tmp_path):
+    """Written by 0.1.0 after five of nine steps, when the loop took a module and a function."""
+    shutil.copy(Path(__file__).with_name("unfinished-0.1.0.safetensors"), tmp_path / "training.safetensors")
+    there = json.loads(read_tensors(tmp_path / "training.safetensors")[1]["manifest"])
+    if there["identity"]["model"] != split_model().fingerprint:
+        pytest.skip("torch or timm draws other weights here than where the run was begun")
+    assert there["step"] == 5
+
+    def fit(folder):
+        pruner = NeuronPruner(split_model(), epochs=3, batch_size=4, device="cpu", checkpoint_dir=folder)
+        return pruner.fit(noise_pictures(12), neuron_answers(range(10), range(10, 20)))
+
+    resumed, undisturbed = fit(tmp_path), fit(None)
+    assert [entry["loss"] for entry in resumed.history] == pytest.approx([e["loss"] for e in undisturbed.history])
+    ours, theirs = (found.model.plain_state_dict() for found in (resumed, undisturbed))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-5, atol=1e-7)
+
+
+class Stateful(Objective):
+    def __init__(self, model, size=2):
+        super().__init__(model)
+        self.register_buffer("weights", torch.zeros(size))
+        self.register_buffer("fixed", torch.zeros(3), persistent=False)
+
+
+def test_every_state_of_the_objective_comes_back(tmp_path):
+    def make(size=2):
+        objective = Stateful(nn.Linear(3, 2), size)
+        return objective, torch.optim.Adam(objective.parameters())
+
+    objective, optimizer = make()
+    objective.weights[1] = 0.5
+    RunFile(tmp_path, {}).save(objective, optimizer, {}, Run(step=1))
+    assert [name for name in read_tensors(tmp_path / "training.safetensors")[0] if name.startswith("objective.")] == [
+        "objective.weights"
+    ]
+    other, theirs = make()
+    assert RunFile(tmp_path, {}).restore(other, theirs, {}, Run())
+    assert other.weights.tolist() == [0.0, 0.5]
+    for wrong in (make(5), (Objective(nn.Linear(3, 2)), theirs)):
+        with pytest.raises(FileFormatError, match=r"is damaged .*the run starts from the beginning"):
+            RunFile(tmp_path, {}).restore(*wrong, {}, Run())
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "sgd without momentum"])
