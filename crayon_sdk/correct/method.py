@@ -228,7 +228,7 @@ def made(
     """Make a method by name, from settings by name.
 
     Args:
-        method: One of [`methods`][crayon_sdk.correct.methods].
+        method: One of ``crayon_sdk.correct.methods``.
         model: The model to correct.
         values: Its settings; what is not named is the preset's, or its default.
         preset: Published settings to start from.

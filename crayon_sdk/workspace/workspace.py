@@ -189,7 +189,7 @@ class Workspace(Shipping):
 
         Args:
             method: "attention", "pruning", "both" (pruning, then attention), "erm", or any other name in
-                [`methods`][crayon_sdk.correct.methods].
+                ``crayon_sdk.correct.methods``.
             name: What the correction is called; default the method and the preset.
             preset: Published settings: "waterbirds", "biased-celeba" or "backgrounds".
             attention: Keywords of `AttentionCorrector` on top.

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from helpers_correction import half_and_half, noise_pictures, random_maps, split_model
 from helpers_workspace import crayon, new_workspace, save_model
 
 import crayon_sdk
-from crayon_sdk._base.methods import methods, settings_of
+from crayon_sdk._base.methods import GROUP, methods, settings_of
 from crayon_sdk.correct.method import made
 from crayon_sdk.errors import AnswerError, DataError, SettingsError
 from crayon_sdk.workspace.workspace import Workspace
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FOCAL = """
     from dataclasses import dataclass
@@ -118,6 +125,19 @@ def test_another_package_registers_a_method(package):
         made("focal", split_model(), {"gama": 3.0})
     with pytest.raises(SettingsError, match="method 'focal' has no presets"):
         made("focal", split_model(), preset="waterbirds")
+
+
+def test_the_method_of_the_page_works():
+    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-method.md"
+    text = page.read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert code.count("\n") <= 40
+    names = {"__name__": "page"}
+    exec(compile(code, str(page), "exec", dont_inherit=True), names)
+    found = names["Focal"](split_model(), gamma=1.5, epochs=1, batch_size=4, device="cpu").fit(noise_pictures(8))
+    assert (found.record.method, found.record.settings["gamma"]) == ("focal", 1.5)
+    entries = tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1])["project"]["entry-points"]
+    assert entries == {GROUP: {"focal": "your_package.focal:Focal"}}
 
 
 def test_it_is_gone_with_its_package():
