@@ -294,7 +294,7 @@ def section_model(name: str) -> type[Options]:
     if name in SECTIONS:
         return SECTIONS[name]
     if name not in methods or name == "both":
-        raise SettingsError(unknown_name(name, [*SECTIONS, *(each for each in methods if each != "both")], "section"))
+        raise SettingsError(unknown_name(name, {*SECTIONS, *methods} - {"both"}, "section"))
     kind = settings_of(name)
     return _settings_model(f"{kind.__name__}Options", kind, kind(), ["seed"])
 

@@ -106,7 +106,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch(variant, undisturbed, tmp_path):
 @posix
 def test_ctrl_c_of_a_script_says_how_to_continue(undisturbed, tmp_path):
     out, state = tmp_path / "weights.safetensors", tmp_path / "state"
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     command = [sys.executable, str(here / "helpers_correction.py"), "attention", str(out), str(state)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])}
     steps = out.with_suffix(".steps")
