@@ -154,7 +154,8 @@ class Method:
         with PixelCache(dataset, preprocessing, device=self.device) as cache:
             guidance = masks = None
             if maps is not None and inputs:
-                rule, zero_maps = (getattr(settings, name) for name in ("answer_rule", "zero_maps"))
+                rule = getattr(settings, "answer_rule", "unanimous")
+                zero_maps = getattr(settings, "zero_maps", "skip")
                 guidance = guidance_of(
                     dataset,
                     maps,
