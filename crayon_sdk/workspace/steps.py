@@ -200,12 +200,11 @@ class Steps:
             NonFiniteLossError: The loss became NaN or infinite.
         """
         name = checked_name(name or default_name(checked_method(method), preset))
-        given = {"attention": attention, "pruning": pruning, "settings": settings}
         used = _sections(method)  # what is not used is no other setting
-        typed = plain({key: dict(values or {}) if key in used else {} for key, values in given.items()})
-        if "settings" not in used:
-            del typed["settings"]
-        typed |= {"method": method, "preset": preset}
+        given = {"attention": attention, "pruning": pruning} | ({"settings": settings} if "settings" in used else {})
+        sections = {key: dict(values or {}) if key in used else {} for key, values in given.items()}
+        # In the order of earlier versions, which named the folder of a run after it.
+        typed = plain({"method": method, "preset": preset, **sections})
         typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self.ledger.working(f"correct {name}"):

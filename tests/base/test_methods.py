@@ -221,7 +221,7 @@ def test_the_shell_takes_any_method(package, tmp_path, picture_folder, model_fol
         (["--method", "focel"], "there is no method called 'focel'; did you mean 'focal'"),
         (["--method", "focal", "--set", "focal.gama=2"], "did you mean 'gamma'"),
         (["--method", "erm", "--set", "focal.gamma=2"], "has no effect on --method erm"),
-        (["--method", "erm", "--set", "erm.lr=-1"], "expected lr"),
+        (["--method", "erm", "--set", "erm.lr=-1"], "expected erm.lr to be a number from 0"),
         (["--method", "erm", "--preset", "waterbirds", "--name", "x"], "has no presets"),
         (["--method", "attention"], "Run: crayon explain"),
     ):

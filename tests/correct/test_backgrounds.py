@@ -105,7 +105,7 @@ def test_default_follows_the_model_and_what_was_asked_for_is_kept():
     assert AttentionCorrector(split_model()).settings.background_swap == 0.7
     assert AttentionCorrector(own_module()).settings.background_swap == 0.0
     assert AttentionCorrector(own_module(), background_swap=0.5).settings.background_swap == 0.5
-    with pytest.raises(SettingsError, match=r"expected background_swap from 0 to 1, got 1\.5"):
+    with pytest.raises(SettingsError, match=r"expected background_swap to be a number from 0 to 1, got 1\.5"):
         AttentionCorrector(split_model(), background_swap=1.5)
 
 

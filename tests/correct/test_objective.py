@@ -6,7 +6,7 @@ from helpers_correction import half_and_half, noise_pictures, random_maps, split
 from PIL import Image
 
 from crayon_sdk.correct.erm import ERMSettings
-from crayon_sdk.correct.method import Method
+from crayon_sdk.correct.method import Method, method
 from crayon_sdk.correct.objective import FeatureFeed, Objective, PixelFeed, Prediction
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import PixelCache
@@ -20,8 +20,9 @@ class Looking(Prediction):
         return super().forward(batch)
 
 
-class Look(Method):
-    method, settings_kind, needs = "look", ERMSettings, NEEDS
+@method
+class Look(Method[ERMSettings], ERMSettings):
+    method, needs = "look", NEEDS
 
     def objective(self, model, feed, settings):
         Looking.seen = []
@@ -45,8 +46,8 @@ def with_masks():
 def test_batches_hold_what_the_method_needs():
     dataset = with_masks()
     maps, answers = random_maps(dataset), half_and_half(dataset)
-    method = Look(split_model(), epochs=1, batch_size=4, device="cpu")
-    found = method.fit(dataset, noise_pictures(4, seed=1), maps=maps, answers=answers)
+    look = Look(split_model(), epochs=1, batch_size=4, device="cpu")
+    found = look.fit(dataset, noise_pictures(4, seed=1), maps=maps, answers=answers)
     assert found.record.counts == {
         "relevant": 2, "irrelevant": 2, "mixed": 2, "unanswered": 2, "without_evidence": 0, "dropped_answers": 0
     }  # fmt: skip

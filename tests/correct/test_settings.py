@@ -94,6 +94,6 @@ def test_edges_are_allowed():
 @pytest.mark.parametrize("target", ["labels", "", -1, True, 0.5, None])
 def test_targets_that_are_none(target):
     """Also in a record: a checkpoint whose settings cannot be is refused."""
-    with pytest.raises(SettingsError, match=r"expected target='label', 'predicted' or a class index"):
+    with pytest.raises(SettingsError, match=r"expected target to be one of label, predicted or a whole number >= 0"):
         AttentionSettings(alpha=1, beta=1, epochs=1, batch_size=1, lr=1, target=target)
     assert AttentionSettings(alpha=1, beta=1, epochs=1, batch_size=1, lr=1, target=1).target == 1
