@@ -274,7 +274,7 @@ def test_a_workspace_of_before_noted_what_was_typed(ws):
 def test_an_unfinished_run_of_before_is_found(ws):
     typed = {"method": "pruning", "preset": None, "attention": {}, "pruning": {"epochs": 3}}
     typed |= {"evaluate_on": None, "seed": 0, "precision": "auto", "strict": True}
-    run = ws._run_folder("corrections-other", ws._correction_inputs("pruning"), typed)
+    run = ws.ledger.run_folder("corrections-other", ws.holdings.correction_inputs("pruning"), typed)
     (run / "pruning").mkdir(parents=True)
     (run / "pruning/training.safetensors").write_bytes(b"no state of a run")
     with pytest.raises(FileFormatError, match="Nothing can go on from it: delete"):
