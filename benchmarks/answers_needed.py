@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import crayon_sdk as crayon
+from crayon_sdk.correct import methods
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "answers-needed.png"
@@ -139,16 +140,11 @@ class Birds:
 
     def _correct(self, answers: crayon.AnnotationSet, seed: int) -> crayon.Correction:
         """With no answers: the same training, told nothing."""
-        told = bool(len(answers))
-        corrector = crayon.AttentionCorrector(
-            self.model,
-            epochs=self.protocol["epochs"],
-            lr=self.protocol["lr"],
-            seed=seed,
-            **({"batch_norm": "frozen", "average_decay": 0.95} if self.protocol["first_block"] else {}),
-            **({} if told else {"alpha": 0.0, "beta": 0.0, "background_swap": 0.0}),
-        )
-        return corrector.fit(self.train, self.maps, answers if told else self.answers)
+        settings = {"epochs": self.protocol["epochs"], "lr": self.protocol["lr"], "seed": seed}
+        settings |= {"batch_norm": "frozen", "average_decay": 0.95} if self.protocol["first_block"] else {}
+        if not len(answers):
+            return methods["erm"](self.model, logit_adjustment=1.0, **settings).fit(self.train)
+        return methods["attention"](self.model, **settings).fit(self.train, self.maps, answers)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[tuple[str, float], dict[str, Any]]:

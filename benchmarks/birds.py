@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 
 import crayon_sdk as crayon
+from crayon_sdk.correct import methods
 from crayon_sdk.explain import contact_sheets
 from crayon_sdk.results import evaluation
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 METHODS = ("erm", "erm-adjusted", "attention", "pruning", "pruning-30", "both")
 ABLATIONS = ("guidance", "swap", "refit")
-UNGUIDED = {"alpha": 0.0, "beta": 0.0, "background_swap": 0.0}
 NAMES = {
     "original": "Original",
     "erm": "ERM (same epochs, no guidance)",
@@ -63,20 +63,21 @@ class Birds:
 
     def correct(self, method: str, seed: int) -> crayon.Correction:
         """One correction."""
-        pruner = crayon.NeuronPruner(self.model, seed=seed)
+        pruner = methods["pruning"](self.model, seed=seed)
         if method == "refit":
             keep_all = (answer.model_copy(update={"answer": "yes"}) for answer in self.neuron_answers[3].neuron_answers)
             return pruner.fit(self.train, crayon.AnnotationSet(keep_all))
         if method.startswith("pruning"):
             return pruner.fit(self.train, self.neuron_answers[30 if method == "pruning-30" else 3])
         model = pruner.fit(self.train, self.neuron_answers[3]).model if method == "both" else self.model
-        corrector = crayon.AttentionCorrector(
+        where = {"seed": seed, "precision": self.precision}
+        where["checkpoint_dir"] = self.output / "runs" / f"{method}-{seed}"
+        if method.startswith("erm"):
+            adjustment = 0.0 if method == "erm" else 1.0
+            return methods["erm"](model, logit_adjustment=adjustment, **where).fit(self.train)
+        corrector = methods["attention"](
             model,
-            seed=seed,
-            precision=self.precision,
-            checkpoint_dir=self.output / "runs" / f"{method}-{seed}",
-            **(UNGUIDED if method.startswith("erm") else {}),
-            **({"logit_adjustment": 0.0} if method == "erm" else {}),
+            **where,
             **({"background_swap": 0.0} if method == "guidance" else {}),
             **({"alpha": 0.0, "beta": 0.0} if method == "swap" else {}),
         )

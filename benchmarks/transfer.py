@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 import crayon_sdk as crayon
+from crayon_sdk.correct import methods
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-UNGUIDED = {"alpha": 0.0, "beta": 0.0, "background_swap": 0.0}
 STEPS = ("original", "erm", "transfer")
 
 
@@ -124,14 +124,15 @@ def student_rows(
     fixed = {"seed": seed, "precision": chosen.precision}
     fresh = student.make(seed)
 
-    def fit(model: crayon.SplitModel, **settings: Any) -> crayon.Correction:
-        return crayon.AttentionCorrector(model, **fixed, **settings).fit(splits["train"], maps, answers)
+    def further(model: crayon.SplitModel, **settings: Any) -> crayon.Correction:
+        return methods["erm"](model, **fixed, **settings).fit(splits["train"])
 
-    original = fit(fresh, **UNGUIDED, logit_adjustment=0.0, **student.training)
+    original = further(fresh, **student.training)
+    corrector = methods["attention"](original.model, **fixed, **student.correction)
     results = {
         "original": original,
-        "erm": fit(original.model, **UNGUIDED, **student.correction),
-        "transfer": fit(original.model, **student.correction),
+        "erm": further(original.model, logit_adjustment=1.0, **student.correction),
+        "transfer": corrector.fit(splits["train"], maps, answers),
     }
     rows = []
     for step, found in results.items():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from crayon_sdk.answers.annotations import AnnotationSet
     from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
     from crayon_sdk.correct.attention import AttentionCorrector
+    from crayon_sdk.correct.erm import FurtherTraining
     from crayon_sdk.correct.pruning import NeuronPruner
     from crayon_sdk.data.dataset import ImageDataset
     from crayon_sdk.data.preprocessing import Preprocessing
@@ -50,6 +51,7 @@ __all__ = [
     "DataSource",
     "Evaluation",
     "Explainer",
+    "FurtherTraining",
     "ImageAnswer",
     "ImageDataset",
     "ModelSource",
@@ -84,6 +86,7 @@ _MODULE_OF = {
     "DataSource": "workspace.manifest",
     "Evaluation": "results.evaluation",
     "Explainer": "explain.explainer",
+    "FurtherTraining": "correct.erm",
     "ImageAnswer": "answers.records",
     "ImageDataset": "data.dataset",
     "ModelSource": "workspace.manifest",

@@ -1,12 +1,19 @@
-"""Where to work, and how precisely."""
+"""Where to work, how precisely, and how many processes work together."""
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import torch
+from torch import Tensor, nn
 
 from crayon_sdk.errors import SettingsError
 
-__all__ = ["resolve_device", "resolve_precision"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Processes", "resolve_device", "resolve_precision"]
 
 
 def resolve_device(device: str | torch.device, model_device: torch.device) -> torch.device:
@@ -48,3 +55,79 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype | Non
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )
     return torch.bfloat16 if fast else None
+
+
+class Processes:
+    """The processes that work together on one training; one is the same code with size 1.
+
+    A thin face of Accelerate, which is imported where there are several (``accelerate launch SCRIPT``).
+
+    Args:
+        accelerator: Of several processes; ``None`` for this one alone.
+
+    Attributes:
+        size: How many there are.
+        index: Which one this is, from 0.
+
+    Example:
+        >>> alone = Processes()
+        >>> alone.size, alone.is_main, alone.share(torch.arange(3)).tolist(), alone.any(False)
+        (1, True, [0, 1, 2], False)
+    """
+
+    def __init__(self, accelerator: Accelerator | None = None) -> None:
+        self._accelerator = accelerator
+        self.size = 1 if accelerator is None else int(accelerator.num_processes)
+        self.index = 0 if accelerator is None else int(accelerator.process_index)
+
+    @classmethod
+    def found(cls, device: torch.device) -> Processes:
+        """Those that were launched together, by what the launcher says in the environment.
+
+        Args:
+            device: Where this one works; decides about how they talk.
+        """
+        if int(os.environ.get("WORLD_SIZE") or 1) < 2:
+            return cls()
+        from accelerate import Accelerator
+
+        return cls(Accelerator(cpu=device.type == "cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that writes files."""
+        return self.index == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """A module whose backward pass gathers the gradients of all; to be called in the place of ``module``."""
+        wrapped: nn.Module = module if self._accelerator is None else self._accelerator.prepare_model(module)
+        return wrapped
+
+    def share(self, positions: Tensor) -> Tensor:
+        """The part of a batch that falls to this process; the parts of all make the batch."""
+        return positions.tensor_split(self.size)[self.index] if self.size > 1 else positions
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss that is a sum over the samples of all processes."""
+        if self._accelerator is None:
+            loss.backward()
+        else:
+            self._accelerator.backward(loss * self.size)  # what wraps takes the mean over processes
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add values up over all processes."""
+        if self._accelerator is None:
+            return values
+        added: Tensor = self._accelerator.reduce(values, reduction="sum")
+        return added
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process; the same answer in all of them."""
+        if self._accelerator is None:
+            return flag
+        return bool(self.sum(torch.tensor(float(flag), device=self._accelerator.device)).item())
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()

@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from crayon_sdk import errors
-from crayon_sdk._base import methods
+from crayon_sdk._base.methods import SETTINGS
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.settings import Setting, alternatives
 from crayon_sdk._base.text import KINDS_OF_TASKS, first_line, unknown_name, visible
@@ -90,7 +90,7 @@ class MethodsCommand(Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the settings, then the example."""
-        for method in methods.SETTINGS:
+        for method in SETTINGS:
             with formatter.section(f"Settings of {method} (--set {method}.KEY=VALUE, or [{method}] in {CONFIG})"):
                 formatter.write_dl([(name, setting.sentence) for name, setting in keys(method).items()])
         super().format_epilog(ctx, formatter)
@@ -140,7 +140,7 @@ def _as_setting(error: click.ClickException) -> str:
     """Say how a setting of a corrector is set, which has no option of its own."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.command.name == "correct":
         key = error.option_name.lstrip("-").replace("-", "_")
-        ways = [f"--set {section}.{key}=VALUE" for section in methods.SETTINGS if key in keys(section)]
+        ways = [f"--set {section}.{key}=VALUE" for section in SETTINGS if key in keys(section)]
         return f"; it is set with {' or '.join(ways)}" if ways else ""
     return ""
 
@@ -418,7 +418,7 @@ class Assignment(_ParamType):
         """Offer the keys."""
         return [
             CompletionItem(f"{section}.{key}=", help=setting.sentence)
-            for section in methods.SETTINGS
+            for section in SETTINGS
             for key, setting in keys(section).items()
             if f"{section}.{key}".startswith(incomplete)
         ]

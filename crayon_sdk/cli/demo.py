@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich import box
@@ -25,8 +26,8 @@ from crayon_sdk._base.text import visible
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.cli.demo_model import DemoSettings, train_original
 from crayon_sdk.cli.demo_pictures import write_pictures
+from crayon_sdk.correct import methods
 from crayon_sdk.correct.attention import AttentionCorrector
-from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import OutputExistsError
 from crayon_sdk.explain.contact_sheets import before_after_sheet, choose_ids, maps_sheet, patches_sheet
@@ -184,11 +185,11 @@ class _Demo:
     ) -> dict[str, Correction]:
         # The control: what as much training does without any guidance.
         self._say("Training the original for as long again without answers, to compare")
-        control = self._guide(original, guided=False).fit(dataset, maps, answers)
+        control = methods["erm"](original, logit_adjustment=1.0, **self._training()).fit(dataset)
         self._say("Correcting: Attention")
         attention = self._guide(original).fit(dataset, maps, answers)
         self._say("Correcting: Pruning")
-        pruner = NeuronPruner(
+        pruner = methods["pruning"](
             original, epochs=self.settings.pruning_epochs, lr=self.settings.pruning_lr, seed=self.seed
         )
         pruning = pruner.fit(dataset, answers)
@@ -196,19 +197,22 @@ class _Demo:
         both = self._guide(pruning.model).fit(dataset, maps, answers)
         return {CONTROL: control, "Attention": attention, "Pruning": pruning, "Pruning+Attention": both}
 
-    def _guide(self, model: SplitModel, *, guided: bool = True) -> AttentionCorrector:
+    def _training(self) -> dict[str, Any]:
+        """How the control and the guided corrections are trained alike."""
+        return {
+            "epochs": self.settings.attention_epochs,
+            "lr": self.settings.attention_lr,
+            "scheduler": "none",  # a few epochs, and a network that has most to learn
+            "average_decay": 0.9,  # a run of this length would hardly leave its start with more
+            "seed": self.seed,
+        }
+
+    def _guide(self, model: SplitModel) -> AttentionCorrector:
         wanted = self.settings
-        return AttentionCorrector(
-            model,
-            alpha=wanted.alpha if guided else 0.0,
-            beta=wanted.beta if guided else 0.0,
-            background_swap=None if guided else 0.0,
-            epochs=wanted.attention_epochs,
-            lr=wanted.attention_lr,
-            scheduler="none",  # a few epochs, and a network that has most to learn
-            average_decay=0.9,  # a run of this length would hardly leave its start with more
-            seed=self.seed,
+        guide: AttentionCorrector = methods["attention"](
+            model, alpha=wanted.alpha, beta=wanted.beta, **self._training()
         )
+        return guide
 
     def _compare(
         self,

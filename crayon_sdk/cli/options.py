@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from crayon_sdk._base import methods
 from crayon_sdk._base.files import read_whole
+from crayon_sdk._base.methods import checked_method, settings_of, with_settings
 from crayon_sdk._base.settings import Count, OneOrMore, Setting, Share, refusal, settings, settings_in
 from crayon_sdk._base.text import unknown_name
 from crayon_sdk.errors import FileFormatError, SettingsError
@@ -36,6 +36,13 @@ def _number_or_word(value: object) -> object:
 
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _method(value: str) -> str:
+    try:
+        return checked_method(value)
+    except SettingsError as error:
+        raise ValueError(str(error)) from error
 
 
 Target = Annotated[Literal["label", "predicted"] | Count, BeforeValidator(_number_or_word)]
@@ -193,10 +200,11 @@ class AnnotateOptions:
 
 @settings
 class CorrectOptions:
-    """How to correct; details in the sections attention and pruning."""
+    """How to correct; details in the sections of the methods, such as attention."""
 
-    method: Literal["attention", "pruning", "both"] = "attention"
-    """What to do."""
+    method: Annotated[str, AfterValidator(_method)] = "attention"
+    """What to do: attention, pruning, both (pruning, then attention), erm (train on without answers), or a method that
+    another package registers."""
     preset: Literal["waterbirds", "biased-celeba", "backgrounds"] | None = None
     """Start from the settings of the published runs."""
     evaluate_on: Split | None = None
@@ -268,7 +276,7 @@ _SECTIONS: dict[str, type] = {
 
 def sections() -> tuple[str, ...]:
     """Names of the sections of ``crayon.toml``: of the commands, and of the methods of correction."""
-    return (*_SECTIONS, *methods.SETTINGS)
+    return (*_SECTIONS, *with_settings())
 
 
 def keys(section: str) -> dict[str, Setting]:
@@ -280,7 +288,7 @@ def keys(section: str) -> dict[str, Setting]:
     if section in _SECTIONS:
         return settings_in(_SECTIONS[section])
     shared = settings_in(CorrectOptions)
-    return {name: setting for name, setting in settings_in(methods.settings_of(section)).items() if name not in shared}
+    return {name: setting for name, setting in settings_in(settings_of(section)).items() if name not in shared}
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -340,7 +348,7 @@ def merged(section: str, config: Mapping[str, Any], given: Mapping[str, Any], *,
     def called(name: str) -> str:  # what was typed as an option is named as one
         return f"--{name.replace('_', '-')}" if given.get(name) is not None else f"{section}.{name}"
 
-    kind = _SECTIONS.get(section) or methods.settings_of(section)
+    kind = _SECTIONS.get(section) or settings_of(section)
     try:
         return kind(**values)
     except SettingsError as error:
@@ -368,7 +376,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
         {'attention': {'lr': 0.001, 'scheduler': 'none'}}
     """
     found: dict[str, dict[str, Any]] = {}
-    allowed = tuple(methods.SETTINGS)
+    allowed = with_settings()
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         section, dot, key = name.strip().partition(".")

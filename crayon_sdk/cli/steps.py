@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from crayon_sdk._base import methods
+from crayon_sdk._base.methods import with_settings
 from crayon_sdk.cli.common import Assignment, MethodsCommand, Shell, command
 from crayon_sdk.cli.options import keys, parse_assignments
 from crayon_sdk.errors import DataError, SettingsError
@@ -172,7 +172,7 @@ def correct(
     skip_bad: bool,
     **given: Any,
 ) -> None:
-    """Correct the model with the answers: guide its maps, cut its neurons, or both.
+    """Correct the model with the answers: guide its maps, cut its neurons, both, or by another method.
 
     When it is stopped, the same command goes on in the middle of the epoch. The result is
     a timm checkpoint in corrections/NAME.
@@ -184,17 +184,19 @@ def correct(
     from crayon_sdk.workspace.names import default_name
 
     chosen = shell.options("correct", given)
-    attention, pruning = (shell.section(each, assigned.get(each, {})) for each in ("attention", "pruning"))
     method, preset = chosen.pop("method"), chosen["preset"]
-    unused = {"attention": "pruning", "pruning": "attention"}.get(method)
-    if unused in assigned:
+    used = ("pruning", "attention") if method == "both" else (method,)
+    for unused in assigned.keys() - set(used):
+        other = "both" if {method, unused} == {"attention", "pruning"} else unused
         raise SettingsError(
-            f"--set {unused}.... has no effect on --method {method}; leave it out, or take --method both"
+            f"--set {unused}.... has no effect on --method {method}; leave it out, or take --method {other}"
         )
+    settings: dict[str, Any] = {
+        each if each in ("attention", "pruning") else "settings": shell.section(each, assigned.get(each, {}))
+        for each in used
+    }
     workspace = shell.workspace()
-    made = workspace.correct(
-        method, name=name, attention=attention, pruning=pruning, overwrite=overwrite, strict=not skip_bad, **chosen
-    )
+    made = workspace.correct(method, name=name, **settings, overwrite=overwrite, strict=not skip_bad, **chosen)
     record, name = made.record, name or default_name(method, preset)
     what = ", then ".join(each.method for each in (*made.parents, record))
     answers = " from simulated answers" if record.simulated else ""
@@ -211,7 +213,7 @@ def _list_settings(shell: Shell) -> None:
     from rich.table import Table
 
     table = Table("setting", "what it is", title="For --set, and for crayon.toml")
-    found = {section: {key: each.sentence for key, each in keys(section).items()} for section in methods.SETTINGS}
+    found = {name: {key: each.sentence for key, each in keys(name).items()} for name in with_settings()}
     for section, described in found.items():
         for key, text in described.items():
             table.add_row(f"{section}.{key}", text)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import click
 
-from crayon_sdk._base import methods
+from crayon_sdk._base.methods import SETTINGS
 from crayon_sdk._base.text import visible
 from crayon_sdk.cli.options import keys
 
@@ -67,7 +67,7 @@ def _ways(name: str, value: str, context: click.Context) -> Iterator[str]:
     """Ways to set something: here, in the settings of a corrector, or with another command."""
     here = context.command
     yield from _options(here, name, value)
-    for section in methods.SETTINGS:
+    for section in SETTINGS:
         if name in keys(section):
             before = "" if here.name == "correct" else "crayon correct "
             yield f"{before}--set {section}.{name}{'=' + value if value else ''}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +13,15 @@ from torch import Tensor, nn
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct import presets
 from crayon_sdk.correct.backgrounds import BackgroundSwap, gives_intermediates
-from crayon_sdk.correct.guidance import Guidance, current_targets, guidance_answers, guidance_of
-from crayon_sdk.correct.loop import BatchLoss, train
+from crayon_sdk.correct.guidance import current_targets
 from crayon_sdk.correct.method import Method, method
-from crayon_sdk.correct.run_file import RunFile, check_run_folder
+from crayon_sdk.correct.objective import Batch, Objective, PixelFeed, Prediction
 from crayon_sdk.correct.settings import AttentionSettings
-from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.errors import SettingsError
 from crayon_sdk.explain.explainer import check_score, check_target
 from crayon_sdk.explain.maps import SaliencyMaps
-from crayon_sdk.functional.losses import guidance_loss, log_prior
+from crayon_sdk.functional.losses import guidance_loss
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.correction import Correction
@@ -62,6 +61,9 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
         UnsupportedModelError: The model has no feature map.
     """
 
+    method = "attention"
+    needs = frozenset({"answers", "maps"})
+    presets = presets.ATTENTION
     _shown = ("alpha", "beta", "epochs", "lr")
 
     def resolved(self, settings: AttentionSettings) -> AttentionSettings:
@@ -95,7 +97,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
         table = presets.AFTER_PRUNING if after_pruning else presets.ATTENTION
         return cls(model, **{**asdict(presets.preset(table, name)), **overrides})
 
-    def fit(
+    def fit(  # type: ignore[override]  # maps and answers, which it always needs, come first
         self,
         dataset: ImageDataset,
         maps: SaliencyMaps,
@@ -123,10 +125,14 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
                 the weights from before.
         """
-        check_run_folder(self.checkpoint_dir)
-        used = guidance_answers(answers, maps, dataset, num_classes=self.model.num_classes, strict=strict)
-        score = maps.score if self.settings.score == "maps" else self.settings.score
-        settings = replace(self.settings, score=check_score(score, self.model.num_classes))
+        return self._fit(dataset, evaluate_on, maps, answers, strict=strict)
+
+    def settings_for(self, maps: SaliencyMaps | None) -> AttentionSettings:
+        """The settings of a run: what is differentiated is known with the maps."""
+        settings = self.settings
+        if maps is None:
+            return settings
+        score = maps.score if settings.score == "maps" else settings.score
         if maps.target_rule != str(settings.target):
             _log.warning(
                 "the maps show the evidence for the target %s, and training guides that for the target %s; they are "
@@ -134,77 +140,68 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
                 maps.target_rule,
                 settings.target,
             )
-        fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, settings)
-        dataset = fit.dataset
-        identity = fit.identity("attention", maps=maps.fingerprint, answers=used.fingerprint)
-        file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
-        if file is not None:
-            file.check()
-        rule, zero_maps = settings.answer_rule, settings.zero_maps
-        with PixelCache(dataset, fit.model.preprocessing, device=self.device) as cache:
-            guidance = guidance_of(
-                dataset,
-                maps,
-                used,
-                fit.map_size(cache),
-                preprocessing=fit.model.preprocessing,
-                rule=rule,
-                zero_maps=zero_maps,
-            )
-            _log.info("guidance: %s", dict(guidance.counts))
-            loss = self._loss(fit.model, cache, dataset.labels.to(self.device), guidance.to(self.device), settings)
-            with fit.training(frozen_norm=settings.batch_norm == "frozen"):
-                history = train(
-                    fit.model,
-                    loss,
-                    len(dataset),
-                    settings,
-                    file=file,
-                    on_epoch=None if evaluate_on is None else fit.measure,
-                    broken=lambda: fit.broken(cache.get(torch.arange(min(8, len(dataset))))),
-                    keep_best=settings.keep == "best",
-                    doing="guiding attention",
-                )
-        counts = dict(guidance.counts) | {"dropped_answers": used.dropped}
-        return fit.finish("attention", history, used, counts, maps=maps.fingerprint)
+        return replace(settings, score=check_score(score, self.model.num_classes))
 
-    def _loss(
-        self, model: SplitModel, cache: PixelCache, labels: Tensor, guidance: Guidance, settings: AttentionSettings
-    ) -> BatchLoss:
-        num_relevant, num_irrelevant = guidance.counts["relevant"], guidance.counts["irrelevant"]
-        offsets = settings.logit_adjustment * log_prior(labels, model.num_classes)
-        swap = self._swap(model, cache, guidance)
-
-        def loss(batch: Tensor) -> dict[str, Tensor]:
-            rows = batch.to(self.device)
-            images = cache.get(batch)
-            if swap is not None:
-                images = swap(images, rows, settings.background_swap or 0.0)
-            features = model.features(images, autocast=self.autocast)
-            targets = current_targets(settings.target, labels[rows])
-            logits, cams = logits_and_grad_cam(features, model.head, targets, score=settings.score, create_graph=True)
-            prediction = nn.functional.cross_entropy(logits + offsets, labels[rows], reduction="sum")
-            guiding = guidance_loss(
-                normalize_maps(cams),
-                guidance.reference[rows],
-                guidance.relevant[rows],
-                guidance.irrelevant[rows],
-                alpha=settings.alpha,
-                beta=settings.beta,
-                num_relevant=num_relevant,
-                num_irrelevant=num_irrelevant,
-                area_normalized=settings.area_normalized,
-            )
-            guided = guidance.relevant[rows] | guidance.irrelevant[rows]
-            empty = (guided & ~has_evidence(cams.detach())).sum()
-            return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding, "no_evidence": empty}
-
-        return loss
-
-    def _swap(self, model: SplitModel, cache: PixelCache, guidance: Guidance) -> BackgroundSwap | None:
-        if not self.settings.background_swap:
-            return None
-        if guidance.counts["relevant"] < 2:
+    def objective(self, model: SplitModel, feed: PixelFeed, settings: AttentionSettings) -> Objective:
+        """Eq. 4."""
+        swap, guidance = None, feed.guidance
+        if guidance is None:
+            raise SettingsError("guiding attention needs a feed with guidance, got one without")
+        _log.info("guidance: %s", dict(guidance.counts))
+        if settings.background_swap and guidance.counts["relevant"] < 2:
             _log.warning("backgrounds are not exchanged: that takes at least two relevant pictures")
-            return None
-        return BackgroundSwap(model, cache, guidance, device=self.device, autocast=self.autocast)
+        elif settings.background_swap:
+            swap = BackgroundSwap(model, feed.cache, guidance, device=self.device, autocast=self.autocast)
+        return GuidedAttention(model, feed.labels, settings, guidance.counts, swap=swap, autocast=self.autocast)
+
+
+class GuidedAttention(Prediction):
+    """The loss of CRAYON-Attention (Eq. 4), on pictures whose backgrounds may be exchanged.
+
+    Args:
+        model: Is trained.
+        labels: (N,) of the whole training set.
+        settings: Weights, target and score.
+        counts: How many samples of the training set are "relevant" and "irrelevant".
+        swap: Exchanges backgrounds.
+        autocast: Reduced precision of the trunk.
+    """
+
+    doing: ClassVar[str] = "guiding attention"
+
+    def __init__(
+        self,
+        model: SplitModel,
+        labels: Tensor,
+        settings: AttentionSettings,
+        counts: Mapping[str, int],
+        *,
+        swap: BackgroundSwap | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(model, labels, logit_adjustment=settings.logit_adjustment, autocast=autocast)
+        self.settings, self.counts, self.swap = settings, counts, swap
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross entropy, guidance, and how many guided samples have a map without evidence."""
+        settings, images = self.settings, batch.images
+        if self.swap is not None:
+            images = self.swap(images, batch.rows, settings.background_swap or 0.0)
+        features = self.model.features(images, autocast=self.autocast)
+        targets = current_targets(settings.target, batch.labels)
+        logits, cams = logits_and_grad_cam(features, self.model.head, targets, score=settings.score, create_graph=True)
+        prediction = self.prediction(logits, batch)
+        guiding = guidance_loss(
+            normalize_maps(cams),
+            batch.reference,
+            batch.relevant,
+            batch.irrelevant,
+            alpha=settings.alpha,
+            beta=settings.beta,
+            num_relevant=self.counts["relevant"],
+            num_irrelevant=self.counts["irrelevant"],
+            area_normalized=settings.area_normalized,
+        )
+        guided = batch.relevant | batch.irrelevant
+        empty = (guided & ~has_evidence(cams.detach())).sum()
+        return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding, "no_evidence": empty}

@@ -17,15 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crayon_sdk._base.process import Processes
 from crayon_sdk._base.progress import track
+from crayon_sdk.correct.objective import Feed, Objective
 from crayon_sdk.correct.run_file import Run, RunFile
 from crayon_sdk.correct.settings import TrainingSettings
-from crayon_sdk.errors import NonFiniteLossError
+from crayon_sdk.errors import NonFiniteLossError, SettingsError
 
-__all__ = ["Averaging", "BatchLoss", "learning_rate", "train"]
-
-BatchLoss = Callable[[Tensor], Mapping[str, Tensor]]
-"""From sample positions (n,) int64 to scalars; the one called "loss" is minimised."""
+__all__ = ["Averaging", "learning_rate", "train"]
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -> float:
@@ -59,22 +58,25 @@ class _Undo:
     def __init__(self, module: nn.Module) -> None:
         self._live = [*module.parameters(), *module.buffers()]
         self._kept = [tensor.detach().clone() for tensor in self._live]
+        self._real = [tensor for tensor in self._live if tensor.is_floating_point() and tensor.numel()]
 
     @torch.no_grad()
     def keep(self) -> None:
         """Remember what is there now."""
-        for live, kept in zip(self._live, self._kept, strict=True):
-            kept.copy_(live)
+        torch._foreach_copy_(self._kept, self._live)
 
     @torch.no_grad()
     def undo(self) -> None:
         """Go back to what was there at the last `keep`."""
-        for live, kept in zip(self._live, self._kept, strict=True):
-            live.copy_(kept)
+        torch._foreach_copy_(self._live, self._kept)
 
+    @torch.no_grad()
     def is_finite(self) -> bool:
         """Tell whether what is there now is finite; a GPU is waited for once."""
-        return bool(torch.stack([tensor.isfinite().all() for tensor in self._live]).all())
+        # The largest of a tensor is NaN or infinite where anything in it is.
+        return all(
+            math.isfinite(largest) for largest in torch.stack(torch._foreach_norm(self._real, math.inf)).tolist()
+        )
 
 
 class Averaging:
@@ -82,21 +84,30 @@ class Averaging:
 
     Early in training the decay is smaller, ``(1 + t) / (10 + t)``, so that the
     average does not cling to where it started.
+
+    Args:
+        module: What is averaged; its tensors stay the same ones, with other values.
+        decay: Per step; 0 averages nothing.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()} if decay else {}
+        live = dict(module.state_dict(keep_vars=True)) if decay else {}
+        self.state = {name: tensor.detach().clone() for name, tensor in live.items()}
+        reals = {name for name, tensor in live.items() if tensor.is_floating_point()}
+        self._reals, self._others = (
+            ([self.state[name] for name in live if (name in reals) is real],
+             [live[name] for name in live if (name in reals) is real])
+            for real in (True, False)
+        )  # fmt: skip
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Take the weights after step ``step`` (from 0) into the average."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point():
-                self.state[name].lerp_(tensor, weight)
-            else:
-                self.state[name].copy_(tensor)
+        if self.decay:
+            torch._foreach_lerp_(*self._reals, 1 - min(self.decay, (1 + step) / (10 + step)))
+            if self._others[0]:
+                torch._foreach_copy_(*self._others)
 
     @contextlib.contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
@@ -113,87 +124,182 @@ class Averaging:
 
 
 def train(
-    module: nn.Module,
-    batch_loss: BatchLoss,
-    num_samples: int,
+    objective: Objective,
+    feed: Feed,
     settings: TrainingSettings,
     *,
+    processes: Processes,
     file: RunFile | None = None,
     on_epoch: Callable[[], Mapping[str, Any]] | None = None,
-    broken: Callable[[], str] | None = None,
-    keep_best: bool = False,
-    doing: str = "training",
 ) -> list[dict[str, Any]]:
-    """Train a module in place.
+    """Train an objective in place.
+
+    With ``settings.keep`` "best" the weights of the epoch with the highest "score" are kept, else the last ones.
 
     Args:
-        module: What is trained; its mode is the caller's business.
-        batch_loss: From sample positions to the losses of that batch.
-        num_samples: How many samples there are.
+        objective: What is minimised. Its ``model`` is the result; modes are the caller's business.
+        feed: Where the samples come from.
         settings: Optimizer, schedule, averaging, seed.
+        processes: Who works on it.
         file: Where to keep the state of the run, and to continue from.
         on_epoch: Called after every epoch with the weights that would be kept;
             gives measurements, of which "score" decides about the best epoch.
-        broken: Called after every epoch with those weights, before ``on_epoch``: says what they
-            make that is not finite, or "".
-        keep_best: Keep the weights of the epoch with the highest "score".
-        doing: What the progress bar says.
 
     Returns:
         One record per epoch: mean losses per sample, learning rate, seconds, measurements.
 
     Raises:
         NonFiniteLossError: The loss, its gradient or the step made with it is NaN or
-            infinite; the module holds the state from before that step, and so does the file. Or
-            something is ``broken`` after an epoch; the file is as it was before that epoch ended.
+            infinite; the objective holds the state from before that step, and so does the file. Or
+            it is ``broken`` after an epoch; the file is as it was before that epoch ended.
         KeyboardInterrupt: Ctrl-C; with a file the state was written first.
     """
-    optimizer = _optimizer(module, settings)
-    average = Averaging(module, settings.average_decay)
-    undo = _Undo(module)
-    run = Run()
-    if file is not None:
-        file.restore(module, optimizer, average.state, run)
-    steps = max(_num_batches(num_samples, settings.batch_size), 1)
-    total = settings.epochs * steps
-    device = next(module.parameters()).device
+    return _Training(objective, feed, settings, processes, file, on_epoch).run()
 
-    def save() -> None:
+
+class _Training:
+    """One run of the loop."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        feed: Feed,
+        settings: TrainingSettings,
+        processes: Processes,
+        file: RunFile | None,
+        on_epoch: Callable[[], Mapping[str, Any]] | None,
+    ) -> None:
+        self.objective, self.feed, self.settings = objective, feed, settings
+        self.processes, self.file, self.on_epoch = processes, file, on_epoch
+        self.optimizer = _optimizer(objective, settings)
+        self.average = Averaging(objective.model, settings.average_decay)
+        self.undo = _Undo(objective)
+        self.state = Run()
         if file is not None:
-            file.save(module, optimizer, average.state, run)
+            file.restore(objective, self.optimizer, self.average.state, self.state)
+        self.size = len(objective.epoch(0, settings.seed, count=len(feed)))  # samples of an epoch
+        self.steps = max(math.ceil(self.size / settings.batch_size), 1)
+        self.total = settings.epochs * self.steps
+        self.keep_best = getattr(settings, "keep", "last") == "best"
+        self.door = processes.wrap(objective)
 
-    with _deferred_interrupt(file is not None) as interrupted, _own_rng(device) as seed_rng, track(doing, total) as bar:
-        bar(run.step)
-        for epoch in range(run.step // steps, settings.epochs):
-            started = time.monotonic()
-            for batch in _epoch_batches(num_samples, settings, epoch)[run.step % steps :]:
-                seed_rng(settings.seed * 1_000_003 + run.step)
-                try:
-                    losses = _step(module, optimizer, batch_loss, batch, settings, run.step, steps, undo)
-                except NonFiniteLossError:
-                    save()
-                    raise
-                run.sums = {name: run.sums.get(name, 0.0) + value for name, value in losses.items()}
-                if average.decay:
-                    average.update(module, run.step)
-                run.step += 1
-                bar(1)
-                if run.step % steps and (interrupted.is_set() or (file is not None and file.is_due())):
-                    save()
-                if run.step % steps and interrupted.is_set():
-                    raise KeyboardInterrupt(_stopped(run.step, total))
-            with average.applied(module):
-                seconds = time.monotonic() - started
-                _check_finite(module, run, num_samples, settings, steps, broken)
-                _finish_epoch(module, run, num_samples, settings, steps, seconds, on_epoch, keep_best)
-            save()
-            if interrupted.is_set():
-                raise KeyboardInterrupt(_stopped(run.step, total))
-    if keep_best and run.best:
-        module.load_state_dict(run.best)
-    elif average.decay:
-        module.load_state_dict(average.state)
-    return run.history
+    def run(self) -> list[dict[str, Any]]:
+        """From where the file stands to the end."""
+        state, steps, model = self.state, self.steps, self.objective.model
+        device = next(self.objective.parameters()).device
+        with (
+            _deferred_interrupt(self.file is not None) as interrupted,
+            _own_rng(device) as seed_rng,
+            track(self.objective.doing, self.total) as bar,
+        ):
+            bar(state.step)
+            for epoch in range(state.step // steps, self.settings.epochs):
+                started = time.monotonic()
+                for batch in self._batches(epoch)[state.step % steps :]:
+                    seed_rng(self.settings.seed * 1_000_003 + state.step + self.processes.index * 998_244_353)
+                    try:
+                        found = self._step(batch)
+                    except NonFiniteLossError:
+                        self._save()
+                        raise
+                    state.sums = {name: state.sums.get(name, 0.0) + value for name, value in found.items()}
+                    self.average.update(state.step)
+                    self.objective.after_step(found, self.processes)
+                    state.step += 1
+                    bar(1)
+                    if state.step % steps:
+                        stop = self.processes.any(interrupted.is_set())
+                        if stop or (self.file is not None and self.file.is_due()):
+                            self._save()
+                        if stop:
+                            raise KeyboardInterrupt(self._stopped())
+                with self.average.applied(model):
+                    seconds = time.monotonic() - started
+                    self._check_finite()
+                    self._finish_epoch(seconds)
+                self._save()
+                if self.processes.any(interrupted.is_set()):
+                    raise KeyboardInterrupt(self._stopped())
+        if self.keep_best and state.best:
+            model.load_state_dict(state.best)
+        elif self.average.decay:
+            model.load_state_dict(self.average.state)
+        return state.history
+
+    def _save(self) -> None:
+        if self.file is not None and self.processes.is_main:
+            self.file.save(self.objective, self.optimizer, self.average.state, self.state)
+
+    def _stopped(self) -> str:
+        return f"stopped after step {self.state.step} of {self.total}; the same call continues there"
+
+    def _batches(self, epoch: int) -> tuple[Tensor, ...]:
+        order = self.objective.epoch(epoch, self.settings.seed, count=len(self.feed))
+        if len(order) != self.size:
+            raise SettingsError(
+                f"expected {type(self.objective).__name__}.epoch() to give {self.size} positions in every epoch, as in "
+                f"the first, got {len(order)} in epoch {epoch + 1}"
+            )
+        # Even batches: a last one of a few samples would spoil the batch statistics right before they are used.
+        return torch.tensor_split(order, self.steps)
+
+    def _step(self, batch: Tensor) -> dict[str, float]:
+        """Make one step; the sums over the batch."""
+        settings, step = self.settings, self.state.step
+        self.undo.keep()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.door(self.feed.batch(self.processes.share(batch)))
+        self.processes.backward(losses["loss"])
+        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), settings.clip_norm or math.inf)
+        sums = self.processes.sum(torch.stack([value.detach().double() for value in losses.values()]))
+        values = torch.cat([sums, norm.detach().double().reshape(1)]).tolist()
+        found = dict(zip([*losses, "gradient norm"], values, strict=True))
+        broken = {name: value for name, value in found.items() if not math.isfinite(value)}
+        why = ", ".join(f"{name} = {value}" for name, value in broken.items())
+        if not broken:
+            self.optimizer.step()
+            if self.processes.any(not self.undo.is_finite()):
+                why = "the weights or batch statistics after it are not finite"
+        if why:
+            self.undo.undo()
+            raise NonFiniteLossError(
+                f"training stopped at step {step + 1} (epoch {step // self.steps + 1}): {why}. "
+                f"The weights from before this step are kept. Lower lr (now {settings.lr:g}), alpha or beta, "
+                "or set clip_norm; and look for huge values in the pictures if they came preprocessed",
+                step=step,
+                epoch=step // self.steps,
+            )
+        found.pop("gradient norm")
+        return found
+
+    def _check_finite(self) -> None:
+        why, state = self.objective.broken(self.feed), self.state
+        if why:
+            parameters = self.objective.model.parameters()
+            largest = max(float(weight.detach().abs().max()) for weight in parameters if weight.numel())
+            loss = state.sums.get("loss", math.nan) / self.size
+            raise NonFiniteLossError(
+                f"training diverged: after step {state.step} (epoch {state.step // self.steps}) {why}, though the loss "
+                f"still is {loss:.3g} and the largest weight {largest:.3g}. Lower lr (now {self.settings.lr:g}), alpha "
+                "or beta, or set clip_norm",
+                step=state.step,
+                epoch=state.step // self.steps - 1,
+            )
+
+    def _finish_epoch(self, seconds: float) -> None:
+        state = self.state
+        record: dict[str, Any] = {"epoch": state.step // self.steps}
+        record |= {name: total / self.size for name, total in state.sums.items()}
+        record |= {"lr": learning_rate(self.settings, state.step - 1, self.steps), "seconds": round(seconds, 3)}
+        record |= dict(self.on_epoch()) if self.on_epoch is not None else {}
+        state.history.append(record)
+        state.sums = {}
+        score = record.get("score", -math.inf)
+        if self.keep_best and score > state.best_score:
+            state.best_score = score
+            state.best = {name: tensor.detach().clone() for name, tensor in self.objective.model.state_dict().items()}
 
 
 def _optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -204,102 +310,6 @@ def _optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Opt
         )
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-
-
-def _num_batches(num_samples: int, batch_size: int) -> int:
-    return math.ceil(num_samples / batch_size)
-
-
-def _epoch_batches(num_samples: int, settings: TrainingSettings, epoch: int) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    order = torch.randperm(num_samples, generator=generator)
-    # Even batches: a last one of a few samples would spoil the batch statistics right before they are used.
-    return torch.tensor_split(order, max(_num_batches(num_samples, settings.batch_size), 1))
-
-
-def _step(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch_loss: BatchLoss,
-    batch: Tensor,
-    settings: TrainingSettings,
-    step: int,
-    steps_per_epoch: int,
-    undo: _Undo,
-) -> dict[str, float]:
-    undo.keep()
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(settings, step, steps_per_epoch)
-    optimizer.zero_grad(set_to_none=True)
-    losses = batch_loss(batch)
-    losses["loss"].backward()
-    norm = nn.utils.clip_grad_norm_(module.parameters(), settings.clip_norm or math.inf)
-    names = [*losses, "gradient norm"]
-    values = torch.stack([value.detach().double() for value in (*losses.values(), norm)]).tolist()
-    found = dict(zip(names, values, strict=True))
-    broken = {name: value for name, value in found.items() if not math.isfinite(value)}
-    why = ", ".join(f"{name} = {value}" for name, value in broken.items())
-    if not broken:
-        optimizer.step()
-        why = "" if undo.is_finite() else "the weights or batch statistics after it are not finite"
-    if why:
-        undo.undo()
-        raise NonFiniteLossError(
-            f"training stopped at step {step + 1} (epoch {step // steps_per_epoch + 1}): {why}. "
-            f"The weights from before this step are kept. Lower lr (now {settings.lr:g}), alpha or beta, "
-            "or set clip_norm; and look for huge values in the pictures if they came preprocessed",
-            step=step,
-            epoch=step // steps_per_epoch,
-        )
-    found.pop("gradient norm")
-    return found
-
-
-def _check_finite(
-    module: nn.Module,
-    run: Run,
-    num_samples: int,
-    settings: TrainingSettings,
-    steps: int,
-    broken: Callable[[], str] | None,
-) -> None:
-    why = "" if broken is None else broken()
-    if why:
-        largest = max(float(weight.detach().abs().max()) for weight in module.parameters() if weight.numel())
-        loss = run.sums.get("loss", math.nan) / num_samples
-        raise NonFiniteLossError(
-            f"training diverged: after step {run.step} (epoch {run.step // steps}) {why}, though the loss still is "
-            f"{loss:.3g} and the largest weight {largest:.3g}. Lower lr (now {settings.lr:g}), alpha or beta, or set "
-            "clip_norm",
-            step=run.step,
-            epoch=run.step // steps - 1,
-        )
-
-
-def _finish_epoch(
-    module: nn.Module,
-    run: Run,
-    num_samples: int,
-    settings: TrainingSettings,
-    steps: int,
-    seconds: float,
-    on_epoch: Callable[[], Mapping[str, Any]] | None,
-    keep_best: bool,
-) -> None:
-    record: dict[str, Any] = {"epoch": run.step // steps}
-    record |= {name: total / num_samples for name, total in run.sums.items()}
-    record |= {"lr": learning_rate(settings, run.step - 1, steps), "seconds": round(seconds, 3)}
-    record |= dict(on_epoch()) if on_epoch is not None else {}
-    run.history.append(record)
-    run.sums = {}
-    score = record.get("score", -math.inf)
-    if keep_best and score > run.best_score:
-        run.best_score = score
-        run.best = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def _stopped(step: int, total: int) -> str:
-    return f"stopped after step {step} of {total}; the same call continues there"
 
 
 @contextlib.contextmanager

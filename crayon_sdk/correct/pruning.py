@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.correct import presets
-from crayon_sdk.correct.loop import train
 from crayon_sdk.correct.method import Method, method
-from crayon_sdk.correct.run_file import RunFile, check_run_folder
+from crayon_sdk.correct.objective import Batch, FeatureFeed, Feed, Objective
+from crayon_sdk.correct.run_file import check_run_folder
 from crayon_sdk.correct.settings import PruningSettings
 from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset
@@ -42,23 +41,12 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
         UnsupportedModelError: The model has no linear classifier.
     """
 
+    method = "pruning"
+    needs = frozenset({"neuron answers"})
+    presets = presets.PRUNING
     _shown = ("epochs", "lr", "answer_rule")
 
-    @classmethod
-    def from_preset(cls, name: str, model: nn.Module, **overrides: Any) -> NeuronPruner:
-        """Take the settings of the published runs.
-
-        Args:
-            name: "waterbirds", "biased-celeba" or "backgrounds".
-            model: The model to correct.
-            overrides: Keywords of the constructor, on top.
-
-        Raises:
-            SettingsError: There is no such preset, or no such setting.
-        """
-        return cls(model, **{**asdict(presets.preset(presets.PRUNING, name)), **overrides})
-
-    def fit(
+    def fit(  # type: ignore[override]  # answers, which it always needs, come first
         self,
         dataset: ImageDataset,
         answers: AnnotationSet,
@@ -86,38 +74,13 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
         rule, least_share = self.settings.answer_rule, self.settings.least_share
         used, cut = irrelevant_neurons(self.model, answers, rule=rule, least_share=least_share, strict=strict)
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
-        dataset = fit.dataset
-        identity = fit.identity("pruning", answers=used.fingerprint)
-        file = None if self.checkpoint_dir is None else RunFile(self.checkpoint_dir, identity)
-        if file is not None:
-            file.check()
+        file = fit.run_file(self.checkpoint_dir, self.method, answers=used.fingerprint)
         keep = torch.ones(self.model.num_neurons, dtype=torch.bool)
         keep[list(cut)] = False
         fit.model.prune(keep)
-        neurons = self._neurons(fit.model, dataset)
-        labels = dataset.labels.to(self.device)
-        layers = nn.ModuleList(fit.model.final_layers)
-        offsets = self.settings.logit_adjustment * log_prior(labels, fit.model.num_classes)
-
-        def loss(batch: Tensor) -> dict[str, Tensor]:
-            rows = batch.to(self.device)
-            logits = apply_final_layers(list(layers), [inputs[rows] for inputs in neurons]) + offsets
-            return {"loss": nn.functional.cross_entropy(logits, labels[rows], reduction="sum")}
-
-        def broken() -> str:
-            finite = apply_final_layers(list(layers), [inputs[:8] for inputs in neurons]).isfinite().all()
-            return "" if bool(finite) else "the logits of training pictures are not finite"
-
-        with fit.training():
-            history = train(
-                layers,
-                loss,
-                len(dataset),
-                self.settings,
-                file=file,
-                broken=broken,
-                doing="refitting the last layer",
-            )
+        feed = FeatureFeed(self._neurons(fit.model, fit.dataset), fit.dataset.labels.to(self.device))
+        objective = LastLayer(fit.model, feed.labels, logit_adjustment=self.settings.logit_adjustment)
+        history = fit.train(objective, feed, file, measured=False)
         judged = used.counts("neuron")["items"]
         counts = {
             "pruned": len(cut),
@@ -125,7 +88,7 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
             "neurons": fit.model.num_neurons,
             "dropped_answers": used.dropped,
         }
-        return fit.finish("pruning", history, used, counts)
+        return fit.finish(self.method, history, used, counts)
 
     def _neurons(self, model: SplitModel, dataset: ImageDataset) -> list[Tensor]:
         """What goes into each final layer, (N, num_neurons) float32, for the whole data set, in eval mode."""
@@ -135,6 +98,36 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
             )
             parts = [[inputs.float() for inputs in model.final_inputs(features)] for _, features in stream]
             return [torch.cat(inputs) for inputs in zip(*parts, strict=True)]
+
+
+class LastLayer(Objective):
+    """Cross entropy of the final layers on features that do not change.
+
+    Args:
+        model: Its final layers are trained.
+        labels: (N,) of the whole training set, for the share of each class.
+        logit_adjustment: How much of the log share of each class is added to the logits.
+    """
+
+    doing: ClassVar[str] = "refitting the last layer"
+    offsets: Tensor
+    model: nn.ModuleList
+
+    def __init__(self, model: SplitModel, labels: Tensor, *, logit_adjustment: float = 0.0) -> None:
+        super().__init__(nn.ModuleList(model.final_layers))
+        self.register_buffer("offsets", logit_adjustment * log_prior(labels, model.num_classes), persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The cross entropy."""
+        logits = apply_final_layers(list(self.model), batch.features) + self.offsets
+        return {"loss": nn.functional.cross_entropy(logits, batch.labels, reduction="sum")}
+
+    @torch.no_grad()
+    def broken(self, feed: Feed) -> str:
+        """Look at the logits of training pictures."""
+        features = feed.batch(torch.arange(min(8, len(feed)))).features
+        finite = apply_final_layers(list(self.model), features).isfinite().all()
+        return "" if bool(finite) else "the logits of training pictures are not finite"
 
 
 def irrelevant_neurons(

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crayon_sdk._base.files import check_writable, read_metadata, read_tensors, write_tensors
+from crayon_sdk.correct.objective import Objective
 from crayon_sdk.errors import FileFormatError, MismatchError
 
 __all__ = ["Run", "RunFile", "check_run_folder"]
 
 _FORMAT = "crayon-training-run"
+_PARTS = ("module", "objective", "average", "best", "optimizer")
 
 
 @dataclass
@@ -86,14 +88,15 @@ class RunFile:
         return time.monotonic() - self._written >= self.every_seconds
 
     def save(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor], run: Run
+        self, objective: Objective, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor], run: Run
     ) -> None:
-        """Write the whole state in one piece.
+        """Write the whole state in one piece, with every state of the objective.
 
         Raises:
             OutputError: It cannot be written; the file from before is as it was.
         """
-        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+        tensors = {f"module.{name}": tensor for name, tensor in objective.model.state_dict().items()}
+        tensors |= {f"objective.{name}": tensor for name, tensor in _own_state(objective).items()}
         tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
         for index, state in optimizer.state_dict()["state"].items():
@@ -109,7 +112,7 @@ class RunFile:
         self._written = time.monotonic()
 
     def restore(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], run: Run
+        self, objective: Objective, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], run: Run
     ) -> bool:
         """Continue from the file if there is one; everything given is changed in place.
 
@@ -122,7 +125,7 @@ class RunFile:
         tensors, metadata = read_tensors(self.path, remedy=self._remedy)
         manifest = self._manifest(metadata)
         try:
-            self._fill(module, optimizer, average, run, tensors, manifest)
+            self._fill(objective, optimizer, average, run, tensors, manifest)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise self._damaged(error) from error
         return True
@@ -147,18 +150,23 @@ class RunFile:
 
     def _fill(
         self,
-        module: nn.Module,
+        objective: Objective,
         optimizer: torch.optim.Optimizer,
         average: dict[str, Tensor],
         run: Run,
         tensors: Mapping[str, Tensor],
         manifest: Mapping[str, Any],
     ) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in _PARTS}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
-        module.load_state_dict(parts["module"])
+        objective.model.load_state_dict(parts["module"])
+        own = _own_state(objective)
+        if own.keys() != parts["objective"].keys():
+            raise KeyError(f"state of {type(objective).__name__}: {sorted(own.keys() ^ parts['objective'].keys())}")
+        for name, tensor in parts["objective"].items():
+            own[name].copy_(tensor)
         for name, tensor in parts["average"].items():
             average[name].copy_(tensor)
         state: dict[int, dict[str, Tensor]] = {}
@@ -181,6 +189,11 @@ class RunFile:
                 f"{str(self.path.parent)!r} holds the state of another run; different: {listed}. "
                 "Use another checkpoint_dir, or delete this one"
             )
+
+
+def _own_state(objective: Objective) -> dict[str, Tensor]:
+    """What a method keeps besides the weights of the result."""
+    return {name: value for name, value in objective.state_dict().items() if not name.startswith("model.")}
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from crayon_sdk._base.settings import Count, Number, OneOrMore, Share, settings
 from crayon_sdk.answers.relevance import Rule
 
-__all__ = ["AttentionSettings", "PruningSettings", "TrainingSettings"]
+__all__ = ["AttentionSettings", "ERMSettings", "PruningSettings", "TrainingSettings", "settings"]
 
 # Above, a float32 overflows before a loss can tell.
 Rate = Annotated[float, Field(ge=0, le=1e30)]
@@ -17,6 +17,8 @@ Decay = Annotated[float, Field(ge=0, le=1e6)]
 Prior = Annotated[float, Field(ge=0, le=10)]
 Scheduler = Literal["none", "cosine", "step"]
 Target = Literal["label", "predicted"] | Count
+BatchNorm = Literal["train", "frozen"]
+Keep = Literal["last", "best"]
 
 
 @settings
@@ -85,12 +87,12 @@ class AttentionSettings(TrainingSettings):
     background_swap: Share | None = None
     """Probability that a relevant picture stands on another background, made of tiles of another picture, in a step;
     where it is not said, 0.7 for models that give intermediate features (timm's do), else 0."""
-    batch_norm: Literal["train", "frozen"] = "train"
+    batch_norm: BatchNorm = "train"
     """"train" updates batch statistics as in the paper; "frozen" keeps those of the original model and normalises with
     them."""
     answer_rule: Rule = "unanimous"
     """From votes to relevance; "dawid-skene" and "mace" weigh people by how reliable they seem (extra ``crowd``)."""
-    keep: Literal["last", "best"] = "last"
+    keep: Keep = "last"
     """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
     columns, else worst class)."""
 
@@ -112,3 +114,20 @@ class PruningSettings(TrainingSettings):
     least_share: Share = 0.5
     """With "share": a neuron stays when at least this share of its patches got a yes. With many patches per neuron a
     high share cuts more, and better."""
+
+
+@settings
+class ERMSettings(TrainingSettings):
+    """How further training is done: as `AttentionCorrector` trains, without what it adds to the cross entropy."""
+
+    epochs: Count = 6
+    batch_size: OneOrMore = 64
+    lr: Rate = 1e-4
+    weight_decay: Decay = 1e-4
+    scheduler: Scheduler = "cosine"
+    average_decay: Share = 0.98
+    batch_norm: BatchNorm = "train"
+    """"train" updates batch statistics; "frozen" keeps those of the original model and normalises with them."""
+    keep: Keep = "last"
+    """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
+    columns, else worst class)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -10,9 +11,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from crayon_sdk._base.process import Processes
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.correct.loop import train
+from crayon_sdk.correct.objective import Feed, Objective
+from crayon_sdk.correct.run_file import RunFile
 from crayon_sdk.correct.settings import TrainingSettings
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import PixelCache
@@ -91,6 +96,35 @@ class Fit:
             **inputs,
         }
 
+    def run_file(self, folder: str | os.PathLike[str] | None, method: str, **inputs: str) -> RunFile | None:
+        """Where the state of the run is kept; a file that is there already is looked at before any work.
+
+        Raises:
+            MismatchError: The file belongs to another run.
+            FileFormatError: The file is not a whole state of a run.
+        """
+        if folder is None:
+            return None
+        file = RunFile(folder, self.identity(method, **inputs))
+        file.check()
+        return file
+
+    def train(self, objective: Objective, feed: Feed, file: RunFile | None, *, measured: bool) -> list[dict[str, Any]]:
+        """Train the copy, or a part of it; a loss that is not finite carries the model out with it.
+
+        Args:
+            objective: Of the copy.
+            feed: Of the training set.
+            file: Where the state of the run is kept.
+            measured: Measure on ``evaluate_on`` after every epoch.
+        """
+        frozen = getattr(self.settings, "batch_norm", "train") == "frozen"
+        on_epoch = self.measure if measured and self.evaluate_on is not None else None
+        with self.training(frozen_norm=frozen):
+            return train(
+                objective, feed, self.settings, processes=Processes.found(self.device), file=file, on_epoch=on_epoch
+            )
+
     def map_size(self, cache: PixelCache) -> tuple[int, int]:
         """(h, w) of the features for the pictures in a cache."""
         with borrowed(self.model, self.device), torch.no_grad():
@@ -110,17 +144,6 @@ class Fit:
         except NonFiniteLossError as error:
             error.model = self._finished()
             raise
-
-    def broken(self, images: Tensor) -> str:
-        """Say what the copy makes of pictures, and of noise, that is not finite; "" when all is."""
-        noise = torch.randn(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
-        with borrowed(self.model, self.device), torch.no_grad():
-            for where, pixels in (("training pictures", images), ("noise", noise)):
-                features = self.model.features(pixels, autocast=self.autocast)
-                for what, found in (("features", features), ("logits", self.model.head(features))):
-                    if not bool(found.isfinite().all()):
-                        return f"the {what} of {where} are not finite"
-        return ""
 
     def measure(self) -> dict[str, Any]:
         """Accuracies on ``evaluate_on``; "score" is what the best epoch is chosen by."""

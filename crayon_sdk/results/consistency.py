@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crayon_sdk._base.files import read_json, read_shapes, sha256_of
-from crayon_sdk._base.methods import settings_of
+from crayon_sdk._base.methods import methods, settings_of
 from crayon_sdk._base.settings import settings_in
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.preprocessing import Preprocessing
@@ -191,7 +191,8 @@ def _impossible(record: Mapping[str, Any], num_neurons: int, *, alone: bool) -> 
     method, cut = record["method"], record["pruned_neurons"]
     if cut and not 0 <= min(cut) <= max(cut) < num_neurons:
         return f"it names pruned neurons that the model's {num_neurons} do not include, by the record"
-    if method != "none" or not alone:
+    # What another package made can be loaded without it; then nobody here knows its settings.
+    if method in methods or (method == "none" and not alone):
         try:
             kind = settings_of(method)
             kind(**record["settings"])

@@ -73,7 +73,7 @@ class CorrectionRecord(BaseModel):
     """What one correction did, in plain values.
 
     Attributes:
-        method: "attention" or "pruning"; "none" of a checkpoint that no correction made.
+        method: Its name, such as "attention"; "none" of a checkpoint that no correction made.
         settings: All settings of the corrector.
         history: One entry per epoch.
         counts: How many samples, answers, neurons took part or were left out.

@@ -19,7 +19,7 @@ from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
 __all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "gather_facts", "group_rows", "summary"]
 
-METHODS = {"attention": "CRAYON-Attention", "pruning": "CRAYON-Pruning"}
+METHODS = {"attention": "CRAYON-Attention", "erm": "Further training (ERM)", "pruning": "CRAYON-Pruning"}
 
 
 @dataclass(frozen=True)

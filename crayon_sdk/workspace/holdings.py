@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crayon_sdk._base.files import read_json
+from crayon_sdk._base.methods import methods
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.errors import FileFormatError, StaleError
+from crayon_sdk.errors import FileFormatError, SettingsError, StaleError
 from crayon_sdk.workspace.ledger import FileStatus, Ledger
 from crayon_sdk.workspace.names import ANSWERS, MAPS, ORIGINAL, PATCHES, as_options, checked_name
 
@@ -160,14 +161,17 @@ class Holdings:
         Raises:
             StaleError: The answers are gone.
             FileFormatError: They are broken.
+            SettingsError: There is no such method.
         """
         answers, inputs = self.answers(), self.ledger.base()
         if evaluate_on is not None and evaluate_on in self.ledger.manifest.splits:
             inputs[evaluate_on] = self.ledger.base(evaluate_on)["data"]
-        if method != "attention":
+        needs = methods[method].needs
+        if "neuron answers" in needs:
             inputs["answers about neurons"] = answers.only("neuron").fingerprint
-        if method != "pruning":
+        if "answers" in needs:
             inputs["answers about pictures"] = answers.only("image").fingerprint
+        if "maps" in needs:
             inputs["maps"] = self.ledger.digest(MAPS, verify=verify)
         return inputs
 
@@ -179,6 +183,8 @@ class Holdings:
         run = f"{ledger.command('correct')} --name {Path(path).name}{as_options(settings)}"
         try:
             inputs = self.correction_inputs(settings["method"], settings.get("evaluate_on"), verify=verify)
+        except SettingsError as error:  # the package of the method is not here any more
+            return FileStatus(path, "stale", str(error), run)
         except (FileFormatError, StaleError):
             found = ledger.status(path, {}, run, verify=verify)
             gone = f"{ANSWERS}, which it was made from, is missing or broken"

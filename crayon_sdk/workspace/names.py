@@ -49,8 +49,8 @@ def as_options(settings: Mapping[str, Any]) -> str:
         for name in ("preset", "evaluate_on", "seed", "precision")
         if settings.get(name) not in (None, 0, "auto")
     ]
-    for section in ("attention", "pruning"):
-        for name, value in settings.get(section, {}).items():
+    for key, section in (("attention", "attention"), ("pruning", "pruning"), ("settings", settings["method"])):
+        for name, value in settings.get(key, {}).items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             parts.append(f"--set {section}.{name}={text}")
     return "".join(f" {part}" for part in parts)

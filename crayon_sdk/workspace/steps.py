@@ -6,16 +6,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from crayon_sdk._base.methods import settings_of
-from crayon_sdk._base.settings import check_names, settings_in
+from crayon_sdk._base.methods import checked_method, methods, settings_of
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.correct.attention import AttentionCorrector
 from crayon_sdk.correct.guidance import guidance_answers
-from crayon_sdk.correct.pruning import NeuronPruner
+from crayon_sdk.correct.method import check_needs, made
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, DataError, FileFormatError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.explain import contact_sheets
@@ -34,13 +32,11 @@ from crayon_sdk.workspace.inputs import Inputs
 from crayon_sdk.workspace.ledger import Ledger
 from crayon_sdk.workspace.names import MAPS, ORIGINAL, PATCHES, checked_name, default_name, different, plain
 
-__all__ = ["Method", "Steps"]
+__all__ = ["Steps"]
 
-Method = Literal["attention", "pruning", "both"]
 _BATCHES_PER_PART = 64
 _FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
 _ABOUT = {"image": "pictures", "neuron": "neurons"}
-_NEEDED = {"attention": ("image",), "pruning": ("neuron",), "both": ("image", "neuron")}
 _log = logging.getLogger(__name__)
 
 
@@ -160,12 +156,13 @@ class Steps:
 
     def correct(
         self,
-        method: Method = "attention",
+        method: str = "attention",
         *,
         name: str | None = None,
         preset: str | None = None,
         attention: Mapping[str, Any] | None = None,
         pruning: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
         evaluate_on: str | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -177,11 +174,13 @@ class Steps:
         """Correct the model; a run that was stopped goes on in the middle of its epoch.
 
         Args:
-            method: "attention", "pruning", or "both": pruning, then attention.
+            method: "attention", "pruning", "both" (pruning, then attention), "erm", or any other name in
+                ``crayon_sdk.correct.methods``.
             name: What the correction is called; default the method and the preset.
             preset: Published settings: "waterbirds", "biased-celeba" or "backgrounds".
             attention: Keywords of `AttentionCorrector` on top.
             pruning: Keywords of `NeuronPruner` on top.
+            settings: Keywords of any other method.
             evaluate_on: A split to measure after every epoch, such as "val"; never "test" with keep="best".
             seed: Of everything random.
             device: "auto" or a torch device.
@@ -200,20 +199,20 @@ class Steps:
             AnswerError: There are no answers for this method.
             NonFiniteLossError: The loss became NaN or infinite.
         """
-        if method not in ("attention", "pruning", "both"):
-            raise SettingsError(f"expected method 'attention', 'pruning' or 'both', got {method!r}")
-        name = checked_name(name or default_name(method, preset))
-        attention = dict(attention or {}) if method != "pruning" else {}  # what is not used is no other setting
-        pruning = dict(pruning or {}) if method != "attention" else {}
-        typed = plain({"method": method, "preset": preset, "attention": attention, "pruning": pruning})
+        name = checked_name(name or default_name(checked_method(method), preset))
+        used = _sections(method)  # what is not used is no other setting
+        given = {"attention": attention, "pruning": pruning} | ({"settings": settings} if "settings" in used else {})
+        sections = {key: dict(values or {}) if key in used else {} for key, values in given.items()}
+        # In the order of earlier versions, which named the folder of a run after it.
+        typed = plain({"method": method, "preset": preset, **sections})
         typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         path = f"corrections/{name}"
         with self.ledger.working(f"correct {name}"):
             # Looked at also when the result is there already: it may have changed.
             original = laid_out(self.inputs.model, channels_last)
-            correctors = _correctors(original, typed, device)
-            wanted = self._counted(typed, _settings(correctors))
-            if evaluate_on == "test" and wanted.get("attention.keep") == "best":
+            resolved = _settings(_corrector(original, typed, device))
+            wanted = self._counted(typed, resolved)
+            if evaluate_on == "test" and "best" in [wanted.get(f"{each}.keep") for each in resolved]:
                 raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
             self._check_answers(method)
             inputs = self.holdings.correction_inputs(method, evaluate_on)
@@ -232,12 +231,12 @@ class Steps:
             run = self.ledger.run_folder(f"corrections-{name}", inputs, wanted)
             before = self.ledger.run_folder(f"corrections-{name}", inputs, typed)  # where earlier versions kept it
             run = before if before.exists() and not run.exists() else run
-            found = self._corrected(original, correctors, evaluate_on, run, strict=strict)
+            found = self._corrected(original, typed, device, run)
             card = Card(
                 base_model=self.inputs.base_model, evaluated_on=f"{evaluate_on} pictures" if evaluate_on else ""
             )
             found.save(self.ledger.folder / path, overwrite=True, card=card)
-            typed["resolved"] = {each: asdict(made) for each, made in _settings(correctors).items()}
+            typed["resolved"] = {each: asdict(values) for each, values in resolved.items()}
             self.ledger.record(
                 path, made_by=f"Workspace.correct({method!r})", inputs=inputs, settings=typed, started=started
             )
@@ -248,7 +247,7 @@ class Steps:
         """The settings of an entry in the books as they count; those of earlier versions say what was typed only."""
         try:
             if "resolved" not in noted:
-                return self._counted(noted, _settings(_correctors(self.inputs.model, noted, device)))
+                return self._counted(noted, _settings(_corrector(self.inputs.model, noted, device)))
             resolved = {each: settings_of(each)(**values) for each, values in noted["resolved"].items()}
             return self._counted(noted, resolved)
         except SettingsError:  # of a version that had others
@@ -258,33 +257,24 @@ class Steps:
         """The settings of a correction as they count, in one row: whoever types a default changes nothing."""
         found = {name: typed[name] for name in ("method", "evaluate_on", "precision")}
         found |= {"strict": typed.get("strict", True)}
-        found |= {f"{each}.{key}": value for each, made in resolved.items() for key, value in asdict(made).items()}
+        found |= {f"{each}.{key}": value for each, values in resolved.items() for key, value in asdict(values).items()}
         if found.get("attention.score") == "maps" and MAPS in self.ledger.manifest.files:
             found["attention.score"] = self.ledger.manifest.files[MAPS].settings["score"]
         return found
 
-    def _corrected(
-        self,
-        model: SplitModel,
-        correctors: Mapping[str, Any],
-        evaluate_on: str | None,
-        run: Path,
-        *,
-        strict: bool,
-    ) -> Correction:
+    def _corrected(self, model: SplitModel, typed: Mapping[str, Any], device: str, run: Path) -> Correction:
+        needs, strict = methods[typed["method"]].needs, typed["strict"]
         train, answers = self.inputs.dataset(), self.holdings.answers()
-        maps = self.holdings.maps() if "attention" in correctors else None
-        if maps is not None:
-            self._check_guidance(maps, answers, train, strict=strict)  # before the pruning, not after it
-        held_out = None if evaluate_on is None else self.inputs.dataset(evaluate_on)
-        found: Any = None
-        for name, each in correctors.items():
-            corrector = replace(each, model=model, checkpoint_dir=run / name)
-            inputs = (train, answers) if name == "pruning" else (train, maps, answers)
-            found = corrector.fit(*inputs, held_out, strict=strict)
-            model = found.model
-        made: Correction = found
-        return made
+        given: dict[str, Any] = {"answers": answers} if _asked_by(typed["method"]) else {}
+        if "maps" in needs:
+            given["maps"] = self.holdings.maps()
+            if "answers" in needs:
+                self._check_guidance(given["maps"], answers, train, strict=strict)
+        held_out = None if typed["evaluate_on"] is None else self.inputs.dataset(typed["evaluate_on"])
+        corrector = _corrector(model, typed, device, run)
+        check_needs(corrector, train, held_out, **given)
+        found: Correction = corrector.fit(train, evaluate_on=held_out, **given, strict=strict)
+        return found
 
     def _check_answers(self, method: str) -> None:
         """See to it that a method has answers to work with, before anything is trained.
@@ -295,18 +285,18 @@ class Steps:
         """
         answers = self.holdings.answers()
         given = {"image": len(answers.image_answers), "neuron": len(answers.neuron_answers)}
-        needed = [kind for kind in _NEEDED[method] if not given[kind]]
+        needed = [kind for kind in _asked_by(method) if not given[kind]]
         if not needed:
             return
         for each in needed:  # without anything to answer about, that comes first
             self.holdings.maps() if each == "image" else self.holdings.patches()
         there = " and ".join(f"{count:,} about {_ABOUT[kind]}" for kind, count in given.items())
         kind = needed[0] if len(needed) == 1 else "both"
-        other = [name for name in ("attention", "pruning") if all(given[each] for each in _NEEDED[name])]
+        other = [name for name in ("attention", "pruning") if all(given[each] for each in _asked_by(name))]
         go_on = (
             f", or correct with those there are: {self.ledger.command('correct')} --method {other[0]}" if other else ""
         )
-        about = " and ".join(_ABOUT[each] for each in _NEEDED[method])
+        about = " and ".join(_ABOUT[each] for each in _asked_by(method))
         ask = f"{self.ledger.command('annotate')} --kind {kind}"
         raise AnswerError(
             f"method {method!r} needs answers about {about}, and there are {there}. Ask for them: {ask}{go_on}"
@@ -314,7 +304,7 @@ class Steps:
 
     def _say_how_few(self, method: str) -> None:
         """Warn before a training that has little to go by."""
-        for kind in _NEEDED[method]:
+        for kind in _asked_by(method):
             try:
                 found = how_far(
                     self.holdings.maps() if kind == "image" else self.holdings.patches(), self.holdings.answers()
@@ -467,27 +457,35 @@ class Steps:
         return {sample: cells[0] for sample, cells in zip(found.ids, found.groups or (), strict=True)}
 
 
-def _correctors(model: SplitModel, typed: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """What corrects, by its section, in the order in which it does: a preset, and on top what was typed.
+def _sections(method: str) -> tuple[str, ...]:
+    """Where the settings of a method are, among the keywords of `Steps.correct`."""
+    return {"both": ("pruning", "attention")}.get(
+        method, (method if method in ("attention", "pruning") else "settings",)
+    )
+
+
+def _corrector(model: SplitModel, typed: Mapping[str, Any], device: str, run: Path | None = None) -> Any:
+    """What corrects: a preset, and on top what was typed.
 
     Raises:
-        SettingsError: A name or a value is wrong, or there is no such preset.
+        SettingsError: A name or a value is wrong, or there is no such method or preset.
     """
-    kinds: dict[str, Any] = {"pruning": NeuronPruner, "attention": AttentionCorrector}
-    made = {}
-    for name, kind in kinds.items():
-        if typed["method"] not in (name, "both"):
-            continue
-        values = typed.get(name, {})
-        check_names(values, settings_in(kind.settings_kind).keys() - {"seed"}, f"setting of {kind.__name__}")
-        values = {**values, "seed": typed["seed"], "device": device, "precision": typed["precision"]}
-        if typed.get("preset") is None:
-            made[name] = kind(model, **values)
-        else:
-            after = {"after_pruning": bool(made)} if name == "attention" else {}
-            made[name] = kind.from_preset(typed["preset"], model, **after, **values)
-    return made
+    method = typed["method"]
+    values = {each: typed.get(each, {}) for each in _sections(method)}
+    if method != "both":
+        (values,) = values.values()
+    place = run if run is None or method == "both" else run / method
+    where = {"seed": typed["seed"], "device": device, "precision": typed["precision"], "checkpoint_dir": place}
+    return made(method, model, values, preset=typed.get("preset"), **where)
 
 
-def _settings(correctors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: each.settings for name, each in correctors.items()}
+def _settings(corrector: Any) -> dict[str, Any]:
+    """The settings as they count, by the method that they are of."""
+    stages = getattr(corrector, "stages", {corrector.method: corrector})
+    return {name: each.settings for name, each in stages.items()}
+
+
+def _asked_by(method: str) -> list[str]:
+    """Kinds of answers that a method needs."""
+    needs = methods[method].needs
+    return [kind for kind, need in (("image", "answers"), ("neuron", "neuron answers")) if need in needs]

@@ -50,6 +50,7 @@ def shown(tmp_path_factory, picture_folder, correction):
         "DataSource": crayon.DataSource(csv=f"{LONG}.csv"),
         "Evaluation": after,
         "Explainer": crayon.Explainer(model),
+        "FurtherTraining": crayon.FurtherTraining(model),
         "ImageAnswer": crayon.ImageAnswer(id=LONG, **answer),
         "ImageDataset": dataset,
         "ModelSource": crayon.ModelSource(source=LONG),

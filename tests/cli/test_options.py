@@ -10,6 +10,9 @@ import pytest
 
 from crayon_sdk.cli.options import keys, merged, parse_assignments, read_config, sections
 from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.erm import FurtherTraining
+from crayon_sdk.correct.method import made
+from crayon_sdk.correct.presets import AFTER_PRUNING, ATTENTION, PRUNING
 from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.errors import FileFormatError, SettingsError
 from crayon_sdk.workspace.manifest import DataSource, ModelSource
@@ -19,7 +22,9 @@ from crayon_sdk.workspace.workspace import Workspace
 BESIDE = {"model", "device", "precision", "seed", "checkpoint_dir"}
 
 
-@pytest.mark.parametrize(("section", "corrector"), [("attention", AttentionCorrector), ("pruning", NeuronPruner)])
+@pytest.mark.parametrize(
+    ("section", "corrector"), [("attention", AttentionCorrector), ("pruning", NeuronPruner), ("erm", FurtherTraining)]
+)
 def test_sections_are_the_keywords_of_the_correctors(section, corrector):
     parameters = inspect.signature(corrector).parameters
     assert set(keys(section)) == set(parameters) - BESIDE
@@ -61,6 +66,29 @@ def test_the_section_init_has_the_defaults_of_the_sources():
     assert len(same) > 15
     for name in same:
         assert fields[name].default == keys("init")[name].default, name
+
+
+def test_presets_are_exactly_the_published_ones(tiny_model):
+    model = tiny_model()
+    for name in ATTENTION:
+        assert made("attention", model, preset=name).settings == AttentionCorrector.from_preset(name, model).settings
+        after = made("attention", model, preset=name, after_pruning=True, seed=3).settings
+        assert after == AttentionCorrector.from_preset(name, model, after_pruning=True, seed=3).settings
+        assert made("pruning", model, preset=name).settings == NeuronPruner.from_preset(name, model).settings
+    assert AFTER_PRUNING["backgrounds"] != ATTENTION["backgrounds"]
+    assert set(PRUNING) == set(ATTENTION)
+
+
+def test_values_on_top_of_a_preset(tiny_model):
+    settings = made("attention", tiny_model(), {"epochs": 2}, preset="waterbirds").settings
+    assert (settings.epochs, settings.alpha) == (2, 1e7)
+
+
+def test_unknown_keyword_of_a_corrector(tiny_model):
+    with pytest.raises(
+        SettingsError, match=r"no setting of AttentionCorrector called 'epoch'; did you mean 'epochs'\?"
+    ):
+        made("attention", tiny_model(), {"epoch": 2})
 
 
 def write(tmp_path, text):

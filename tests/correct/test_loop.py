@@ -10,10 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from crayon_sdk._base.process import Processes
+from crayon_sdk.correct.erm import ERMSettings
 from crayon_sdk.correct.loop import Averaging, learning_rate, train
+from crayon_sdk.correct.objective import Batch, Objective
 from crayon_sdk.correct.run_file import RunFile
 from crayon_sdk.correct.settings import TrainingSettings
-from crayon_sdk.errors import NonFiniteLossError
+from crayon_sdk.errors import NonFiniteLossError, SettingsError
 
 COUNT = 11
 
@@ -31,20 +34,31 @@ def points(count=COUNT):
     return inputs, torch.randint(0, 3, (count,), generator=generator)
 
 
-class Watched:
-    """A batch loss that remembers every batch, and the state that each step began with."""
+class Watched(Objective):
+    """An objective that remembers every batch, and the state that each step began with; a feed of itself."""
 
     def __init__(self, module, count=COUNT, scale=None):
-        self.module, self.scale = module, scale or {}
+        super().__init__(module)
+        self.scale = scale or {}
         self.inputs, self.labels = points(count)
         self.batches, self.states = [], []
 
-    def __call__(self, batch):
-        self.states.append({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
-        loss = F.cross_entropy(self.module(self.inputs[batch]), self.labels[batch], reduction="sum")
+    def __len__(self):
+        return len(self.labels)
+
+    def batch(self, positions):
+        return Batch(rows=positions, labels=self.labels[positions], features=(self.inputs[positions],))
+
+    def forward(self, batch):
+        self.states.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+        loss = F.cross_entropy(self.model(*batch.features), batch.labels, reduction="sum")
         loss = loss * self.scale.get(len(self.batches), 1.0)
-        self.batches.append(batch)
+        self.batches.append(batch.rows)
         return {"loss": loss, "twice": 2 * loss.detach()}
+
+
+def run(watched, settings, **more):
+    return train(watched, watched, settings, processes=Processes(), **more)
 
 
 def by_hand(module, batches, settings, steps_per_epoch):
@@ -118,7 +132,7 @@ def test_training_equals_a_loop_by_hand(optimizer, scheduler, more):
     )
     module, reference = net(), net()
     watched = Watched(module)
-    history = train(module, watched, COUNT, settings)
+    history = run(watched, settings)
     assert len(watched.batches) == 5 * 4
     expected = by_hand(reference, watched.batches, settings, 4)
     for step in range(1, 20):
@@ -154,7 +168,7 @@ def test_warm_up_rises_from_zero_to_the_peak():
 def test_every_epoch_sees_every_sample_once_in_another_order():
     module = net()
     watched = Watched(module)
-    train(module, watched, COUNT, TrainingSettings(epochs=3, batch_size=4, lr=0.01))
+    run(watched, TrainingSettings(epochs=3, batch_size=4, lr=0.01))
     epochs = [torch.cat(watched.batches[3 * epoch : 3 * epoch + 3]).tolist() for epoch in range(3)]
     assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
@@ -175,7 +189,7 @@ def test_every_epoch_sees_every_sample_once_in_another_order():
 def test_batches_are_even_so_that_no_last_one_is_tiny(count, batch_size, sizes):
     module = net().eval()
     watched = Watched(module, count)
-    history = train(module, watched, count, TrainingSettings(epochs=1, batch_size=batch_size, lr=0.01))
+    history = run(watched, TrainingSettings(epochs=1, batch_size=batch_size, lr=0.01))
     assert [len(batch) for batch in watched.batches] == sizes
     assert len(history) == 1
 
@@ -184,7 +198,7 @@ def test_history_has_means_per_sample_and_measurements():
     module = net().eval()
     settings = TrainingSettings(epochs=2, batch_size=4, lr=0.0)
     watched = Watched(module)
-    history = train(module, watched, COUNT, settings, on_epoch=lambda: {"accuracy": 0.5})
+    history = run(watched, settings, on_epoch=lambda: {"accuracy": 0.5})
     mean = F.cross_entropy(module(watched.inputs), watched.labels).item()
     for entry in history:
         assert entry["loss"] == pytest.approx(mean)
@@ -199,7 +213,7 @@ def test_average_equals_a_slow_one():
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     plain = net()
     after = by_hand(plain, watched_batches(settings), settings, 4)
-    train(module, Watched(module), COUNT, settings)
+    run(Watched(module), settings)
     decays = [min(0.8, (1 + step) / (10 + step)) for step in range(len(after))]
     for name, tensor in module.state_dict().items():
         if not tensor.is_floating_point():
@@ -214,7 +228,7 @@ def test_average_equals_a_slow_one():
 def watched_batches(settings):
     module = net()
     watched = Watched(module)
-    train(module, watched, COUNT, settings)
+    run(watched, settings)
     return watched.batches
 
 
@@ -235,28 +249,30 @@ def test_average_is_applied_for_a_while_only():
 def test_measurements_see_the_averaged_weights():
     settings = TrainingSettings(epochs=3, batch_size=4, lr=0.1, average_decay=0.9)
     module, seen = net(), []
-    train(module, Watched(module), COUNT, settings, on_epoch=lambda: seen.append(module[0].weight.clone()) or {})
+    run(Watched(module), settings, on_epoch=lambda: seen.append(module[0].weight.clone()) or {})
     assert torch.equal(seen[-1], module[0].weight)
     assert not torch.equal(seen[0], seen[1])
 
 
 @pytest.mark.parametrize("average_decay", [0.0, 0.7])
 def test_best_epoch_is_kept(average_decay):
-    settings = TrainingSettings(epochs=4, batch_size=4, lr=0.1, average_decay=average_decay)
+    settings = ERMSettings(
+        epochs=4, batch_size=4, lr=0.1, average_decay=average_decay, weight_decay=0.0, scheduler="none", keep="best"
+    )
     module, seen, scores = net(), [], iter([0.1, 0.6, 0.6, 0.3])
 
     def measure():
         seen.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
         return {"score": next(scores)}
 
-    train(module, Watched(module), COUNT, settings, on_epoch=measure, keep_best=True)
+    run(Watched(module), settings, on_epoch=measure)
     assert_same(module.state_dict(), seen[1])
 
 
 def test_no_epochs_change_nothing():
     module = net()
     before = copy.deepcopy(module.state_dict())
-    assert train(module, Watched(module), COUNT, TrainingSettings(epochs=0, batch_size=4, lr=1.0)) == []
+    assert run(Watched(module), TrainingSettings(epochs=0, batch_size=4, lr=1.0)) == []
     assert_same(module.state_dict(), before)
 
 
@@ -266,7 +282,7 @@ def test_one_seed_gives_one_result_whatever_the_callers_random_state():
         module = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 3)).double()
         module.load_state_dict({k: torch.full_like(v, 0.1) + torch.arange(v.numel()).view_as(v) / 9
                                 for k, v in module.state_dict().items()})  # fmt: skip
-        train(module, Watched(module), COUNT, TrainingSettings(epochs=2, batch_size=4, lr=0.1, seed=seed))
+        run(Watched(module), TrainingSettings(epochs=2, batch_size=4, lr=0.1, seed=seed))
         return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
     with torch.random.fork_rng(devices=[]):
@@ -281,10 +297,10 @@ def test_callers_random_state_is_unchanged():
 
     module = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 3)).double()
     before = states()
-    train(module, Watched(module), COUNT, TrainingSettings(epochs=2, batch_size=4, lr=0.1))
+    run(Watched(module), TrainingSettings(epochs=2, batch_size=4, lr=0.1))
     assert states() == before
     with pytest.raises(NonFiniteLossError):
-        train(module, Watched(module, scale={1: math.nan}), COUNT, TrainingSettings(epochs=2, batch_size=4, lr=0.1))
+        run(Watched(module, scale={1: math.nan}), TrainingSettings(epochs=2, batch_size=4, lr=0.1))
     assert states() == before
 
 
@@ -298,14 +314,14 @@ def test_broken_loss_leaves_the_state_from_before_that_step(value, tmp_path):
         r"stopped at step 5 \(epoch 2\): loss = (nan|inf), .*Lower lr \(now 0.05\), alpha or beta, or set clip_norm"
     )
     with pytest.raises(NonFiniteLossError, match=message) as caught:
-        train(module, watched, COUNT, settings, file=file)
+        run(watched, settings, file=file)
     assert (caught.value.step, caught.value.epoch) == (4, 1)
     # Buffers too: the forward of the broken step has moved the batch statistics.
     assert_same(module.state_dict(), watched.states[4])
     # What is on disk continues to the same end as an undisturbed run.
     resumed, undisturbed = net(5), net()
-    train(resumed, Watched(resumed), COUNT, settings, file=RunFile(tmp_path, {"run": 1}))
-    train(undisturbed, Watched(undisturbed), COUNT, settings)
+    run(Watched(resumed), settings, file=RunFile(tmp_path, {"run": 1}))
+    run(Watched(undisturbed), settings)
     for name, tensor in resumed.state_dict().items():
         assert torch.equal(tensor, undisturbed.state_dict()[name]), name
 
@@ -315,7 +331,7 @@ def test_nan_inputs_do_not_reach_the_batch_statistics():
     watched = Watched(module)
     watched.inputs[2, 1] = math.nan
     with pytest.raises(NonFiniteLossError, match="loss = nan, twice = nan, gradient norm = nan"):
-        train(module, watched, COUNT, TrainingSettings(epochs=1, batch_size=4, lr=0.05))
+        run(watched, TrainingSettings(epochs=1, batch_size=4, lr=0.05))
     assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
     assert_same(module.state_dict(), watched.states[-1])
 
@@ -327,7 +343,7 @@ def test_a_step_that_overflows_is_taken_back(optimizer):
     watched.inputs = watched.inputs.float()
     settings = TrainingSettings(epochs=3, batch_size=4, lr=1e30, weight_decay=1e6, optimizer=optimizer)
     with pytest.raises(NonFiniteLossError, match=r"stopped at step \d+ \(epoch 1\)"):
-        train(module, watched, COUNT, settings)
+        run(watched, settings)
     assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
     assert_same(module.state_dict(), watched.states[-1])
 
@@ -336,5 +352,66 @@ def test_frozen_parameters_stay():
     module = net()
     module[0].requires_grad_(False)
     before = module[0].weight.clone()
-    train(module, Watched(module), COUNT, TrainingSettings(epochs=1, batch_size=4, lr=0.1, weight_decay=0.1))
+    run(Watched(module), TrainingSettings(epochs=1, batch_size=4, lr=0.1, weight_decay=0.1))
     assert torch.equal(module[0].weight, before)
+
+
+class Counting(Watched):
+    """Draws the second half of the samples twice, and keeps a weight per sample that no optimizer touches."""
+
+    def __init__(self, module):
+        super().__init__(module)
+        self.register_buffer("seen", torch.zeros(COUNT, dtype=torch.int64))
+        self.second = nn.Linear(5, 3).double()
+        for parameter in self.second.parameters():
+            nn.init.constant_(parameter, 0.1)
+
+    def epoch(self, number, seed, *, count):
+        order = super().epoch(number, seed, count=count)
+        return torch.where(order < 5, order + 5, order)
+
+    def forward(self, batch):
+        self.last = batch.rows
+        losses = super().forward(batch)
+        other = F.cross_entropy(self.second(*batch.features), batch.labels, reduction="sum")
+        return {"loss": losses["loss"] + other, "other": other}
+
+    def after_step(self, found, processes):
+        assert found["other"] > 0
+        assert processes.is_main
+        self.seen += torch.bincount(self.last, minlength=COUNT)
+
+
+def test_a_method_that_draws_otherwise_and_keeps_a_state_goes_on_where_it_was(tmp_path):
+    settings = TrainingSettings(epochs=3, batch_size=4, lr=0.05, average_decay=0.5)
+    undisturbed = Counting(net())
+    run(undisturbed, settings)
+    assert undisturbed.seen[:5].tolist() == [0] * 5
+    assert undisturbed.seen.sum() == 3 * COUNT
+    assert not torch.equal(undisturbed.second.weight, Counting(net()).second.weight)
+
+    stopped, epochs = Counting(net()), []
+
+    def stop():
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise ZeroDivisionError
+        return {}
+
+    with pytest.raises(ZeroDivisionError):
+        run(stopped, settings, file=RunFile(tmp_path, {}), on_epoch=stop)
+    resumed = Counting(net(7))
+    run(resumed, settings, file=RunFile(tmp_path, {}))
+    for name, tensor in undisturbed.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_an_epoch_of_another_length_is_refused():
+    class Shrinking(Watched):
+        def epoch(self, number, seed, *, count):
+            return torch.arange(3 if number else count)
+
+    with pytest.raises(
+        SettingsError, match=r"Shrinking\.epoch\(\) to give 11 positions in every epoch.*got 3 in epoch 2"
+    ):
+        run(Shrinking(net()), TrainingSettings(epochs=2, batch_size=4, lr=0.1))

@@ -13,7 +13,7 @@ from helpers_correction import half_and_half, noise_pictures, random_maps, split
 from helpers_workspace import crayon
 from pydantic import Field
 
-from crayon_sdk._base import methods
+from crayon_sdk._base.methods import SETTINGS
 from crayon_sdk._base.settings import settings
 from crayon_sdk.cli.options import keys, parse_assignments, read_config
 from crayon_sdk.correct.attention import AttentionCorrector
@@ -48,7 +48,7 @@ class LoudCorrector(AttentionCorrector, LoudSettings):
 @pytest.fixture
 def loud(monkeypatch):
     """The one more setting as if it were declared in the package."""
-    monkeypatch.setitem(methods.SETTINGS, "attention", f"{__name__}:LoudSettings")
+    monkeypatch.setitem(SETTINGS, "attention", f"{__name__}:LoudSettings")
 
 
 def test_a_new_setting_is_a_keyword():

@@ -163,6 +163,8 @@ def test_every_field_that_is_altered_is_refused_or_decides_nothing(kind, name, s
             harmless = (YOUNGER.fullmatch(place) or TOLD.fullmatch(place)) is not None
         elif what in ("[{}]", "'text'", "[3]") and place != "load":
             harmless = False  # another kind of value
+        elif place.split(".")[-1] == "method":  # a name that nobody here knows may be of another package
+            harmless = what.endswith("x'") and not decides(loaded, wanted)
         else:
             told = TOLD.fullmatch(place) is not None
             harmless = told and (place.startswith("evaluations") or not decides(loaded, wanted))

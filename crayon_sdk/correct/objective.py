@@ -1,0 +1,221 @@
+"""What is minimised: `Objective`, the `Batch` it is given, and the feeds that batches come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from crayon_sdk._base.process import Processes
+from crayon_sdk.correct.guidance import Guidance
+from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.functional.losses import log_prior
+from crayon_sdk.models.split import SplitModel, borrowed
+
+__all__ = ["Batch", "FeatureFeed", "Feed", "Objective", "PixelFeed", "Prediction"]
+
+# Every epoch, and every step of it, draws from a generator of its own: apart for all seeds that one would give.
+_APART = 1_000_003
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some samples of the training set, on the device.
+
+    What the method does not need is ``None``; the types say what it is where it is needed.
+
+    Attributes:
+        rows: (n,) int64 positions in the training set.
+        labels: (n,) int64 classes.
+        images: (n, 3, H, W) float32 preprocessed pictures.
+        features: In the place of pictures: what goes into each final layer, (n, num_neurons) float32.
+        groups: (n,) int64 numbers of groups, by class and irrelevant attributes.
+        masks: (n, H, W) bool, where the object is.
+        reference: (n, h, w) float32 maps that were answered; ones where a sample is not guided.
+        relevant: (n,) bool, the map was found relevant.
+        irrelevant: (n,) bool, the map was found irrelevant.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    images: Tensor = None  # type: ignore[assignment]
+    features: tuple[Tensor, ...] = ()
+    groups: Tensor = None  # type: ignore[assignment]
+    masks: Tensor = None  # type: ignore[assignment]
+    reference: Tensor = None  # type: ignore[assignment]
+    relevant: Tensor = None  # type: ignore[assignment]
+    irrelevant: Tensor = None  # type: ignore[assignment]
+
+
+class Feed(Protocol):
+    """Where batches come from."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    def batch(self, positions: Tensor) -> Batch:
+        """The samples at (n,) int64 positions."""
+
+
+class PixelFeed:
+    """Batches of pictures from a cache, with what else is known about them.
+
+    Args:
+        cache: The training pictures; batches come to its device.
+        labels: (N,) int64 classes.
+        guidance: Reference maps and verdicts.
+        groups: (N,) int64 numbers of groups.
+        masks: (N, H, W) bool.
+    """
+
+    def __init__(
+        self,
+        cache: PixelCache,
+        labels: Tensor,
+        *,
+        guidance: Guidance | None = None,
+        groups: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> None:
+        self.cache = cache
+        self.guidance = None if guidance is None else guidance.to(cache.device)
+        facts = {"labels": labels, "groups": groups, "masks": masks}
+        self._facts = {name: value.to(cache.device) for name, value in facts.items() if value is not None}
+        if self.guidance is not None:
+            self._facts |= {name: getattr(self.guidance, name) for name in ("reference", "relevant", "irrelevant")}
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 classes, on the device."""
+        return self._facts["labels"]
+
+    @property
+    def groups(self) -> Tensor | None:
+        """(N,) int64 numbers of groups, on the device."""
+        return self._facts.get("groups")
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def batch(self, positions: Tensor) -> Batch:
+        """The samples at (n,) int64 positions."""
+        rows = positions.to(self.cache.device)
+        known: dict[str, Any] = {name: value[rows] for name, value in self._facts.items()}
+        return Batch(rows=rows, images=self.cache.get(positions), **known)
+
+
+class FeatureFeed:
+    """Batches of features that were computed once.
+
+    Args:
+        features: (N, num_neurons) float32 for each final layer, on the device.
+        labels: (N,) int64 classes, on the device.
+    """
+
+    def __init__(self, features: Sequence[Tensor], labels: Tensor) -> None:
+        self.features, self.labels = tuple(features), labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, positions: Tensor) -> Batch:
+        """The samples at (n,) int64 positions."""
+        rows = positions.to(self.labels.device)
+        return Batch(rows=rows, labels=self.labels[rows], features=tuple(each[rows] for each in self.features))
+
+
+class Objective(nn.Module):
+    """What is minimised. Calling it is the only door to what is trained, so that it can be wrapped for many processes.
+
+    Parameters and persistent buffers besides those of ``model`` are the state of the method: they are trained and
+    kept with a stopped run, and are no part of the result.
+
+    Args:
+        model: What is corrected, or a part of it; its mode is the caller's business.
+    """
+
+    doing: ClassVar[str] = "training"
+    """What the progress bar says."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Sums over the batch by name; "loss" is minimised, the others are recorded."""
+        raise NotImplementedError
+
+    def epoch(self, number: int, seed: int, *, count: int) -> Tensor:
+        """Positions of the samples of an epoch in order; overridden by methods that draw them otherwise.
+
+        Args:
+            number: Of the epoch, from 0.
+            seed: Of the run.
+            count: How many samples there are.
+
+        Returns:
+            (M,) int64, the same M in every epoch; it depends on the arguments alone.
+        """
+        return torch.randperm(count, generator=torch.Generator().manual_seed(seed * _APART + number))
+
+    def after_step(self, found: Mapping[str, float], processes: Processes) -> None:
+        """Called after every step with its sums; overridden by methods that keep a state, in buffers of theirs."""
+
+    def broken(self, feed: Feed) -> str:
+        """Say what the result makes of samples that is not finite; "" when all is. Called after every epoch."""
+        return ""
+
+
+class Prediction(Objective):
+    """Cross entropy (Eq. 3), summed over the batch: plain training, and what most methods add to.
+
+    Args:
+        model: Is trained.
+        labels: (N,) of the whole training set, for the share of each class.
+        logit_adjustment: How much of the log share of each class is added to the logits.
+        autocast: Reduced precision of the trunk.
+    """
+
+    offsets: Tensor
+    model: SplitModel
+
+    def __init__(
+        self,
+        model: SplitModel,
+        labels: Tensor,
+        *,
+        logit_adjustment: float = 0.0,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(model)
+        self.autocast = autocast
+        self.register_buffer("offsets", logit_adjustment * log_prior(labels, model.num_classes), persistent=False)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """(n, K) float32 of the pictures of a batch."""
+        return self.model.head(self.model.features(batch.images, autocast=self.autocast))
+
+    def prediction(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy of the batch, summed."""
+        return nn.functional.cross_entropy(logits + self.offsets, batch.labels, reduction="sum")
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The cross entropy."""
+        return {"loss": self.prediction(self.logits(batch), batch)}
+
+    @torch.no_grad()
+    def broken(self, feed: Feed) -> str:
+        """Look at features and logits of training pictures, and of noise."""
+        device = self.offsets.device
+        images = feed.batch(torch.arange(min(8, len(feed)))).images
+        noise = torch.randn(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        with borrowed(self.model, device):
+            for where, pixels in (("training pictures", images), ("noise", noise)):
+                features = self.model.features(pixels, autocast=self.autocast)
+                for what, found in (("features", features), ("logits", self.model.head(features))):
+                    if not bool(found.isfinite().all()):
+                        return f"the {what} of {where} are not finite"
+        return ""
