@@ -19,6 +19,7 @@ from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import are_numbers
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, MismatchError, StaleError
+from crayon_sdk.models.alike import same_logits
 from crayon_sdk.models.passes import in_classes_of
 from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.workspace.ledger import Ledger
@@ -196,9 +197,7 @@ def is_same(one: Behaviour, other: Behaviour) -> bool:
     if _changed(one.arguments, other.arguments):
         return False
     first, second = torch.tensor(one.logits), torch.tensor(other.logits)
-    return first.shape == second.shape and torch.allclose(
-        first, second, rtol=0, atol=_TOLERANCE * max(float(first.abs().max()), 1e-6)
-    )
+    return same_logits(second, first, rtol=0, atol=_TOLERANCE * max(float(first.abs().max()), 1e-6))
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
