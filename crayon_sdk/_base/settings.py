@@ -11,10 +11,11 @@ import functools
 import types
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
+from typing_extensions import dataclass_transform  # in typing from Python 3.11 on
 
 from crayon_sdk._base.text import unknown_name
 from crayon_sdk.errors import SettingsError, shortened

@@ -307,7 +307,7 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        values = tomllib.loads(read_whole(path, _LONGEST).decode())
+        values: dict[str, Any] = tomllib.loads(read_whole(path, _LONGEST).decode())
     except OSError as error:
         raise FileFormatError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError

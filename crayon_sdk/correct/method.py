@@ -8,10 +8,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar, asdict, dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform, get_type_hints
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import torch
 from torch import nn
+from typing_extensions import dataclass_transform  # in typing from Python 3.11 on
 
 from crayon_sdk._base.methods import NEEDS, methods
 from crayon_sdk._base.process import resolve_device, resolve_precision

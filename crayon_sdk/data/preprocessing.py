@@ -350,7 +350,8 @@ def eight_bit(values: np.ndarray[Any, Any], white: float | None = None) -> np.nd
     if not (low >= 0 and high <= white):
         floats = "float images must lie in [0, 1]" if white == 1 else f"values must lie in [0, {white:g}]"
         raise DataError(f"{floats}, got {low:.4g} to {high:.4g}")
-    return (values * (255 / white)).round().astype(np.uint8)
+    scaled: np.ndarray[Any, Any] = (values * (255 / white)).round().astype(np.uint8)
+    return scaled
 
 
 def binary_mask(mask: Image.Image) -> Image.Image:

@@ -111,7 +111,7 @@ def model_card(facts: Facts, card: Card | None = None, *, images: Sequence[str] 
     for name in images:
         if not re.fullmatch(r"[\w-]+\.png", name, re.ASCII):
             raise SettingsError(f"expected pictures beside the card with plain names that end in .png, got {name!r}")
-    text = resources.files("crayon_sdk.results").joinpath("templates", "card.md").read_text(encoding="utf-8")
+    text = (resources.files("crayon_sdk.results") / "templates" / "card.md").read_text(encoding="utf-8")
     # Whatever the template shows goes through `escaped`, so that no name can be forgotten. HTML's escaping is not
     # Markdown's: it would show in code and leave the rest.
     rules: dict[str, Any] = {"finalize": escaped, "undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}

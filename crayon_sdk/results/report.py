@@ -136,7 +136,7 @@ def make_report(facts: Facts, model: SplitModel, material: Material) -> Report:
 def _template() -> Any:
     import jinja2
 
-    text = resources.files("crayon_sdk.results").joinpath("templates", "report.html").read_text(encoding="utf-8")
+    text = (resources.files("crayon_sdk.results") / "templates" / "report.html").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
 
 
