@@ -1,4 +1,8 @@
-"""The answers of a workspace: taken in, handed out, made up, and what to ask next."""
+"""The answers of a workspace: taken in, handed out, made up, and what to ask next.
+
+What looks at maps, patches or the model is imported where it is used: who takes answers in or out does not wait for
+torch.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crayon_sdk._base.files import free_folder
-from crayon_sdk._base.process import resolve_device, resolve_precision
-from crayon_sdk.annotate.export import export_crowd
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.formats import read_answers, write_answers
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
-from crayon_sdk.explain import asking
-from crayon_sdk.explain.asking import Asked, Question, how_far
-from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
 from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs
 from crayon_sdk.workspace.ledger import Ledger, now
 from crayon_sdk.workspace.names import ANSWERS, MAPS, PATCHES, plain
+
+if TYPE_CHECKING:
+    from crayon_sdk.explain.asking import Asked, Method, Outlook, Question
 
 __all__ = ["Answering", "Intake"]
 
@@ -185,7 +187,7 @@ class Answering:
         count: int | None = None,
         votes: int = 1,
         seed: int = 0,
-        method: asking.Method = "random",
+        method: Method = "random",
         question: str | None = None,
         base_url: str = "",
         overwrite: bool = False,
@@ -211,6 +213,8 @@ class Answering:
             SettingsError: A setting is out of range, or nothing is open.
             StaleError: There is nothing to ask about yet.
         """
+        from crayon_sdk.annotate.export import export_crowd
+
         free_folder(folder, overwrite=overwrite)
         source = self.holdings.maps() if kind == "image" else self.holdings.patches()
         asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed, method=method)
@@ -251,6 +255,8 @@ class Answering:
             SettingsError: A setting is out of range.
             StaleError: There are no maps or patches yet.
         """
+        from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
+
         with self.ledger.working("answer simulate"):
             train = self.inputs.dataset()
             made = simulate_answers(self.holdings.maps(), train, annotators=annotators, noise=noise, seed=seed)
@@ -279,7 +285,7 @@ class Answering:
         kind: Literal["image", "neuron"] = "image",
         votes: int = 1,
         seed: int = 0,
-        method: asking.Method = "random",
+        method: Method = "random",
     ) -> tuple[Question, ...]:
         """What to ask next.
 
@@ -296,10 +302,12 @@ class Answering:
             SettingsError: A setting is out of range, or patches are to be chosen by anything but chance.
             StaleError: There is nothing to ask about yet.
         """
+        from crayon_sdk.explain.asking import suggest
+
         if kind not in ("image", "neuron"):
             raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
         source = self.holdings.maps() if kind == "image" else self.holdings.patches()
-        return asking.suggest(
+        return suggest(
             source, self.holdings.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
         )
 
@@ -309,20 +317,25 @@ class Answering:
         Raises:
             StaleError: There is nothing to ask about yet.
         """
+        from crayon_sdk.explain.asking import how_far
+
         answers = self.holdings.answers()
         return {"image": how_far(self.holdings.maps(), answers), "neuron": how_far(self.holdings.patches(), answers)}
 
-    def _outlook(self) -> asking.Outlook:
+    def _outlook(self) -> Outlook:
         """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""
+        from crayon_sdk._base.process import resolve_device, resolve_precision
+        from crayon_sdk.explain.asking import Outlook, look
+
         folder = self.ledger.run_folder("outlook", self.ledger.base() | {"maps": self.ledger.digest(MAPS)}, {})
         path = folder / "outlook.safetensors"
         if path.is_file():
             with contextlib.suppress(FileFormatError):
-                return asking.Outlook.load(path)
+                return Outlook.load(path)
         model, train = self.inputs.model, self.inputs.dataset()
         device = resolve_device("auto", model.device)
         autocast = resolve_precision("auto", device)
-        seen = asking.look(model, train, self.holdings.maps(), device=device, autocast=autocast)
+        seen = look(model, train, self.holdings.maps(), device=device, autocast=autocast)
         self.ledger.clear_runs("outlook")
         try:
             seen.save(path)
