@@ -65,20 +65,28 @@ class Answering:
         """As `add_answers`, and say also how many are there already."""
         as_answers(answers)
         with self.ledger.working("answer"):
-            fitting = answers.for_model(self.ledger.manifest.model_fingerprint, strict=strict)
-            fitting = fitting.for_ids(self.inputs.dataset().ids, strict=strict, where="the training pictures")
-            targets = [target for target in fitting.targets if target >= len(self.inputs.dataset().class_names)]
-            if targets:  # the model may have more classes than there are pictures of, and is loaded to know
-                fitting = fitting.for_classes(self.inputs.model.num_classes, strict=strict)
-            if fitting.counts("neuron")["answers"]:
-                fitting = fitting.for_neurons(
-                    self.inputs.model.num_neurons, num_patches=self._patches_per_neuron(), strict=strict
-                )
-            if fitting.dropped:
-                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
-            before = self.holdings.answers(missing_ok=True)
-            new, total = self._keep_answers(before, fitting, source, dropped=fitting.dropped)
-            return Intake(new, len(fitting) - new, total)
+            fitting = self._fitting(answers, strict=strict)
+            return self._take_in(fitting, self.holdings.answers(missing_ok=True), source)
+
+    def _fitting(self, answers: AnnotationSet, *, strict: bool) -> AnnotationSet:
+        """The answers that are about what there is here."""
+        train = self.inputs.dataset()
+        fitting = answers.for_model(self.ledger.manifest.model_fingerprint, strict=strict)
+        fitting = fitting.for_ids(train.ids, strict=strict, where="the training pictures")
+        if any(target >= train.num_classes for target in fitting.targets):
+            # The model may have more classes than there are pictures of, and is loaded to know.
+            fitting = fitting.for_classes(self.inputs.model.num_classes, strict=strict)
+        if len(fitting.only("neuron")):
+            fitting = fitting.for_neurons(
+                self.inputs.model.num_neurons, num_patches=self._patches_per_neuron(), strict=strict
+            )
+        if fitting.dropped:
+            _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
+        return fitting
+
+    def _take_in(self, fitting: AnnotationSet, before: AnnotationSet, source: str) -> Intake:
+        new, total = self._keep_answers(before, fitting, source, is_there=True, dropped=fitting.dropped)
+        return Intake(new, len(fitting) - new, total)
 
     def _patches_per_neuron(self) -> int | None:
         try:
@@ -145,6 +153,10 @@ class Answering:
 
     def import_file(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> Intake:
         """As `import_answers`, and say also how many are there already."""
+        with self.ledger.working("answer"):
+            if self.ledger.is_copy(ANSWERS, Path(path)):  # read once, as what is given and as what is there
+                there = self.holdings.answers()
+                return self._take_in(self._fitting(there, strict=strict), there, str(path))
         found = read_answers(path, self.inputs.dataset().ids, annotator=annotator, strict=strict)
         if found.dropped:
             _log.warning("%d lines of %s are bad and were left out", found.dropped, os.fspath(path))
@@ -344,15 +356,18 @@ class Answering:
         return seen
 
     def _keep_answers(
-        self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object
+        self, before: AnnotationSet, added: AnnotationSet, source: str, *, is_there: bool = False, **about: object
     ) -> tuple[int, int]:
-        """How many are new, and how many there are."""
+        """How many are new, and how many there are; where ``before`` is the file, it is written only if it changes."""
         path = self.ledger.folder / ANSWERS
-        everything = before.merge(added)
-        new = len(everything) - len(before)
-        if path.exists():
+        once = before.merge()  # what people put together by hand may hold an answer twice
+        everything = once.merge(added)
+        new = len(everything) - len(once)
+        there = path.exists()
+        if there:
             AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
-        everything.save(path)
+        if not (there and is_there and len(everything) == len(before) == len(once)):
+            everything.save(path)
         entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
         entry["output"] = self.ledger.digest(ANSWERS)
         entry |= {"maps": self.ledger.digest(MAPS), "patches": self.ledger.digest(PATCHES)}

@@ -149,6 +149,13 @@ class Ledger:
             return entry.output
         return self._sha256(whole)
 
+    def is_copy(self, path: str, other: Path) -> bool:
+        """Tell whether another file holds the same bytes as a file of the workspace."""
+        whole = self.folder / path
+        if not (whole.is_file() and other.is_file() and whole.stat().st_size == other.stat().st_size):
+            return False
+        return self._sha256(whole) == self._sha256(other)
+
     def _parts(self, path: str) -> dict[str, Path]:
         whole = self.folder / path
         return {name: whole / name for name in _PARTS} if whole.is_dir() else {whole.name: whole}
