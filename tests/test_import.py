@@ -12,7 +12,7 @@ import pytest
 from helpers_workspace import save_model
 
 import crayon_sdk
-from crayon_sdk import AnnotationSet, Workspace
+from crayon_sdk import AnnotationSet, NeuronAnswer, Workspace
 from crayon_sdk.errors import CrayonError
 from crayon_sdk.workspace.manifest import DataSource, ModelSource
 
@@ -79,17 +79,21 @@ def test_to_take_answers_in_and_out_loads_no_torch(tmp_path, picture_folder, tab
     answers = AnnotationSet.from_dict(
         dict.fromkeys(workspace.dataset().ids, "yes"), annotator="ann", model=workspace.model.fingerprint
     )
+    if table:  # how many neurons there are is read off the patches
+        workspace.explain(sheet=0)
+        for neuron in range(workspace.model.num_neurons):
+            answers.add(NeuronAnswer(neuron=neuron, patch=0, answer="no", annotator="ann"))
     answers.save(tmp_path / "answers.jsonl")
     where, count = ("--json", "-w", workspace.folder), len(answers)
     taken = without_torch("answer", "import", tmp_path / "answers.jsonl", *where)
     assert json.loads(taken) == {"new": count, "known": 0, "answers": count}
     again = without_torch("answer", "import", tmp_path / "answers.jsonl", *where)
     assert json.loads(again) == {"new": 0, "known": count, "answers": count}
-    assert json.loads(without_torch("answer", "show", *where))["image"]["answers"] == count
-    for kind in ("jsonl", "csv", "published"):
-        out = tmp_path / f"out.{kind}"
+    assert json.loads(without_torch("answer", "show", *where))["image"]["answers"] == len(workspace.dataset())
+    for kind in ("jsonl", "csv", "published", *(["published-neurons"] if table else [])):
+        out, count = tmp_path / f"out.{kind}", len(workspace.answers())
         assert json.loads(without_torch("answer", "export", out, "--format", kind, *where))["answers"] == count
-        without_torch("answer", "import", out, *where)
+        assert json.loads(without_torch("answer", "import", out, *where))["answers"] >= count
     assert "me/answers" in without_torch("answer", "push", "me/answers", "--dry-run", *where)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crayon_sdk._base.files import free_folder
+from crayon_sdk._base.files import free_folder, read_shapes
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.formats import read_answers, write_answers
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
@@ -77,9 +77,8 @@ class Answering:
             # The model may have more classes than there are pictures of, and is loaded to know.
             fitting = fitting.for_classes(self.inputs.model.num_classes, strict=strict)
         if len(fitting.only("neuron")):
-            fitting = fitting.for_neurons(
-                self.inputs.model.num_neurons, num_patches=self._patches_per_neuron(), strict=strict
-            )
+            neurons, patches = self._neurons_and_patches()
+            fitting = fitting.for_neurons(neurons, num_patches=patches, strict=strict)
         if fitting.dropped:
             _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
         return fitting
@@ -88,11 +87,16 @@ class Answering:
         new, total = self._keep_answers(before, fitting, source, is_there=True, dropped=fitting.dropped)
         return Intake(new, len(fitting) - new, total)
 
-    def _patches_per_neuron(self) -> int | None:
+    def _neurons_and_patches(self) -> tuple[int, int | None]:
+        """How many neurons the model has, and patches each at most: what the file of patches says, else the model."""
+        run = self.ledger.command("explain")
         try:
-            return self.holdings.patches().neurons.shape[1]
+            path = self.ledger.need(PATCHES, self.ledger.base(), run)
         except StaleError:
-            return None  # they were answered elsewhere
+            return self.inputs.model.num_neurons, None  # the patches were answered elsewhere
+        shapes, _ = read_shapes(path, remedy=f"Run: {run} --again")
+        neurons, patches = shapes["neurons"]
+        return neurons, patches
 
     def add_answers(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> int:
         """Take answers in: all of them or none; what is there already is passed over.
@@ -187,7 +191,7 @@ class Answering:
             raise OutputExistsError(
                 f"{os.fspath(path)!r} exists; choose another name, or replace it with overwrite=True"
             )
-        neurons = self.inputs.model.num_neurons if kind == "published-neurons" else 0
+        neurons = self._neurons_and_patches()[0] if kind == "published-neurons" else 0
         write_answers(answers, path, kind, self.inputs.dataset().ids, num_neurons=neurons)
         return len(answers)
 
