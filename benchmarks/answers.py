@@ -4,7 +4,7 @@ python benchmarks/answers.py [--answers 1000000] [--people 500] [--runs 3]
 
 The file is made here: everybody answers every picture once. Each step runs in a process of its own, so that its peak of
 memory is its own; CPU seconds are those of user and system together. "start" imports what the steps need and does
-nothing, "torch" among it: what the `crayon` steps take beyond their start is theirs.
+nothing: what they take beyond their start is theirs. None of them loads torch.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from rich.table import Table
 WORDS = ("yes", "no", "yes", "unsure")
 LOAD = "from crayon_sdk.answers.annotations import AnnotationSet; answers = AnnotationSet.load({file!r}); "
 STEPS = {
-    "start, without torch": "import crayon_sdk.answers.annotations",
+    "start": "import crayon_sdk.answers.annotations",
     "AnnotationSet.load": LOAD,
     "load and save": LOAD + "answers.save({out!r})",
     "load and image_relevance": LOAD + "answers.image_relevance()",
     "load and agreement": LOAD + "answers.agreement()",
     "load and fingerprint": LOAD + "answers.fingerprint",
     "load twice and merge": LOAD + "answers.merge(AnnotationSet.load({file!r}))",
-    "start of crayon, with torch": "import crayon_sdk.workspace.workspace, crayon_sdk.cli",
+    "start of crayon answer": "import crayon_sdk.workspace.answering, crayon_sdk.data.dataset, crayon_sdk.cli.commands",
     "crayon answer import": "crayon answer import -w {ws} {file}",
     "the same again": "crayon answer import -w {ws} {file}",
     "crayon answer show": "crayon answer show -w {ws}",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers_workspace import save_model
 
 import crayon_sdk
+from crayon_sdk import AnnotationSet, NeuronAnswer, Workspace
 from crayon_sdk.errors import CrayonError
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "torchvision", "timm", "captum", "accelerate", "matplotlib", "pydantic", "numpy", "huggingface_hub")
@@ -18,7 +22,11 @@ WITHOUT_TORCH = (
     "crayon_sdk.errors",
     "crayon_sdk._base.files",
     "crayon_sdk.answers.annotations",
+    "crayon_sdk.data.dataset",
+    "crayon_sdk.data.tables",
     "crayon_sdk.workspace.holdings",
+    "crayon_sdk.workspace.inputs",
+    "crayon_sdk.workspace.answering",
     "crayon_sdk.cli",
 )
 
@@ -45,16 +53,48 @@ def test_light_modules_load_neither_torch_nor_matplotlib(module):
     assert not {"torch", "matplotlib"} & set(loaded)
 
 
-def test_to_look_at_answers_loads_no_torch():
-    folder = ROOT / "tests" / "workspace" / "fixtures" / "version_before"
+def without_torch(*arguments: object) -> str:
+    """What a command prints, run where nothing was imported yet; it must not have loaded torch."""
     code = (
-        f"import sys; sys.argv = ['crayon', 'answer', 'show', '--json', '-w', {str(folder)!r}]\n"
+        f"import sys; sys.argv = {['crayon', *map(str, arguments)]!r}\n"
         "from crayon_sdk.cli import main\ntry: main()\nfinally: print(*sys.modules)"
     )
     shown, _, loaded = in_fresh_python(code).rpartition("\n")
-    assert '"answers": 32' in shown
     assert "crayon_sdk.workspace.manifest" in loaded.split()
     assert not {"torch", "matplotlib"} & set(loaded.split())
+    return shown
+
+
+def test_to_look_at_answers_loads_no_torch():
+    folder = ROOT / "tests" / "workspace" / "fixtures" / "version_before"
+    assert '"answers": 32' in without_torch("answer", "show", "--json", "-w", folder)
+
+
+@pytest.mark.parametrize("table", [True, False], ids=["table", "folders"])
+def test_to_take_answers_in_and_out_loads_no_torch(tmp_path, picture_folder, table):
+    """The pictures are listed for it, and compared with those of before, which needs none of their pixels."""
+    model = ModelSource(source=str(save_model(tmp_path / "model")))
+    data = {"csv": str(picture_folder / "metadata.csv")} if table else {"folder": str(picture_folder / "images")}
+    workspace = Workspace.create(tmp_path / "ws", model, DataSource(**data))
+    answers = AnnotationSet.from_dict(
+        dict.fromkeys(workspace.dataset().ids, "yes"), annotator="ann", model=workspace.model.fingerprint
+    )
+    if table:  # how many neurons there are is read off the patches
+        workspace.explain(sheet=0)
+        for neuron in range(workspace.model.num_neurons):
+            answers.add(NeuronAnswer(neuron=neuron, patch=0, answer="no", annotator="ann"))
+    answers.save(tmp_path / "answers.jsonl")
+    where, count = ("--json", "-w", workspace.folder), len(answers)
+    taken = without_torch("answer", "import", tmp_path / "answers.jsonl", *where)
+    assert json.loads(taken) == {"new": count, "known": 0, "answers": count}
+    again = without_torch("answer", "import", tmp_path / "answers.jsonl", *where)
+    assert json.loads(again) == {"new": 0, "known": count, "answers": count}
+    assert json.loads(without_torch("answer", "show", *where))["image"]["answers"] == len(workspace.dataset())
+    for kind in ("jsonl", "csv", "published", *(["published-neurons"] if table else [])):
+        out, count = tmp_path / f"out.{kind}", len(workspace.answers())
+        assert json.loads(without_torch("answer", "export", out, "--format", kind, *where))["answers"] == count
+        assert json.loads(without_torch("answer", "import", out, *where))["answers"] >= count
+    assert "me/answers" in without_torch("answer", "push", "me/answers", "--dry-run", *where)
 
 
 def test_dir_shows_the_public_names():

@@ -258,7 +258,7 @@ class AnnotationSet:
             if not isinstance(one, AnnotationSet):
                 raise AnswerError(f"expected an AnnotationSet to merge with, got {type(one).__name__}")
         parts = [self._table.rows(), *(self._table.adopt(one._table) for one in others)]
-        rows = np.concatenate(parts)[distinct(parts)]
+        rows = distinct(parts)
         rows["line"] = 0  # lines of several files say nothing
         return self._of(rows, sum(one.dropped for one in (self, *others)))
 

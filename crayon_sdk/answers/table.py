@@ -379,16 +379,13 @@ class AnswerTable:
         return rows
 
 
-def distinct(parts: Sequence[Rows]) -> _Ints:
-    """Rows to keep, of several parts one after another, so that each answer is there once.
+def distinct(parts: Sequence[Rows]) -> Rows:
+    """The rows of several parts one after another, each answer once.
 
     Of equal answers those of the first part that has any count, and of these the last.
-
-    Returns:
-        Positions in the concatenation, ascending.
     """
     rows = np.concatenate(parts)
-    part = np.repeat(np.arange(len(parts)), [len(each) for each in parts])
+    part = np.repeat(np.arange(len(parts), dtype=np.uint32), [len(each) for each in parts])
     # Adding zero makes one number of the two zeros.
     order = np.lexsort((rows["seconds"] + 0.0, rows["time"], rows["id"], rows["about"]))
     new = np.ones(len(rows), np.bool_)
@@ -398,7 +395,8 @@ def distinct(parts: Sequence[Rows]) -> _Ints:
     ends = np.ones(len(rows), np.bool_)
     ends[:-1] = start[1:]
     began = np.maximum.accumulate(np.where(start, np.arange(len(rows)), 0)) if len(rows) else np.zeros(0, np.int64)
-    return np.sort(order[ends & new[began]])
+    kept: Rows = rows[np.sort(order[ends & new[began]])]
+    return kept
 
 
 def _changes(values: Rows) -> Mask:

@@ -72,18 +72,18 @@ def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None
     "hf-hub:me/birds-answers" takes those that were published on the Hugging Face Hub. All of
     them or none; what is there already is passed over.
     """
-    workspace = shell.workspace()
+    answering = shell.answering()
     if is_on_hub(str(file)):
         from crayon_sdk.answers.annotations import AnnotationSet
 
         found = AnnotationSet.from_hub(str(file), strict=not skip_bad)
-        taken = workspace.take_in(found, source=str(file), strict=not skip_bad)
+        taken = answering.take_in(found, source=str(file), strict=not skip_bad)
     else:
-        taken = workspace.import_file(file, annotator=annotator, strict=not skip_bad)
+        taken = answering.import_file(file, annotator=annotator, strict=not skip_bad)
     known = f" (all {taken.known:,} known already)" if taken.known and not taken.new else ""
     facts = {"new": taken.new, "known": taken.known, "answers": taken.total}
     shell.result(facts, f"{taken.new:,} new answers{known}, {taken.total:,} in all")
-    shell.say(f"Next: {workspace.command('answer show')}")
+    shell.say(f"Next: {answering.ledger.command('answer show')}")
 
 
 @command("export", example="crayon answer export answers.csv --format csv", workspace="first")
@@ -92,7 +92,7 @@ def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None
 @click.option("--overwrite", is_flag=True, help="Replace the file when it exists.")
 def export(shell: Shell, *, file: Path, kind: str, overwrite: bool) -> None:
     """Write all answers to FILE; "crayon answer import" reads every kind of it back."""
-    written = shell.workspace().export_answers(file, kind, overwrite=overwrite)
+    written = shell.answering().export_answers(file, kind, overwrite=overwrite)
     shell.result({"answers": written, "file": str(file), "format": kind}, f"{written:,} answers in {file}")
 
 
@@ -133,7 +133,7 @@ def push(shell: Shell, *, repo_id: str, **given: Any) -> None:
 
     "datasets.load_dataset" reads them, and "crayon answer import hf-hub:REPO_ID".
     """
-    found = publish_quietly(shell, lambda: shell.answers().push_to_hub(repo_id, **given))
+    found = publish_quietly(shell, lambda: shell.answering().holdings.answers().push_to_hub(repo_id, **given))
     show_published(shell, found)
 
 
@@ -159,7 +159,7 @@ def show(shell: Shell, *, rule: Rule | None) -> None:
     """
     from rich.table import Table
 
-    found = shell.answers()
+    found = shell.answering().holdings.answers()
     facts: dict[str, Any] = _facts(found, rule)
     people = _people(found, rule) if rule in CROWD_RULES else None
     table = Table("", "pictures", "neurons", title=f"{len(found):,} answers")

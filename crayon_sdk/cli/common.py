@@ -30,7 +30,7 @@ from crayon_sdk.errors import shortened
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-    from crayon_sdk.answers.annotations import AnnotationSet
+    from crayon_sdk.workspace.answering import Answering
     from crayon_sdk.workspace.workspace import Workspace
 
     _ParamType = click.ParamType[Any]
@@ -188,12 +188,15 @@ class Shell:
         keep_memory()
         return Workspace(self.folder)
 
-    def answers(self) -> AnnotationSet:
-        """All answers of the workspace; alone they need nothing that loads torch."""
+    def answering(self) -> Answering:
+        """The answers of the workspace, in and out; alone they need nothing that loads torch."""
+        from crayon_sdk.workspace.answering import Answering
         from crayon_sdk.workspace.holdings import Holdings
+        from crayon_sdk.workspace.inputs import Inputs
         from crayon_sdk.workspace.ledger import Ledger
 
-        return Holdings(Ledger(self.folder)).answers()
+        ledger = Ledger(self.folder)
+        return Answering(ledger, Inputs(ledger), Holdings(ledger))
 
     def say(self, text: str) -> None:
         """Tell people something, on stderr."""

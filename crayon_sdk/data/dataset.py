@@ -1,4 +1,4 @@
-"""Data sets: string ids, labels, groups and masks; pixels only when they are asked for."""
+"""Data sets: string ids, labels, groups and masks; pixels only when they are asked for, and torch with its tensors."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from crayon_sdk._base.files import sha256_of
 from crayon_sdk._base.progress import track
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import ClassMap, checked_class_map
-from crayon_sdk.data.hf_items import read_hf
 from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.data.sources import FileSource, Listing, Source, TorchSource, describe, list_folder
+from crayon_sdk.data.sources import FileSource, Listing, Source, describe, list_folder
 from crayon_sdk.data.tables import Columns, list_table, say_recognised
-from crayon_sdk.data.torch_items import advice, count_of, guess_class_names, is_frame, read_groups, read_labels
 from crayon_sdk.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+    from crayon_sdk.data.torch_items import TorchSource
 
 __all__ = ["ImageDataset", "SkippedSample", "as_dataset"]
 
@@ -67,7 +69,6 @@ class ImageDataset:
 
     Attributes:
         ids: One per sample, without repeats.
-        labels: int64 (N,), indices into ``class_names``.
         class_names: Names of all classes.
         class_map: What the user says about them: names here to names, or numbers, of a model's classes.
         guessed_names: The names are a guess, made from numbers; a model's own names come before them.
@@ -91,7 +92,6 @@ class ImageDataset:
     """
 
     ids: tuple[str, ...]
-    labels: Tensor
     class_names: tuple[str, ...]
     group_names: tuple[str, ...] = ()
     groups: tuple[tuple[str, ...], ...] | None = None
@@ -101,6 +101,7 @@ class ImageDataset:
     preprocessed: bool = False
     class_map: Mapping[str, str | int] | None = None
     guessed_names: bool = False
+    _labels: NDArray[np.int64]
     _source: Source
     _positions: tuple[int, ...]
     _checked: bool = False
@@ -275,6 +276,8 @@ class ImageDataset:
                 that do not fit it.
             SettingsError: ``on_error``, ``class_names`` or ``class_map`` make no sense.
         """
+        from crayon_sdk.data.torch_items import TorchSource, count_of, guess_class_names, read_groups, read_labels
+
         _check_choice(on_error)
         if isinstance(dataset, ImageDataset):
             raise DataError("this is an ImageDataset already; use it as it is, or a part of it: dataset.subset(ids)")
@@ -337,6 +340,8 @@ class ImageDataset:
             DataError: Not such a data set, or columns that are missing or cannot be told apart.
             SettingsError: ``on_error``, ``group_columns`` or ``class_names`` make no sense.
         """
+        from crayon_sdk.data.hf_items import read_hf
+
         _check_choice(on_error)
         groups = _group_columns(group_columns)
         columns = Columns(image=image_column, label=label_column, id=id_column, groups=groups, mask=mask_column)
@@ -398,16 +403,16 @@ class ImageDataset:
             _raise_for(listing.ids, listing.problems)
         dataset = cls(
             ids=tuple(listing.ids),
-            labels=torch.tensor(listing.labels, dtype=torch.int64),
             class_names=listing.class_names,
             group_names=listing.group_names,
             groups=None if listing.groups is None else tuple(listing.groups),
             skipped=tuple(SkippedSample(name, "a class without images") for name in listing.empty_classes),
             preprocessing=preprocessing,
             has_masks=source.masks is not None,
-            preprocessed=isinstance(source, TorchSource) and source.preprocessed,
+            preprocessed=not isinstance(source, FileSource) and source.preprocessed,
             class_map=checked_class_map(class_map, listing.class_names),
             guessed_names=listing.guessed_names,
+            _labels=np.array(listing.labels, dtype=np.int64),
             _source=source,
             _positions=tuple(range(len(listing.ids))),
         )
@@ -430,14 +435,14 @@ class ImageDataset:
         """
         if isinstance(sample_id, slice):
             raise DataError("samples are known by ids: write dataset.subset(dataset.ids[start:stop]) for some of them")
-        if isinstance(sample_id, (list, tuple, Tensor, np.ndarray)):
-            raise DataError("one sample at a time: write dataset.subset([id, ...]) for some of them")
         if not isinstance(sample_id, str):
+            if isinstance(sample_id, Sized):
+                raise DataError("one sample at a time: write dataset.subset([id, ...]) for some of them")
             raise DataError(
                 f"samples are known by ids, which are texts, got {sample_id!r}; dataset.ids has them in order: "
                 f"dataset[dataset.ids[{sample_id!r}]]"
             )
-        return self.image(sample_id), int(self.labels[self.index_of(sample_id)])
+        return self.image(sample_id), int(self._labels[self.index_of(sample_id)])
 
     def __add__(self, other: object) -> NoReturn:
         raise DataError(
@@ -452,6 +457,13 @@ class ImageDataset:
         parts += [f"{len(self.skipped)} skipped"] if self.skipped else []
         return f"{type(self).__name__}({', '.join(parts)})"
 
+    @functools.cached_property
+    def labels(self) -> Tensor:
+        """int64 (N,), indices into ``class_names``."""
+        import torch
+
+        return torch.tensor(self._labels)
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""
@@ -460,7 +472,7 @@ class ImageDataset:
     def group_of(self, index: int) -> str:
         """Return the group of the sample at a position, such as ``"waterbird/land"``."""
         values = () if self.groups is None else self.groups[index]
-        return "/".join((self.class_names[int(self.labels[index])], *values))
+        return "/".join((self.class_names[int(self._labels[index])], *values))
 
     @functools.cached_property
     def group_labels(self) -> tuple[str, ...]:
@@ -473,8 +485,10 @@ class ImageDataset:
         Returns:
             int64 (N,), the group of every sample; and the names of the groups.
         """
+        import torch
+
         values = self.groups or ((),) * len(self)
-        keys = list(zip(self.labels.tolist(), values, strict=True))
+        keys = list(zip(self._labels.tolist(), values, strict=True))
         numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
         names = tuple("/".join((self.class_names[label], *attributes)) for label, attributes in numbers)
         return torch.tensor([numbers[key] for key in keys], dtype=torch.int64), names
@@ -526,8 +540,8 @@ class ImageDataset:
         """
         if tuple(names) == self.class_names and all(names[number] == name for name, number in numbers.items()):
             return replace(self, class_map=None) if self.class_map else self
-        moved = torch.tensor([numbers.get(name, -1) for name in self.class_names], dtype=torch.int64)
-        return replace(self, class_names=tuple(names), labels=moved[self.labels], class_map=None, guessed_names=False)
+        moved = np.array([numbers.get(name, -1) for name in self.class_names], dtype=np.int64)
+        return replace(self, class_names=tuple(names), _labels=moved[self._labels], class_map=None, guessed_names=False)
 
     def without(self, reasons: Mapping[int, str]) -> ImageDataset:
         """Leave samples out, by position, and remember why.
@@ -547,15 +561,15 @@ class ImageDataset:
         return replace(
             self,
             ids=tuple(self.ids[index] for index in indices),
-            labels=self.labels[torch.tensor(indices, dtype=torch.int64)],
             groups=None if self.groups is None else tuple(self.groups[index] for index in indices),
+            _labels=self._labels[np.array(indices, dtype=np.int64)],
             _positions=tuple(self._positions[index] for index in indices),
         )
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of ids, labels and class names (not of pixels)."""
-        return sha256_of(json.dumps([self.ids, self.labels.tolist(), self.class_names]))
+        return sha256_of(json.dumps([self.ids, self._labels.tolist(), self.class_names]))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -631,6 +645,8 @@ class ImageDataset:
         Raises:
             DataError: No such sample, no mask, or it does not fit.
         """
+        import torch
+
         mask = self.mask(sample_id)
         if mask is None:
             raise DataError(f"sample {sample_id!r} has no mask; pass masks when the data set is made")
@@ -702,12 +718,16 @@ def as_dataset(value: object) -> ImageDataset:
     """
     if isinstance(value, ImageDataset):
         return value
+    from crayon_sdk.data.torch_items import advice
+
     raise DataError(f"expected an ImageDataset, got {type(value).__name__}; {advice(value)}")
 
 
 def _table(path: StrPath | Frame) -> tuple[Path, str | None]:
     if isinstance(path, (str, os.PathLike)):
         return Path(path), None
+    from crayon_sdk.data.torch_items import advice, is_frame
+
     if is_frame(path):
         return Path("data frame"), path.to_csv(index=False)
     raise DataError(f"expected the path of a CSV file or a DataFrame, got {type(path).__name__}; {advice(path)}")

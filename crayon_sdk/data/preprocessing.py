@@ -6,14 +6,15 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from crayon_sdk.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Preprocessing", "binary_mask", "effective_preprocessing", "eight_bit", "to_rgb"]
 
@@ -206,9 +207,12 @@ class Preprocessing:
             SettingsError: Another dtype.
 
         Example:
+            >>> import torch
             >>> Preprocessing(size=(1, 1)).normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).max().item()
             1.0
         """
+        import torch
+
         if images.is_floating_point():
             return images.to(torch.float32)
         if images.dtype != torch.uint8:
@@ -226,6 +230,8 @@ class Preprocessing:
         Returns:
             uint8, same shape; values outside the picture range are cut off.
         """
+        import torch
+
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         return images.float().mul(std).add(mean).mul(255).round().clamp(0, 255).to(torch.uint8)

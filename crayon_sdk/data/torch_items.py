@@ -1,20 +1,73 @@
-"""What a torch data set tells about its samples besides the pictures."""
+"""Torch data sets: their items as pictures, and what they tell about their samples besides."""
 
 from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from crayon_sdk.data.preprocessing import Preprocessing, binary_mask, eight_bit, to_rgb
+from crayon_sdk.data.sources import row_of
 from crayon_sdk.errors import DataError
 
-__all__ = ["advice", "count_of", "guess_class_names", "is_frame", "is_hf", "read_groups", "read_labels"]
+__all__ = ["TorchSource", "advice", "count_of", "guess_class_names", "is_frame", "is_hf", "read_groups", "read_labels"]
+
+
+@dataclass(frozen=True)
+class TorchSource:
+    """Pictures that a map-style torch data set makes."""
+
+    dataset: Any
+    masks: Sequence[Any] | Callable[[int], Any] | None
+    preprocessed: bool
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Width and height of a picture."""
+        return self.image(position).size
+
+    def image(self, position: int, preprocessing: Preprocessing | None = None) -> Image.Image:
+        """Return an item as a picture; a finished model input is turned back into one."""
+        item = self._item(position)
+        if not self.preprocessed:
+            return _to_picture(item)
+        values = _to_input(item)
+        if preprocessing is not None:
+            return _to_picture(preprocessing.denormalize(values))
+        low, high = float(values.min()), float(values.max())
+        if low < 0 or high > 1:  # unknown mean and std: stretched, to be recognisable at least
+            values = (values - low) / (high - low)
+        return _to_picture(values)
+
+    def row(self, position: int, preprocessing: Preprocessing | None) -> Tensor:
+        """Return an item as it goes into a batch."""
+        item = self._item(position)
+        return _to_input(item) if self.preprocessed else row_of(_to_picture(item), preprocessing)
+
+    def mask(self, position: int) -> Image.Image | None:
+        """Return a mask as a picture."""
+        if self.masks is None:
+            return None
+        mask = self.masks(position) if callable(self.masks) else self.masks[position]
+        if mask is None or isinstance(mask, Image.Image):
+            return None if mask is None else binary_mask(mask)
+        values = torch.as_tensor(mask).detach().cpu().squeeze().numpy()
+        if values.ndim != 2:
+            raise DataError(f"a mask must be a picture or (H, W) values, got shape {tuple(values.shape)}")
+        return binary_mask(Image.fromarray(values.astype(np.float32)))
+
+    def _item(self, position: int) -> Any:
+        item = self.dataset[position]
+        if not isinstance(item, (tuple, list)) or len(item) < 2:
+            raise DataError(f"items must be (image, label), got {type(item).__name__}")
+        return item[0]
 
 
 def is_frame(value: Any) -> bool:
@@ -182,3 +235,39 @@ def _as_label(value: Any) -> int:
         return int(operator.index(value))
     except (TypeError, ValueError) as error:
         raise DataError(f"its label must be a whole number, got {value!r}") from error
+
+
+def _to_picture(item: Any) -> Image.Image:
+    """Accept a PIL image, a (C, H, W) tensor or an (H, W, C) array; 16 bits count to 65535, floats to 1."""
+    if isinstance(item, Image.Image):
+        return to_rgb(item)
+    if isinstance(item, Tensor):
+        values = item.detach().cpu()
+        if values.dim() == 3:
+            values = values.permute(1, 2, 0)
+        layout = "(C, H, W)"
+    elif isinstance(item, np.ndarray):
+        values = torch.from_numpy(np.ascontiguousarray(item))
+        layout = "(H, W, C)"
+    else:
+        raise DataError(f"an image must be a PIL image, a tensor or an array, got {type(item).__name__}")
+    if values.dim() == 2:
+        values = values[..., None]
+    if values.dim() != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
+        raise DataError(f"an image must be {layout} with 1, 3 or 4 channels, got shape {tuple(item.shape)}")
+    try:
+        picture = eight_bit((values.float() if values.is_floating_point() else values).numpy())
+    except DataError as error:
+        hint = "; pass preprocessed=True when they are normalised already" if values.is_floating_point() else ""
+        raise DataError(f"{error}{hint}") from None
+    return to_rgb(Image.fromarray(np.ascontiguousarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)))
+
+
+def _to_input(item: Any) -> Tensor:
+    values = torch.as_tensor(item) if isinstance(item, np.ndarray) else item
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.dim() != 3 or values.shape[0] != 3:
+        got = f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else type(item).__name__
+        raise DataError(f"a preprocessed image must be a float tensor (3, H, W), got {got}")
+    if not bool(torch.isfinite(values).all()):
+        raise DataError("a preprocessed image must hold finite numbers only")
+    return values.detach().cpu().to(torch.float32)

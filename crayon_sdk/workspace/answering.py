@@ -1,4 +1,8 @@
-"""The answers of a workspace: taken in, handed out, made up, and what to ask next."""
+"""The answers of a workspace: taken in, handed out, made up, and what to ask next.
+
+What looks at maps, patches or the model is imported where it is used: who takes answers in or out does not wait for
+torch.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from crayon_sdk._base.files import free_folder
-from crayon_sdk._base.process import resolve_device, resolve_precision
-from crayon_sdk.annotate.export import export_crowd
+from crayon_sdk._base.files import free_folder, read_shapes
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.formats import read_answers, write_answers
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
-from crayon_sdk.explain import asking
-from crayon_sdk.explain.asking import Asked, Question, how_far
-from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
 from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs
 from crayon_sdk.workspace.ledger import Ledger, now
 from crayon_sdk.workspace.names import ANSWERS, MAPS, PATCHES, plain
+
+if TYPE_CHECKING:
+    from crayon_sdk.explain.asking import Asked, Method, Outlook, Question
 
 __all__ = ["Answering", "Intake"]
 
@@ -63,26 +65,38 @@ class Answering:
         """As `add_answers`, and say also how many are there already."""
         as_answers(answers)
         with self.ledger.working("answer"):
-            fitting = answers.for_model(self.ledger.manifest.model_fingerprint, strict=strict)
-            fitting = fitting.for_ids(self.inputs.dataset().ids, strict=strict, where="the training pictures")
-            targets = [target for target in fitting.targets if target >= len(self.inputs.dataset().class_names)]
-            if targets:  # the model may have more classes than there are pictures of, and is loaded to know
-                fitting = fitting.for_classes(self.inputs.model.num_classes, strict=strict)
-            if fitting.counts("neuron")["answers"]:
-                fitting = fitting.for_neurons(
-                    self.inputs.model.num_neurons, num_patches=self._patches_per_neuron(), strict=strict
-                )
-            if fitting.dropped:
-                _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
-            before = self.holdings.answers(missing_ok=True)
-            new, total = self._keep_answers(before, fitting, source, dropped=fitting.dropped)
-            return Intake(new, len(fitting) - new, total)
+            fitting = self._fitting(answers, strict=strict)
+            return self._take_in(fitting, self.holdings.answers(missing_ok=True), source)
 
-    def _patches_per_neuron(self) -> int | None:
+    def _fitting(self, answers: AnnotationSet, *, strict: bool) -> AnnotationSet:
+        """The answers that are about what there is here."""
+        train = self.inputs.dataset()
+        fitting = answers.for_model(self.ledger.manifest.model_fingerprint, strict=strict)
+        fitting = fitting.for_ids(train.ids, strict=strict, where="the training pictures")
+        if any(target >= train.num_classes for target in fitting.targets):
+            # The model may have more classes than there are pictures of, and is loaded to know.
+            fitting = fitting.for_classes(self.inputs.model.num_classes, strict=strict)
+        if len(fitting.only("neuron")):
+            neurons, patches = self._neurons_and_patches()
+            fitting = fitting.for_neurons(neurons, num_patches=patches, strict=strict)
+        if fitting.dropped:
+            _log.warning("%d answers were left out, because they are about something else", fitting.dropped)
+        return fitting
+
+    def _take_in(self, fitting: AnnotationSet, before: AnnotationSet, source: str) -> Intake:
+        new, total = self._keep_answers(before, fitting, source, is_there=True, dropped=fitting.dropped)
+        return Intake(new, len(fitting) - new, total)
+
+    def _neurons_and_patches(self) -> tuple[int, int | None]:
+        """How many neurons the model has, and patches each at most: what the file of patches says, else the model."""
+        run = self.ledger.command("explain")
         try:
-            return self.holdings.patches().neurons.shape[1]
+            path = self.ledger.need(PATCHES, self.ledger.base(), run)
         except StaleError:
-            return None  # they were answered elsewhere
+            return self.inputs.model.num_neurons, None  # the patches were answered elsewhere
+        shapes, _ = read_shapes(path, remedy=f"Run: {run} --again")
+        neurons, patches = shapes["neurons"]
+        return neurons, patches
 
     def add_answers(self, answers: AnnotationSet, *, source: str, strict: bool = True) -> int:
         """Take answers in: all of them or none; what is there already is passed over.
@@ -143,6 +157,10 @@ class Answering:
 
     def import_file(self, path: str | os.PathLike[str], *, annotator: str = "published", strict: bool = True) -> Intake:
         """As `import_answers`, and say also how many are there already."""
+        with self.ledger.working("answer"):
+            if self.ledger.is_copy(ANSWERS, Path(path)):  # read once, as what is given and as what is there
+                there = self.holdings.answers()
+                return self._take_in(self._fitting(there, strict=strict), there, str(path))
         found = read_answers(path, self.inputs.dataset().ids, annotator=annotator, strict=strict)
         if found.dropped:
             _log.warning("%d lines of %s are bad and were left out", found.dropped, os.fspath(path))
@@ -173,7 +191,7 @@ class Answering:
             raise OutputExistsError(
                 f"{os.fspath(path)!r} exists; choose another name, or replace it with overwrite=True"
             )
-        neurons = self.inputs.model.num_neurons if kind == "published-neurons" else 0
+        neurons = self._neurons_and_patches()[0] if kind == "published-neurons" else 0
         write_answers(answers, path, kind, self.inputs.dataset().ids, num_neurons=neurons)
         return len(answers)
 
@@ -185,7 +203,7 @@ class Answering:
         count: int | None = None,
         votes: int = 1,
         seed: int = 0,
-        method: asking.Method = "random",
+        method: Method = "random",
         question: str | None = None,
         base_url: str = "",
         overwrite: bool = False,
@@ -211,6 +229,8 @@ class Answering:
             SettingsError: A setting is out of range, or nothing is open.
             StaleError: There is nothing to ask about yet.
         """
+        from crayon_sdk.annotate.export import export_crowd
+
         free_folder(folder, overwrite=overwrite)
         source = self.holdings.maps() if kind == "image" else self.holdings.patches()
         asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed, method=method)
@@ -251,6 +271,8 @@ class Answering:
             SettingsError: A setting is out of range.
             StaleError: There are no maps or patches yet.
         """
+        from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
+
         with self.ledger.working("answer simulate"):
             train = self.inputs.dataset()
             made = simulate_answers(self.holdings.maps(), train, annotators=annotators, noise=noise, seed=seed)
@@ -279,7 +301,7 @@ class Answering:
         kind: Literal["image", "neuron"] = "image",
         votes: int = 1,
         seed: int = 0,
-        method: asking.Method = "random",
+        method: Method = "random",
     ) -> tuple[Question, ...]:
         """What to ask next.
 
@@ -296,10 +318,12 @@ class Answering:
             SettingsError: A setting is out of range, or patches are to be chosen by anything but chance.
             StaleError: There is nothing to ask about yet.
         """
+        from crayon_sdk.explain.asking import suggest
+
         if kind not in ("image", "neuron"):
             raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
         source = self.holdings.maps() if kind == "image" else self.holdings.patches()
-        return asking.suggest(
+        return suggest(
             source, self.holdings.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
         )
 
@@ -309,20 +333,25 @@ class Answering:
         Raises:
             StaleError: There is nothing to ask about yet.
         """
+        from crayon_sdk.explain.asking import how_far
+
         answers = self.holdings.answers()
         return {"image": how_far(self.holdings.maps(), answers), "neuron": how_far(self.holdings.patches(), answers)}
 
-    def _outlook(self) -> asking.Outlook:
+    def _outlook(self) -> Outlook:
         """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""
+        from crayon_sdk._base.process import resolve_device, resolve_precision
+        from crayon_sdk.explain.asking import Outlook, look
+
         folder = self.ledger.run_folder("outlook", self.ledger.base() | {"maps": self.ledger.digest(MAPS)}, {})
         path = folder / "outlook.safetensors"
         if path.is_file():
             with contextlib.suppress(FileFormatError):
-                return asking.Outlook.load(path)
+                return Outlook.load(path)
         model, train = self.inputs.model, self.inputs.dataset()
         device = resolve_device("auto", model.device)
         autocast = resolve_precision("auto", device)
-        seen = asking.look(model, train, self.holdings.maps(), device=device, autocast=autocast)
+        seen = look(model, train, self.holdings.maps(), device=device, autocast=autocast)
         self.ledger.clear_runs("outlook")
         try:
             seen.save(path)
@@ -331,15 +360,18 @@ class Answering:
         return seen
 
     def _keep_answers(
-        self, before: AnnotationSet, added: AnnotationSet, source: str, **about: object
+        self, before: AnnotationSet, added: AnnotationSet, source: str, *, is_there: bool = False, **about: object
     ) -> tuple[int, int]:
-        """How many are new, and how many there are."""
+        """How many are new, and how many there are; where ``before`` is the file, it is written only if it changes."""
         path = self.ledger.folder / ANSWERS
-        everything = before.merge(added)
-        new = len(everything) - len(before)
-        if path.exists():
+        once = before.merge()  # what people put together by hand may hold an answer twice
+        everything = once.merge(added)
+        new = len(everything) - len(once)
+        there = path.exists()
+        if there:
             AnnotationSet().append_to(path)  # a torn last line is put aside, not lost
-        everything.save(path)
+        if not (there and is_there and len(everything) == len(before) == len(once)):
+            everything.save(path)
         entry = {"time": now(), "source": source, "added": new, "simulated": added.is_simulated} | about
         entry["output"] = self.ledger.digest(ANSWERS)
         entry |= {"maps": self.ledger.digest(MAPS), "patches": self.ledger.digest(PATCHES)}

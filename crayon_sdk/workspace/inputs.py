@@ -1,4 +1,7 @@
-"""A look at model and pictures before any work starts, and whether they are still what they were."""
+"""A look at model and pictures before any work starts, and whether they are still what they were.
+
+What needs the model is imported where it is used: who only lists the pictures does not wait for torch.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,18 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from crayon_sdk._base.files import sha256_of
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import are_numbers
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError, MismatchError, StaleError
-from crayon_sdk.models.alike import same_logits
-from crayon_sdk.models.passes import in_classes_of
-from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.workspace.ledger import Ledger
 from crayon_sdk.workspace.manifest import Behaviour, ClassFacts, DataSource, Manifest, SplitFacts
+
+if TYPE_CHECKING:
+    from crayon_sdk.models.split import SplitModel
 
 __all__ = ["Inputs", "behaviour_of", "differences", "facts_of", "is_same", "look_at_data"]
 
@@ -98,6 +99,8 @@ class Inputs:
         classes = self.ledger.manifest.classes
         if classes is not None:
             return found.with_classes(classes.names, classes.numbers)
+        from crayon_sdk.models.passes import in_classes_of
+
         # From before classes were noted: they were taken in the order of the data, whatever the model calls them.
         if in_classes_of(found, self.model).fingerprint != found.fingerprint:
             raise StaleError(
@@ -136,6 +139,8 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> tuple[dict
         DataError: Pictures are not usable, a class has too few, or splits have different classes.
         SettingsError: It is not clear which class of the model a class of the data is.
     """
+    from crayon_sdk.models.passes import in_classes_of
+
     found: dict[str, ImageDataset] = {}
     aligned: dict[str, ImageDataset] = {}
     for split in _SPLITS:
@@ -160,6 +165,10 @@ def look_at_data(data: DataSource, place: Path, model: SplitModel) -> tuple[dict
 
 def behaviour_of(model: SplitModel) -> Behaviour:
     """What decides besides weights, preprocessing and classes about the numbers of a model."""
+    import torch
+
+    from crayon_sdk.models.split import borrowed
+
     size = model.preprocessing.size
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
     with borrowed(model, model.device), torch.no_grad():
@@ -196,6 +205,10 @@ def is_same(one: Behaviour, other: Behaviour) -> bool:
     """Tell whether two models with the same weights give the same, up to rounding."""
     if _changed(one.arguments, other.arguments):
         return False
+    import torch
+
+    from crayon_sdk.models.alike import same_logits
+
     first, second = torch.tensor(one.logits), torch.tensor(other.logits)
     return same_logits(second, first, rtol=0, atol=_TOLERANCE * max(float(first.abs().max()), 1e-6))
 

@@ -149,6 +149,16 @@ class Ledger:
             return entry.output
         return self._sha256(whole)
 
+    def is_copy(self, path: str, other: Path) -> bool:
+        """Tell whether another file holds the same bytes as a file of the workspace; not where one cannot be read."""
+        whole = self.folder / path
+        if not (whole.is_file() and other.is_file() and whole.stat().st_size == other.stat().st_size):
+            return False
+        try:
+            return self._sha256(whole) == self._sha256(other)
+        except OSError:  # whoever needs it says so
+            return False
+
     def _parts(self, path: str) -> dict[str, Path]:
         whole = self.folder / path
         return {name: whole / name for name in _PARTS} if whole.is_dir() else {whole.name: whole}

@@ -159,7 +159,7 @@ def test_maps_in_training_are_made_like_the_answered_ones(dataset, score):
 
 def test_margin_of_a_single_class_is_refused():
     one = noise_pictures(4)
-    one = dataclasses.replace(one, labels=torch.zeros(4, dtype=torch.int64))
+    one = one.with_classes(one.class_names, dict.fromkeys(one.class_names, 0))
     model = SplitModel(timm.create_model("test_resnet.r160_in1k", num_classes=1), preprocessing=SMALL)
     maps = dataclasses.replace(random_maps(one), score="margin")
     with pytest.raises(SettingsError, match="only one class"):

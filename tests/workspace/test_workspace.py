@@ -826,6 +826,46 @@ def test_answers_corrected_by_hand_are_taken_in_again(ws):
     assert len(ws.answers()) == len(lines) - 1
 
 
+def test_the_same_answers_again_are_read_once_and_not_written(ws, tmp_path):
+    path, count = ws.folder / "answers.jsonl", len(ws.answers())
+    shutil.copy(path, tmp_path / "copy.jsonl")
+    (tmp_path / "other.jsonl").write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    before = path.stat()
+    for name, known in (("copy", count), ("other", count - 1)):
+        taken = ws.import_file(tmp_path / f"{name}.jsonl")
+        assert (taken.new, taken.known, taken.total) == (0, known, count)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert states(ws)["answers.jsonl"] == "fresh"
+
+
+def test_answers_that_a_hand_doubled_are_one(ws, tmp_path):
+    path, count = ws.folder / "answers.jsonl", len(ws.answers())
+    kept, new = path.read_text(), ImageAnswer(id=ws.dataset().ids[0], answer="no", annotator="ben")
+    path.write_text(kept + kept.splitlines(keepends=True)[0])
+    taken = ws.import_file(path)
+    assert (taken.new, taken.total) == (0, count)
+    assert len(path.read_text().splitlines()) == count
+    path.write_text(kept + kept)
+    assert ws.add_answers(AnnotationSet([new]), source="ben") == 1
+    assert len(ws.answers()) == count + 1
+
+
+def test_a_copy_of_answers_that_do_not_belong_here_is_refused_or_left_out(ws, tmp_path):
+    """The same bytes as what is there, and all the same looked over: both were made by hand."""
+    path, count = ws.folder / "answers.jsonl", len(ws.answers())
+    with path.open("a") as file:
+        file.write(ImageAnswer(id="lost.jpg", answer="no", annotator="ben").model_dump_json() + "\n")
+    shutil.copy(path, tmp_path / "copy.jsonl")
+    with pytest.raises(MismatchError, match=r"lost\.jpg"):
+        ws.import_answers(tmp_path / "copy.jsonl")
+    taken = ws.import_file(tmp_path / "copy.jsonl", strict=False)
+    assert (taken.new, taken.known, taken.total) == (0, count, count + 1)
+    path.write_text("image,answer\n1.jpg,yes\n")
+    shutil.copy(path, tmp_path / "copy.csv")
+    with pytest.raises(FileFormatError, match=r"answers\.jsonl"):
+        ws.import_answers(tmp_path / "copy.csv")
+
+
 def test_a_file_is_hashed_once_in_a_command(ws, monkeypatch):
     import hashlib
     from types import SimpleNamespace
