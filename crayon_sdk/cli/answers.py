@@ -12,6 +12,7 @@ import click
 from crayon_sdk._base.fetching import is_on_hub
 from crayon_sdk._base.text import ANSWER_FORMATS as KINDS
 from crayon_sdk._base.text import KINDS_OF_TASKS
+from crayon_sdk.answers.controls import CONTROLS, Control
 from crayon_sdk.answers.relevance import ANSWERS, CROWD_RULES, RULES, Kind, Rule
 from crayon_sdk.cli.common import Commands, Shell, command, how_far, next_step
 from crayon_sdk.cli.hub import hub_options, publish_quietly, show_published
@@ -94,6 +95,24 @@ def export(shell: Shell, *, file: Path, kind: str, overwrite: bool) -> None:
     """Write all answers to FILE; "crayon answer import" reads every kind of it back."""
     written = shell.answering().export_answers(file, kind, overwrite=overwrite)
     shell.result({"answers": written, "file": str(file), "format": kind}, f"{written:,} answers in {file}")
+
+
+@command("control", example="crayon answer control shuffled shuffled.jsonl", workspace="first")
+@click.argument("kind", type=click.Choice(CONTROLS))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the shuffling.")
+@click.option("--overwrite", is_flag=True, help="Replace the file when it exists.")
+def control(shell: Shell, *, kind: Control, file: Path, seed: int, overwrite: bool) -> None:
+    """Write to FILE what people would have said who do not look: the questions that were asked, answered blindly.
+
+    KIND is "yes" or "no" to everything, "shuffled" (the real answers, dealt out to other pictures) or "inverted".
+    "crayon correct --control KIND" corrects with the same answers: what does as well with them as with the real ones
+    owes nothing to these.
+    """
+    answering = shell.answering()
+    written = answering.export_answers(file, control=kind, seed=seed, overwrite=overwrite)
+    shell.result({"answers": written, "file": str(file), "control": kind}, f"{written:,} answers in {file}")
+    shell.say(f"Next: {answering.ledger.command(f'correct --control {kind}')}")
 
 
 @command(
@@ -217,5 +236,5 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
 
 
-for each in (import_, export, export_crowd, push, simulate, show):
+for each in (import_, export, control, export_crowd, push, simulate, show):
     answer.add_command(each)

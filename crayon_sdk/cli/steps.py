@@ -150,7 +150,7 @@ def suggest(shell: Shell, **given: Any) -> None:
     kind=MethodsCommand,
     example="crayon correct --method both --set attention.epochs=10 --set pruning.lr=1e-3",
 )
-@click.option("--name", help="What the correction is called; default the method and the preset.")
+@click.option("--name", help="What the correction is called; default the method, the preset and the control.")
 @click.option(
     "-s",
     "--set",
@@ -197,7 +197,7 @@ def correct(
     }
     workspace = shell.workspace()
     made = workspace.correct(method, name=name, **settings, overwrite=overwrite, strict=not skip_bad, **chosen)
-    record, name = made.record, name or default_name(method, preset)
+    record, name = made.record, name or default_name(method, preset, chosen["control"])
     what = ", then ".join(each.method for each in (*made.parents, record))
     answers = " from simulated answers" if record.simulated else ""
     facts = {"correction": name, "record": record.model_dump(mode="json"), "parents": len(made.parents)}

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from crayon_sdk._base.files import free_folder, read_shapes
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.controls import Control
+from crayon_sdk.answers.controls import control as without_looking
 from crayon_sdk.answers.formats import read_answers, write_answers
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.workspace.holdings import Holdings
@@ -166,12 +168,23 @@ class Answering:
             _log.warning("%d lines of %s are bad and were left out", found.dropped, os.fspath(path))
         return self.take_in(found, source=str(path), strict=strict)
 
-    def export_answers(self, path: str | os.PathLike[str], kind: str = "jsonl", *, overwrite: bool = False) -> int:
+    def export_answers(
+        self,
+        path: str | os.PathLike[str],
+        kind: str = "jsonl",
+        *,
+        control: Control | None = None,
+        seed: int = 0,
+        overwrite: bool = False,
+    ) -> int:
         """Write all answers as a file of another tool.
 
         Args:
             path: The file.
             kind: One of `names.ANSWER_FORMATS`.
+            control: Write what people would have said who do not look, "yes", "no", "shuffled" or "inverted"
+                ([`control`][crayon_sdk.answers.controls.control]), in the place of the answers there are.
+            seed: Of "shuffled".
             overwrite: Replace the file when it exists.
 
         Returns:
@@ -191,6 +204,8 @@ class Answering:
             raise OutputExistsError(
                 f"{os.fspath(path)!r} exists; choose another name, or replace it with overwrite=True"
             )
+        if control is not None:
+            answers = without_looking(answers, control, seed=seed)
         neurons = self._neurons_and_patches()[0] if kind == "published-neurons" else 0
         write_answers(answers, path, kind, self.inputs.dataset().ids, num_neurons=neurons)
         return len(answers)

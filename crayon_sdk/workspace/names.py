@@ -56,9 +56,9 @@ def as_options(settings: Mapping[str, Any]) -> str:
     return "".join(f" {part}" for part in parts)
 
 
-def default_name(method: str, preset: str | None) -> str:
+def default_name(method: str, preset: str | None, control: str | None = None) -> str:
     """What a correction is called when nobody says it."""
-    return "-".join(filter(None, [method, preset]))
+    return "-".join(filter(None, [method, preset, control]))
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

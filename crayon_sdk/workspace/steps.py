@@ -12,6 +12,8 @@ from typing import Any
 
 from crayon_sdk._base.methods import checked_method, methods, settings_of
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.controls import Control
+from crayon_sdk.answers.controls import control as without_looking
 from crayon_sdk.correct.guidance import guidance_answers
 from crayon_sdk.correct.method import check_needs, made
 from crayon_sdk.data.dataset import ImageDataset
@@ -168,6 +170,7 @@ class Steps:
         device: str = "auto",
         precision: str = "auto",
         channels_last: bool = False,
+        control: Control | None = None,
         strict: bool = True,
         overwrite: bool = False,
     ) -> Correction:
@@ -176,7 +179,7 @@ class Steps:
         Args:
             method: "attention", "pruning", "both" (pruning, then attention), "erm", or any other name in
                 ``crayon_sdk.correct.methods``.
-            name: What the correction is called; default the method and the preset.
+            name: What the correction is called; default the method, the preset and the control.
             preset: Published settings: "waterbirds", "biased-celeba" or "backgrounds".
             attention: Keywords of `AttentionCorrector` on top.
             pruning: Keywords of `NeuronPruner` on top.
@@ -187,6 +190,8 @@ class Steps:
             precision: "auto", "float32" or "bfloat16" (of the trunk).
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
+            control: Correct with what people would have said who do not look, "yes", "no", "shuffled" or "inverted"
+                ([`control`][crayon_sdk.answers.controls.control]), in the place of the answers there are.
             strict: Refuse answers that do not fit; else drop and count them.
             overwrite: Replace a correction of that name that was made with other settings.
 
@@ -199,13 +204,16 @@ class Steps:
             AnswerError: There are no answers for this method.
             NonFiniteLossError: The loss became NaN or infinite.
         """
-        name = checked_name(name or default_name(checked_method(method), preset))
+        if control is not None and not _asked_by(checked_method(method)):
+            raise SettingsError(f"expected a method that takes answers with control={control!r}, got {method!r}")
+        name = checked_name(name or default_name(checked_method(method), preset, control))
         used = _sections(method)  # what is not used is no other setting
         given = {"attention": attention, "pruning": pruning} | ({"settings": settings} if "settings" in used else {})
         sections = {key: dict(values or {}) if key in used else {} for key, values in given.items()}
         # In the order of earlier versions, which named the folder of a run after it.
         typed = plain({"method": method, "preset": preset, **sections})
         typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
+        typed |= {} if control is None else {"control": control}
         path = f"corrections/{name}"
         with self.ledger.working(f"correct {name}"):
             # Looked at also when the result is there already: it may have changed.
@@ -256,7 +264,7 @@ class Steps:
     def _counted(self, typed: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a correction as they count, in one row: whoever types a default changes nothing."""
         found = {name: typed[name] for name in ("method", "evaluate_on", "precision")}
-        found |= {"strict": typed.get("strict", True)}
+        found |= {"strict": typed.get("strict", True), "control": typed.get("control")}
         found |= {f"{each}.{key}": value for each, values in resolved.items() for key, value in asdict(values).items()}
         if found.get("attention.score") == "maps" and MAPS in self.ledger.manifest.files:
             found["attention.score"] = self.ledger.manifest.files[MAPS].settings["score"]
@@ -265,6 +273,8 @@ class Steps:
     def _corrected(self, model: SplitModel, typed: Mapping[str, Any], device: str, run: Path) -> Correction:
         needs, strict = methods[typed["method"]].needs, typed["strict"]
         train, answers = self.inputs.dataset(), self.holdings.answers()
+        if "control" in typed:
+            answers = without_looking(answers, typed["control"], seed=typed["seed"])
         given: dict[str, Any] = {"answers": answers} if _asked_by(typed["method"]) else {}
         if "maps" in needs:
             given["maps"] = self.holdings.maps()
