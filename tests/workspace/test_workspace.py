@@ -236,6 +236,20 @@ def test_a_default_that_is_typed_is_no_other_setting(ws):
         ws.correct("both", attention={**told, "lr": 1e-3}, pruning={"epochs": 2})
 
 
+def test_precision_is_compared_as_it_is_computed(ws):
+    same = {"pruning": {"epochs": 2}, "device": "cpu"}
+    assert ws.manifest.files["corrections/pruning"].settings["precision"] == "auto"
+    assert not is_made_again(ws, "pruning", precision="float32", **same)
+    with pytest.raises(OutputExistsError, match=r"\(precision 'float32' there, 'bfloat16' now\)"):
+        ws.correct("pruning", precision="bfloat16", **same)
+    before = rewrite(ws, "corrections/pruning", lambda noted: noted.pop("computed"))  # of an earlier version
+    assert not is_made_again(before, "pruning", precision="float32", **same)
+    elsewhere = rewrite(ws, "corrections/pruning", lambda noted: noted.update(computed="bfloat16"))
+    assert not is_made_again(elsewhere, "pruning", **same)  # made by a GPU, say; "auto" asks for nothing else
+    with pytest.raises(OutputExistsError, match=r"\(precision 'bfloat16' there, 'float32' now\)"):
+        elsewhere.correct("pruning", precision="float32", **same)
+
+
 def test_settings_are_compared_whatever_preset_they_come_from(ws):
     ws.correct("pruning", name="a", preset="waterbirds", pruning={"epochs": 1})
     typed = {name: value for name, value in asdict(PRUNING["waterbirds"]).items() if name != "seed"}
