@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crayon_sdk._base.methods import checked_method, methods, settings_of
+from crayon_sdk._base.methods import checked_method, made_of, methods, settings_of
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.guidance import guidance_answers
@@ -470,9 +470,7 @@ class Steps:
 
 def _sections(method: str) -> tuple[str, ...]:
     """Where the settings of a method are, among the keywords of `Steps.correct`."""
-    return {"both": ("pruning", "attention")}.get(
-        method, (method if method in ("attention", "pruning") else "settings",)
-    )
+    return tuple(each if each in ("attention", "pruning") else "settings" for each in made_of(method))
 
 
 def _corrector(model: SplitModel, typed: Mapping[str, Any], device: str, run: Path | None = None) -> Any:
