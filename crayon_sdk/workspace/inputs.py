@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from crayon_sdk._base.files import sha256_of
+from crayon_sdk._base.files import hash_of_file, sha256_of
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import are_numbers
 from crayon_sdk.data.dataset import ImageDataset
@@ -236,7 +235,7 @@ def _warn_of_shared_pictures(splits: Mapping[str, ImageDataset]) -> None:
         for path in paths:
             sizes[path.stat().st_size].add(split)
     hashes = {
-        split: {path: _digest(path) for path in paths if len(sizes[path.stat().st_size]) > 1}
+        split: {path: hash_of_file(path) for path in paths if len(sizes[path.stat().st_size]) > 1}
         for split, paths in files.items()
     }
     for one, other in combinations(splits, 2):
@@ -255,11 +254,6 @@ def _warn_of_shared_pictures(splits: Mapping[str, ImageDataset]) -> None:
                 len(same),
                 first_few(str(path) for path in shared),
             )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
 
 
 def _check_classes(train: ImageDataset, least: int) -> None:
