@@ -28,7 +28,7 @@ from crayon_sdk import (
     simulate_answers,
     simulate_neuron_answers,
 )
-from crayon_sdk._base.files import locked, read_tensors
+from crayon_sdk._base.files import hash_of_file, locked, read_tensors
 from crayon_sdk.correct.presets import PRUNING
 from crayon_sdk.errors import (
     DataError,
@@ -841,17 +841,14 @@ def test_answers_corrected_by_hand_are_taken_in_again(ws):
 
 
 def test_a_file_is_hashed_once_in_a_command(ws, monkeypatch):
-    import hashlib
-    from types import SimpleNamespace
-
     made = []
 
-    def counting():
-        made.append(1)
-        return hashlib.sha256()
+    def counting(path):
+        made.append(path)
+        return hash_of_file(path)
 
     fresh = Workspace(ws.folder)
-    monkeypatch.setattr("crayon_sdk.workspace.ledger.hashlib", SimpleNamespace(sha256=counting))
+    monkeypatch.setattr("crayon_sdk.workspace.ledger.hash_of_file", counting)
     fresh.status(verify=True)
     first = len(made)
     fresh.status(verify=True)
