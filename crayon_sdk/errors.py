@@ -32,7 +32,6 @@ import shlex
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 __all__ = [
     "AnswerError",
@@ -174,6 +173,8 @@ def pip_command(extra: str, origin: str | None) -> str:
     noted = json.loads(origin)
     url = noted["url"]
     if "dir_info" in noted:
+        from urllib.request import url2pathname  # with all of HTTP, which no help text needs
+
         editable = "-e " if noted["dir_info"].get("editable") else ""
         return f"pip install {editable}{shlex.quote(f'{url2pathname(urlsplit(url).path)}[{extra}]')}"
     version = noted.get("vcs_info")

@@ -42,6 +42,8 @@ SESSION = (
     "crayon info",
 )
 
+_PROGRESS = re.compile(r"[a-z ]+: [\d,]+ of [\d,]+, about .+ to go")  # what a terminal shows as a bar
+
 
 def run_session(folder: Path, answer: Callable[[str, Path], None]) -> str:
     """Run the session in a folder that holds ``demo``; commands and what they say, as in a terminal.
@@ -70,6 +72,7 @@ def run_session(folder: Path, answer: Callable[[str, Path], None]) -> str:
             lines += [
                 each.rstrip().replace(str(folder.resolve()) + os.sep, "/home/me/")
                 for each in result.output.splitlines()
+                if not _PROGRESS.fullmatch(each)
             ]
             lines.append("")
     finally:

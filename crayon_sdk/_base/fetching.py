@@ -6,7 +6,6 @@ What was fetched once is read from the client's cache when the Hub cannot be rea
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Collection, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from crayon_sdk._base.files import hash_of_file
 from crayon_sdk._base.hub import RepoKind, chain, client, is_broken_line, passes, patiently, without_token
 from crayon_sdk._base.text import first_line
 from crayon_sdk.errors import CrayonError, FileFormatError, ModelLoadError
@@ -227,12 +227,7 @@ def _download(repository: str, revision: str, name: str, kind: RepoKind, listing
 def _is(path: Path, entry: Any) -> bool:
     """Compare a file with what the Hub lists: sha256 of a large file, git's hash of a small one."""
     large = getattr(entry, "lfs", None)
-    known = str(large.sha256 if large else entry.blob_id)
-    digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest() == known
+    return hash_of_file(path, of_git=not large) == str(large.sha256 if large else entry.blob_id)
 
 
 def _forget(path: Path) -> None:

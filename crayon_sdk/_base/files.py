@@ -42,6 +42,7 @@ __all__ = [
     "describe_write_failure",
     "free_folder",
     "free_path",
+    "hash_of_file",
     "locked",
     "new_folder",
     "read_json",
@@ -425,6 +426,22 @@ def _exchange(fresh: Path, target: Path) -> None:
     except OSError:
         os.replace(old, target)
         raise
+
+
+def hash_of_file(path: StrPath, *, of_git: bool = False) -> str:
+    """Hash the bytes of a file, read in pieces.
+
+    Args:
+        path: The file.
+        of_git: As git does for a file: SHA-1 of its size and bytes; else SHA-256.
+    """
+    digest: Any = hashlib.sha256()
+    if of_git:
+        digest = hashlib.sha1(b"blob %d\0" % os.path.getsize(path), usedforsecurity=False)
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return str(digest.hexdigest())
 
 
 def sha256_of(*parts: bytes | str) -> str:

@@ -6,7 +6,6 @@ goes to the Hub and nowhere else: no message of ours repeats it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
+from crayon_sdk._base.files import hash_of_file
 from crayon_sdk.errors import CrayonError, HubAccessError, HubConflictError, HubError, SettingsError
 
 if TYPE_CHECKING:
@@ -137,14 +137,8 @@ def local_files(folder: Path) -> tuple[LocalFile, ...]:
         if path.is_symlink():
             raise CrayonError(f"{str(path)!r} is a link; only files that lie in the folder are published")
         if path.is_file():
-            size, large, small = path.stat().st_size, hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
-            small.update(b"blob %d\0" % size)
-            with open(path, "rb") as file:
-                for piece in iter(lambda file=file: file.read(1 << 20), b""):  # type: ignore[misc]
-                    large.update(piece)
-                    small.update(piece)
-            name = path.relative_to(folder).as_posix()
-            found.append(LocalFile(name, size, large.hexdigest(), small.hexdigest(), path))
+            hashes = hash_of_file(path), hash_of_file(path, of_git=True)
+            found.append(LocalFile(path.relative_to(folder).as_posix(), path.stat().st_size, *hashes, path))
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from crayon_sdk._base.text import unknown_name
 from crayon_sdk.errors import SettingsError, shortened
 
-__all__ = ["GROUP", "NEEDS", "SETTINGS", "checked_method", "methods", "settings_of", "with_settings"]
+__all__ = ["GROUP", "NEEDS", "SETTINGS", "checked_method", "made_of", "methods", "settings_of", "with_settings"]
 
 GROUP = "crayon_sdk.methods"
 NEEDS = {
@@ -117,6 +117,20 @@ def checked_method(name: str) -> str:
     if name not in methods:
         raise _UnknownMethodError(unknown_name(str(name), methods, "method"))
     return name
+
+
+def made_of(method: str) -> tuple[str, ...]:
+    """The methods whose settings a method takes: its own, or of those that it is made of, in their order.
+
+    Raises:
+        SettingsError: There is no such method.
+
+    Example:
+        >>> made_of("erm"), made_of("both")
+        (('erm',), ('pruning', 'attention'))
+    """
+    found: tuple[str, ...] = getattr(methods[method], "parts", (method,))
+    return found
 
 
 def settings_of(method: str) -> Any:

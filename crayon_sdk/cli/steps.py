@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from crayon_sdk._base.methods import with_settings
+from crayon_sdk._base.methods import made_of, with_settings
 from crayon_sdk.cli.common import Assignment, MethodsCommand, Shell, command
 from crayon_sdk.cli.options import keys, parse_assignments
 from crayon_sdk.errors import DataError, SettingsError
@@ -185,7 +185,7 @@ def correct(
 
     chosen = shell.options("correct", given)
     method, preset = chosen.pop("method"), chosen["preset"]
-    used = ("pruning", "attention") if method == "both" else (method,)
+    used = made_of(method)
     for unused in assigned.keys() - set(used):
         other = "both" if {method, unused} == {"attention", "pruning"} else unused
         raise SettingsError(

@@ -125,7 +125,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
                 the weights from before.
         """
-        return self._fit(dataset, evaluate_on, maps, answers, strict=strict)
+        return super().fit(dataset, evaluate_on, maps=maps, answers=answers, strict=strict)
 
     def settings_for(self, maps: SaliencyMaps | None) -> AttentionSettings:
         """The settings of a run: what is differentiated is known with the maps."""

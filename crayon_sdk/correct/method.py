@@ -170,17 +170,6 @@ class Method(_Kept[SettingsT]):
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
                 the weights from before.
         """
-        return self._fit(dataset, evaluate_on, maps, answers, strict=strict)
-
-    def _fit(
-        self,
-        dataset: ImageDataset,
-        evaluate_on: ImageDataset | None,
-        maps: SaliencyMaps | None,
-        answers: AnnotationSet | None,
-        *,
-        strict: bool,
-    ) -> Correction:
         check_run_folder(self.checkpoint_dir)
         check_needs(self, as_dataset(dataset), evaluate_on, maps=maps, answers=answers)
         used, inputs = AnnotationSet(), {}

@@ -5,6 +5,7 @@ Where the paper and the authors' code differ, these are the code's values.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from crayon_sdk.correct.settings import AttentionSettings, PruningSettings, TrainingSettings
@@ -51,19 +52,7 @@ ATTENTION: dict[str, AttentionSettings] = {
 """CRAYON-Attention."""
 
 AFTER_PRUNING: dict[str, AttentionSettings] = ATTENTION | {
-    "backgrounds": AttentionSettings(
-        **_GUIDED,
-        epochs=10,
-        batch_size=256,
-        optimizer="sgd",
-        lr=5e-5,
-        momentum=0.9,
-        weight_decay=1e-1,
-        alpha=1e3,
-        beta=5e1,
-        area_normalized=False,
-        target="predicted",
-    )
+    "backgrounds": replace(ATTENTION["backgrounds"], lr=5e-5, alpha=1e3, beta=5e1)
 }
 """CRAYON-Attention on a pruned model (CRAYON-Pruning+Attention)."""
 

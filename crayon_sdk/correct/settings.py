@@ -9,7 +9,7 @@ from pydantic import Field
 from crayon_sdk._base.settings import Count, Number, OneOrMore, Share, settings
 from crayon_sdk.answers.relevance import Rule
 
-__all__ = ["AttentionSettings", "ERMSettings", "PruningSettings", "TrainingSettings", "settings"]
+__all__ = ["AttentionSettings", "ERMSettings", "NetworkSettings", "PruningSettings", "TrainingSettings", "settings"]
 
 # Above, a float32 overflows before a loss can tell.
 Rate = Annotated[float, Field(ge=0, le=1e30)]
@@ -58,8 +58,8 @@ class TrainingSettings:
 
 
 @settings
-class AttentionSettings(TrainingSettings):
-    """How CRAYON-Attention is done; training settings included."""
+class NetworkSettings(TrainingSettings):
+    """How a whole network is trained on pictures: what every method that does so has."""
 
     epochs: Count = 6
     batch_size: OneOrMore = 64
@@ -67,6 +67,22 @@ class AttentionSettings(TrainingSettings):
     weight_decay: Decay = 1e-4
     scheduler: Scheduler = "cosine"
     average_decay: Share = 0.98
+    batch_norm: BatchNorm = "train"
+    """"train" updates batch statistics; "frozen" keeps those of the original model and normalises with them."""
+    keep: Keep = "last"
+    """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
+    columns, else worst class)."""
+
+
+@settings
+class ERMSettings(NetworkSettings):
+    """How further training is done: as `AttentionCorrector` trains, without what it adds to the cross entropy."""
+
+
+@settings
+class AttentionSettings(NetworkSettings):
+    """How CRAYON-Attention is done; training settings included."""
+
     logit_adjustment: Prior = 1.0
     alpha: Number = 1e3
     """Weight of the relevant term of Eq. 4."""
@@ -87,14 +103,8 @@ class AttentionSettings(TrainingSettings):
     background_swap: Share | None = None
     """Probability that a relevant picture stands on another background, made of tiles of another picture, in a step;
     where it is not said, 0.7 for models that give intermediate features (timm's do), else 0."""
-    batch_norm: BatchNorm = "train"
-    """"train" updates batch statistics as in the paper; "frozen" keeps those of the original model and normalises with
-    them."""
     answer_rule: Rule = "unanimous"
     """From votes to relevance; "dawid-skene" and "mace" weigh people by how reliable they seem (extra ``crowd``)."""
-    keep: Keep = "last"
-    """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
-    columns, else worst class)."""
 
 
 @settings
@@ -114,20 +124,3 @@ class PruningSettings(TrainingSettings):
     least_share: Share = 0.5
     """With "share": a neuron stays when at least this share of its patches got a yes. With many patches per neuron a
     high share cuts more, and better."""
-
-
-@settings
-class ERMSettings(TrainingSettings):
-    """How further training is done: as `AttentionCorrector` trains, without what it adds to the cross entropy."""
-
-    epochs: Count = 6
-    batch_size: OneOrMore = 64
-    lr: Rate = 1e-4
-    weight_decay: Decay = 1e-4
-    scheduler: Scheduler = "cosine"
-    average_decay: Share = 0.98
-    batch_norm: BatchNorm = "train"
-    """"train" updates batch statistics; "frozen" keeps those of the original model and normalises with them."""
-    keep: Keep = "last"
-    """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
-    columns, else worst class)."""

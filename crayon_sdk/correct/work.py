@@ -205,10 +205,8 @@ class Fit:
             logits = predict(
                 self.model, self.evaluate_on, device=self.device, autocast=self.autocast, cache=self._cache
             )
-        return evaluation_of(logits.argmax(dim=1), self.evaluate_on, self.dataset if self._same_groups() else None)
-
-    def _same_groups(self) -> bool:
-        return self.evaluate_on is not None and self.evaluate_on.group_names == self.dataset.group_names
+        same_groups = self.evaluate_on.group_names == self.dataset.group_names
+        return evaluation_of(logits.argmax(dim=1), self.evaluate_on, self.dataset if same_groups else None)
 
 
 def _plain(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -222,10 +222,8 @@ def apply_final_layers(layers: Sequence[nn.Module], inputs: Sequence[Tensor]) ->
     Returns:
         (N, K).
     """
-    outputs = list(_outputs_of(layers, inputs))
+    outputs = [
+        layer(rows) if isinstance(layer, nn.Linear) else layer(rows[:, :, None, None]).flatten(1)
+        for layer, rows in zip(layers, inputs, strict=True)
+    ]
     return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(dim=0)
-
-
-def _outputs_of(layers: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Iterator[Tensor]:
-    for layer, rows in zip(layers, inputs, strict=True):
-        yield layer(rows) if isinstance(layer, nn.Linear) else layer(rows[:, :, None, None]).flatten(1)

@@ -199,7 +199,9 @@ def compare(
     for name in names:
         _check_same(baseline, first, name, evaluations[name])
     ids = list(first.predictions)
-    correct = torch.tensor([_correct(evaluations[name], ids) for name in names])
+    correct = torch.tensor(
+        [[found.predictions[sample] == found.labels[sample] for sample in ids] for found in evaluations.values()]
+    )
     groups = torch.tensor([first.membership[sample] for sample in ids])
     together = None if clusters is None else _clusters(clusters, ids)
     drawn = metrics.paired_bootstrap(
@@ -241,10 +243,6 @@ def _numbers(drawn: Tensor, sizes: Tensor) -> dict[str, Tensor]:
         "mean_group": present.mean(dim=2),
         "accuracy": (present * share).sum(dim=2),
     }
-
-
-def _correct(evaluation: Evaluation, ids: list[str]) -> list[bool]:
-    return [evaluation.predictions[sample] == evaluation.labels[sample] for sample in ids]
 
 
 def _check_same(baseline: str, first: Evaluation, name: str, other: Evaluation) -> None:

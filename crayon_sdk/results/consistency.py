@@ -6,6 +6,7 @@ What no tensor can prove (a time, a version, a name) is checked for its shape al
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crayon_sdk._base.files import read_json, read_shapes, sha256_of
-from crayon_sdk._base.methods import methods, settings_of
+from crayon_sdk._base.methods import GROUP, methods, settings_of
 from crayon_sdk._base.settings import settings_in
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.preprocessing import Preprocessing
@@ -25,6 +26,7 @@ from crayon_sdk.results.evaluation import Evaluation
 
 __all__ = ["check_answers", "check_before_building", "check_evaluations", "check_model", "check_records", "description"]
 
+_log = logging.getLogger(__name__)
 _LARGEST = 4096**2  # pixels; a picture of more fills the memory before anything else can be said about it
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+")
@@ -172,6 +174,14 @@ def check_records(path: Path, records: Sequence[Mapping[str, Any]], model: Split
         wrong = _contradiction(record, before, model)
         if wrong:
             raise MismatchError(f"{str(path)!r} contradicts itself in correction {number + 1}: {wrong}; it was altered")
+        if record["method"] not in (*methods, "none"):
+            _log.warning(
+                "%s was made by the method %r, which no package that is installed here registers (entry points of the "
+                "group %s); it is loaded all the same",
+                path.parent,
+                record["method"],
+                GROUP,
+            )
         before = record
     last, cut = records[-1], list(records[-1]["pruned_neurons"])
     if model.dtype.itemsize >= 4 and last["corrected"] != model.fingerprint:  # halved after it was corrected: fine

@@ -457,7 +457,8 @@ def load_correction(source: str | os.PathLike[str], *, model: nn.Module | None =
     """Read back what [`save`][crayon_sdk.results.correction.Correction.save] wrote, or `push_to_hub` published.
 
     Pruned neurons are pruned again, so that a further correction leaves them so. A checkpoint of timm that no
-    correction made is loaded too: its record says ``method="none"``, and a warning is logged.
+    correction made is loaded too: its record says ``method="none"``, and a warning is logged. So is one where a package
+    made the correction that is not installed here.
 
     Args:
         source: The folder, or ``"hf-hub:user/name"``, or ``"hf-hub:user/name@revision"``.

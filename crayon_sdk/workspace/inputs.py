@@ -5,7 +5,6 @@ What needs the model is imported where it is used: who only lists the pictures d
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crayon_sdk._base.files import sha256_of
+from crayon_sdk._base.files import hash_of_file, sha256_of
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import are_numbers
 from crayon_sdk.data.dataset import ImageDataset
@@ -249,7 +248,7 @@ def _warn_of_shared_pictures(splits: Mapping[str, ImageDataset]) -> None:
         for path in paths:
             sizes[path.stat().st_size].add(split)
     hashes = {
-        split: {path: _digest(path) for path in paths if len(sizes[path.stat().st_size]) > 1}
+        split: {path: hash_of_file(path) for path in paths if len(sizes[path.stat().st_size]) > 1}
         for split, paths in files.items()
     }
     for one, other in combinations(splits, 2):
@@ -268,11 +267,6 @@ def _warn_of_shared_pictures(splits: Mapping[str, ImageDataset]) -> None:
                 len(same),
                 first_few(str(path) for path in shared),
             )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
 
 
 def _check_classes(train: ImageDataset, least: int) -> None:

@@ -5,7 +5,6 @@ Nothing here or in the manifest loads torch before a model or pictures are asked
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crayon_sdk import __version__
-from crayon_sdk._base.files import locked, read_metadata, sha256_of, sweep
+from crayon_sdk._base.files import hash_of_file, locked, read_metadata, sha256_of, sweep
 from crayon_sdk.errors import DataError, FileFormatError, StaleError
 from crayon_sdk.workspace.manifest import FileRecord, Manifest, PartRecord, SplitFacts
 from crayon_sdk.workspace.names import RUNS, plain
@@ -169,12 +168,9 @@ class Ledger:
         known = self._hashes.get(path)
         if known is not None and known[0] == now_there:
             return known[1]
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        self._hashes[path] = (now_there, digest.hexdigest())
-        return digest.hexdigest()
+        found = hash_of_file(path)
+        self._hashes[path] = (now_there, found)
+        return found
 
     def damage(self, path: str, *, verify: bool = True) -> str:
         """Say what happened to a recorded file since it was made; "" when nothing did.

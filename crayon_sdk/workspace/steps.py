@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crayon_sdk._base.methods import checked_method, methods, settings_of
+from crayon_sdk._base.methods import checked_method, made_of, methods, settings_of
+from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.answers.controls import Control
 from crayon_sdk.answers.controls import control as without_looking
@@ -219,13 +220,16 @@ class Steps:
             # Looked at also when the result is there already: it may have changed.
             original = laid_out(self.inputs.model, channels_last)
             resolved = _settings(_corrector(original, typed, device))
-            wanted = self._counted(typed, resolved)
+            computed = self._computed(precision, device)
+            wanted = self._counted(typed | {"precision": computed}, resolved)
             if evaluate_on == "test" and "best" in [wanted.get(f"{each}.keep") for each in resolved]:
                 raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
             self._check_answers(method)
             inputs = self.holdings.correction_inputs(method, evaluate_on)
             entry = self.ledger.manifest.files.get(path) if self.ledger.digest(path) else None
             there = None if entry is None else self._noted(entry.settings, device)
+            if there is not None and precision == "auto":
+                there["precision"] = computed  # it may be of another device
             fresh = self.ledger.status(path, inputs, "").state == "fresh"
             if fresh and there == wanted and not overwrite:
                 return load_correction(self.ledger.folder / path)
@@ -244,6 +248,7 @@ class Steps:
                 base_model=self.inputs.base_model, evaluated_on=f"{evaluate_on} pictures" if evaluate_on else ""
             )
             found.save(self.ledger.folder / path, overwrite=True, card=card)
+            typed["computed"] = computed
             typed["resolved"] = {each: asdict(values) for each, values in resolved.items()}
             self.ledger.record(
                 path, made_by=f"Workspace.correct({method!r})", inputs=inputs, settings=typed, started=started
@@ -251,9 +256,15 @@ class Steps:
             self.ledger.clear_runs(f"corrections-{name}")
         return found
 
+    def _computed(self, precision: str, device: str) -> str:
+        """What a precision is on a device here."""
+        autocast = resolve_precision(precision, resolve_device(device, self.inputs.model.device))
+        return str(autocast or "float32").removeprefix("torch.")
+
     def _noted(self, noted: Mapping[str, Any], device: str) -> dict[str, Any]:
         """The settings of an entry in the books as they count; those of earlier versions say what was typed only."""
         try:
+            noted = {**noted, "precision": noted.get("computed") or self._computed(noted["precision"], device)}
             if "resolved" not in noted:
                 return self._counted(noted, _settings(_corrector(self.inputs.model, noted, device)))
             resolved = {each: settings_of(each)(**values) for each, values in noted["resolved"].items()}
@@ -469,9 +480,7 @@ class Steps:
 
 def _sections(method: str) -> tuple[str, ...]:
     """Where the settings of a method are, among the keywords of `Steps.correct`."""
-    return {"both": ("pruning", "attention")}.get(
-        method, (method if method in ("attention", "pruning") else "settings",)
-    )
+    return tuple(each if each in ("attention", "pruning") else "settings" for each in made_of(method))
 
 
 def _corrector(model: SplitModel, typed: Mapping[str, Any], device: str, run: Path | None = None) -> Any:

@@ -17,6 +17,7 @@ from crayon_sdk._base.files import (
     check_writable,
     free_folder,
     free_path,
+    hash_of_file,
     locked,
     new_folder,
     read_json,
@@ -275,6 +276,12 @@ def test_a_file_larger_than_allowed(tmp_path):
     assert "a.txt': [Errno 27] File too large. What was there before is unchanged." in done.stdout, done.stderr
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_file_is_hashed_as_others_do(tmp_path):
+    (tmp_path / "a").write_bytes(b"hello\n")
+    assert hash_of_file(tmp_path / "a") == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+    assert hash_of_file(tmp_path / "a", of_git=True) == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
 def test_sha256_of():

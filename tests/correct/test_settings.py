@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from dataclasses import FrozenInstanceError, asdict
 
 import pytest
 
-from crayon_sdk.correct.settings import AttentionSettings, PruningSettings, TrainingSettings
+from crayon_sdk._base.settings import settings_in
+from crayon_sdk.correct import settings as module
+from crayon_sdk.correct.settings import (
+    AttentionSettings,
+    ERMSettings,
+    NetworkSettings,
+    PruningSettings,
+    TrainingSettings,
+)
 from crayon_sdk.errors import SettingsError
 
 GOOD = {"epochs": 2, "batch_size": 4, "lr": 0.1}
@@ -97,3 +106,23 @@ def test_targets_that_are_none(target):
     with pytest.raises(SettingsError, match="expected target to be one of label, predicted or a whole number >= 0"):
         AttentionSettings(alpha=1, beta=1, epochs=1, batch_size=1, lr=1, target=target)
     assert AttentionSettings(alpha=1, beta=1, epochs=1, batch_size=1, lr=1, target=1).target == 1
+
+
+def test_every_setting_is_described_in_one_class():
+    kinds = [kind for kind in vars(module).values() if "__pydantic_fields__" in getattr(kind, "__dict__", {})]
+    described = [
+        name
+        for kind in kinds
+        for name in inspect.get_annotations(kind)
+        if vars(kind)["__pydantic_fields__"][name].description
+    ]
+    twice = {name for name in described if described.count(name) > 1}
+    assert twice == {"answer_rule"}  # of maps and of neurons: other defaults, other words
+    assert {"keep", "batch_norm", "epochs"} < set(described)
+
+
+def test_a_class_names_a_setting_of_its_base_only_to_change_the_default():
+    for kind in (NetworkSettings, ERMSettings, AttentionSettings, PruningSettings):
+        above = settings_in(kind.__base__)
+        for name in inspect.get_annotations(kind).keys() & above:
+            assert settings_in(kind)[name].default != above[name].default, (kind, name)

@@ -13,6 +13,9 @@ from torch import nn
 
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.attention import AttentionCorrector
+from crayon_sdk.correct.erm import ERMSettings, FurtherTraining
+from crayon_sdk.correct.method import Method, method
+from crayon_sdk.correct.objective import Prediction
 from crayon_sdk.correct.pruning import NeuronPruner
 from crayon_sdk.errors import FileFormatError, MismatchError, ModelLoadError
 from crayon_sdk.models.load import load_model
@@ -235,3 +238,26 @@ def test_impossible_sizes_are_refused_before_anything_is_built(saved, tmp_path, 
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(FileFormatError, match="9000 x 9000 pixels are too large"):
         load(folder)
+
+
+def test_a_method_that_is_not_installed_here_is_named_and_changes_nothing(tmp_path, caplog):
+    @method
+    class Elsewhere(Method[ERMSettings], ERMSettings):
+        method = "elsewhere"
+
+        def objective(self, model, feed, settings):
+            return Prediction(model, feed.labels)
+
+    made = Elsewhere(split_model(), epochs=1, batch_size=4, device="cpu").fit(noise_pictures(8))
+    folder = made.save(tmp_path / "saved")
+    with caplog.at_level("WARNING"):
+        found = load_correction(folder)
+    assert caplog.messages == [
+        f"{folder} was made by the method 'elsewhere', which no package that is installed here registers (entry points "
+        "of the group crayon_sdk.methods); it is loaded all the same"
+    ]
+    assert (found.record, found.model.fingerprint) == (made.record, made.model.fingerprint)
+    caplog.clear()
+    FurtherTraining(split_model(), epochs=1, batch_size=4, device="cpu").fit(noise_pictures(8)).save(tmp_path / "erm")
+    load_correction(tmp_path / "erm")
+    assert not caplog.messages

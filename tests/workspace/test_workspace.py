@@ -28,7 +28,7 @@ from crayon_sdk import (
     simulate_answers,
     simulate_neuron_answers,
 )
-from crayon_sdk._base.files import locked, read_tensors
+from crayon_sdk._base.files import hash_of_file, locked, read_tensors
 from crayon_sdk.correct.presets import PRUNING
 from crayon_sdk.errors import (
     DataError,
@@ -234,6 +234,20 @@ def test_a_default_that_is_typed_is_no_other_setting(ws):
     assert crayon("correct", ws.folder, *line).exit_code == 0
     with pytest.raises(OutputExistsError, match=r"\(attention.lr 0.0001 there, 0.001 now\)"):
         ws.correct("both", attention={**told, "lr": 1e-3}, pruning={"epochs": 2})
+
+
+def test_precision_is_compared_as_it_is_computed(ws):
+    same = {"pruning": {"epochs": 2}, "device": "cpu"}
+    assert ws.manifest.files["corrections/pruning"].settings["precision"] == "auto"
+    assert not is_made_again(ws, "pruning", precision="float32", **same)
+    with pytest.raises(OutputExistsError, match=r"\(precision 'float32' there, 'bfloat16' now\)"):
+        ws.correct("pruning", precision="bfloat16", **same)
+    before = rewrite(ws, "corrections/pruning", lambda noted: noted.pop("computed"))  # of an earlier version
+    assert not is_made_again(before, "pruning", precision="float32", **same)
+    elsewhere = rewrite(ws, "corrections/pruning", lambda noted: noted.update(computed="bfloat16"))
+    assert not is_made_again(elsewhere, "pruning", **same)  # made by a GPU, say; "auto" asks for nothing else
+    with pytest.raises(OutputExistsError, match=r"\(precision 'bfloat16' there, 'float32' now\)"):
+        elsewhere.correct("pruning", precision="float32", **same)
 
 
 def test_settings_are_compared_whatever_preset_they_come_from(ws):
@@ -883,17 +897,14 @@ def test_a_copy_of_answers_that_do_not_belong_here_is_refused_or_left_out(ws, tm
 
 
 def test_a_file_is_hashed_once_in_a_command(ws, monkeypatch):
-    import hashlib
-    from types import SimpleNamespace
-
     made = []
 
-    def counting():
-        made.append(1)
-        return hashlib.sha256()
+    def counting(path):
+        made.append(path)
+        return hash_of_file(path)
 
     fresh = Workspace(ws.folder)
-    monkeypatch.setattr("crayon_sdk.workspace.ledger.hashlib", SimpleNamespace(sha256=counting))
+    monkeypatch.setattr("crayon_sdk.workspace.ledger.hash_of_file", counting)
     fresh.status(verify=True)
     first = len(made)
     fresh.status(verify=True)
