@@ -314,7 +314,8 @@ def test_preset_names_the_correction(ws):
 def test_a_control_is_a_correction_of_its_own(ws, tmp_path):
     made = ws.correct("pruning", control="shuffled", pruning={"epochs": 1})
     assert "pruning-shuffled" in ws.corrections
-    assert made.record.simulated and {each.source for each in made.answers} == {"control:shuffled"}
+    assert made.record.simulated
+    assert {each.source for each in made.answers} == {"control:shuffled"}
     ws.export_answers(tmp_path / "same.jsonl", control="shuffled")
     same = AnnotationSet.load(tmp_path / "same.jsonl").only("neuron")
     assert sorted(map(repr, same)) == sorted(map(repr, made.answers))
