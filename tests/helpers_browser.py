@@ -128,6 +128,7 @@ class App:
                 self.links = json.loads(text)
                 break
             if time.monotonic() - started > 120:
+                self.end()
                 raise RuntimeError(f"crayon annotate did not start: {text} {self.said()}")
             time.sleep(0.05)
         self.url = next(iter(self.links["answer"].values()))

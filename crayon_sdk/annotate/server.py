@@ -253,6 +253,8 @@ def _add_pages(app: FastAPI, work: Round, access: Access) -> None:
 
     for name, kind in _FILES.items():
         app.add_api_route(f"/{name}", _file(name, kind), include_in_schema=False)
+    # Browsers ask for it beside whatever they show that is no page.
+    app.add_api_route("/favicon.ico", _file("icon.svg", _FILES["icon.svg"]), include_in_schema=False)
 
 
 def _file(name: str, kind: str) -> Callable[[], Response]:

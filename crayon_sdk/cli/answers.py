@@ -125,7 +125,7 @@ def control(shell: Shell, *, kind: Control, file: Path, seed: int, overwrite: bo
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order.")
 @click.option(
     "--method",
-    type=click.Choice(["random", "coverage", "uncertain"]),
+    type=click.Choice(["random", "coverage", "uncertain", "typical"]),
     default="random",
     show_default=True,
     help='In which order; see "crayon suggest".',

@@ -165,8 +165,9 @@ class SuggestOptions:
     """How many people are to answer each."""
     seed: Seed = 0
     """Of the order."""
-    method: Literal["random", "coverage", "uncertain"] = "random"
-    """In which order: by chance; what differs most from all before; or what the model expected least."""
+    method: Literal["random", "coverage", "uncertain", "typical"] = "random"
+    """In which order: by chance; what differs most from all before; what the model expected least; or what is typical
+    of what the maps show, which is best for few answers."""
 
 
 @settings
@@ -177,8 +178,8 @@ class AnnotateOptions:
     """Ask about maps of pictures, patches of neurons, or pictures first and then patches."""
     votes: OneOrMore = 1
     """How many different people are to answer each."""
-    order: Literal["random", "coverage", "uncertain"] = "random"
-    """What is asked first."""
+    order: Literal["random", "coverage", "uncertain", "typical"] = "random"
+    """What is asked first; see "crayon suggest"."""
     limit: OneOrMore | None = None
     """Ask about the first so many of each kind only."""
     seed: Seed = 0

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct import presets
-from crayon_sdk.correct.backgrounds import BackgroundSwap, gives_intermediates
-from crayon_sdk.correct.guidance import current_targets
+from crayon_sdk.correct.backgrounds import BackgroundSwap
+from crayon_sdk.correct.guidance import Guidance, current_targets
 from crayon_sdk.correct.method import Method, method
 from crayon_sdk.correct.objective import Batch, Objective, PixelFeed, Prediction
 from crayon_sdk.correct.settings import AttentionSettings
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import SettingsError
+from crayon_sdk.errors import AnswerError, SettingsError
 from crayon_sdk.explain.explainer import check_score, check_target
 from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.objects import objects_of
 from crayon_sdk.functional.losses import guidance_loss
-from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps
+from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps, resize_maps
+from crayon_sdk.models.passes import gives_intermediates
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.correction import Correction
 
@@ -144,15 +146,40 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
 
     def objective(self, model: SplitModel, feed: PixelFeed, settings: AttentionSettings) -> Objective:
         """Eq. 4."""
-        swap, guidance = None, feed.guidance
+        swap, objects, guidance = None, None, feed.guidance
         if guidance is None:
             raise SettingsError("guiding attention needs a feed with guidance, got one without")
         _log.info("guidance: %s", dict(guidance.counts))
-        if settings.background_swap and guidance.counts["relevant"] < 2:
+        if settings.spread == "auto" and guidance.counts["relevant"] and gives_intermediates(model):
+            objects = self._objects(model, feed, guidance)
+        if settings.background_swap and objects is None and guidance.counts["relevant"] < 2:
             _log.warning("backgrounds are not exchanged: that takes at least two relevant pictures")
         elif settings.background_swap:
-            swap = BackgroundSwap(model, feed.cache, guidance, device=self.device, autocast=self.autocast)
-        return GuidedAttention(model, feed.labels, settings, guidance.counts, swap=swap, autocast=self.autocast)
+            swap = BackgroundSwap(
+                model, feed.cache, guidance, device=self.device, autocast=self.autocast, found=objects
+            )
+        made = GuidedAttention(
+            model, feed.labels, settings, guidance.counts, swap=swap, objects=objects, autocast=self.autocast
+        )
+        if objects is not None:
+            answered = guidance.counts["relevant"] + guidance.counts["irrelevant"]
+            made.counted = {"carried_to": len(feed) - answered}
+        return made
+
+    def _objects(self, model: SplitModel, feed: PixelFeed, guidance: Guidance) -> Tensor:
+        """Where the object is in every picture, by the answers; they are looked at on the way."""
+        rows = (guidance.relevant | guidance.irrelevant).nonzero().flatten()
+        maps, relevant = guidance.reference[rows], guidance.relevant[rows]
+        objects, worth = objects_of(
+            model, feed.cache.get, feed.labels, rows.cpu(), maps, relevant.cpu(), autocast=self.autocast
+        )
+        if worth.contradictory:
+            raise AnswerError(
+                f"{worth.in_words}. Whoever answers without looking leaves such answers. Look at some of them again; "
+                'or guide only what was answered, as the paper does, with spread="never"'
+            )
+        _log.info("%s", worth.in_words)
+        return objects
 
 
 class GuidedAttention(Prediction):
@@ -164,9 +191,12 @@ class GuidedAttention(Prediction):
         settings: Weights, target and score.
         counts: How many samples of the training set are "relevant" and "irrelevant".
         swap: Exchanges backgrounds.
+        objects: (N, h, w) in [0, 1], where the object is in every picture, when it is known: then every map is guided
+            by that, and the answered irrelevant ones are avoided besides.
         autocast: Reduced precision of the trunk.
     """
 
+    objects: Tensor
     doing: ClassVar[str] = "guiding attention"
 
     def __init__(
@@ -177,10 +207,13 @@ class GuidedAttention(Prediction):
         counts: Mapping[str, int],
         *,
         swap: BackgroundSwap | None = None,
+        objects: Tensor | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__(model, labels, logit_adjustment=settings.logit_adjustment, autocast=autocast)
         self.settings, self.counts, self.swap = settings, counts, swap
+        self.register_buffer("objects", objects, persistent=False)
+        self.total = len(labels)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy, guidance, and how many guided samples have a map without evidence."""
@@ -191,17 +224,29 @@ class GuidedAttention(Prediction):
         targets = current_targets(settings.target, batch.labels)
         logits, cams = logits_and_grad_cam(features, self.model.head, targets, score=settings.score, create_graph=True)
         prediction = self.prediction(logits, batch)
-        guiding = guidance_loss(
-            normalize_maps(cams),
-            batch.reference,
-            batch.relevant,
-            batch.irrelevant,
-            alpha=settings.alpha,
-            beta=settings.beta,
-            num_relevant=self.counts["relevant"],
-            num_irrelevant=self.counts["irrelevant"],
-            area_normalized=settings.area_normalized,
-        )
-        guided = batch.relevant | batch.irrelevant
+        current, relevant = normalize_maps(cams), batch.relevant
+        if self.objects is None:
+            guiding = self._guidance(current, batch.reference, relevant, batch.irrelevant, self.counts["relevant"])
+        else:
+            found = resize_maps(self.objects[batch.rows], (int(cams.shape[1]), int(cams.shape[2])))
+            none, relevant = torch.zeros_like(relevant), torch.ones_like(relevant)
+            guiding = self._guidance(current, normalize_maps(found), relevant, none, self.total)
+            guiding = guiding + self._guidance(current, batch.reference, none, batch.irrelevant, 0)
+        guided = relevant | batch.irrelevant
         empty = (guided & ~has_evidence(cams.detach())).sum()
         return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding, "no_evidence": empty}
+
+    def _guidance(
+        self, current: Tensor, reference: Tensor, relevant: Tensor, irrelevant: Tensor, num_relevant: int
+    ) -> Tensor:
+        return guidance_loss(
+            current,
+            reference,
+            relevant,
+            irrelevant,
+            alpha=self.settings.alpha,
+            beta=self.settings.beta,
+            num_relevant=num_relevant,
+            num_irrelevant=self.counts["irrelevant"],
+            area_normalized=self.settings.area_normalized,
+        )

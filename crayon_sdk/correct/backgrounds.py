@@ -1,4 +1,4 @@
-"""Training pictures whose relevant highlight stands on another background."""
+"""Training pictures whose object stands on another background."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from crayon_sdk.functional.highlights import (
     sharpen,
 )
 from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.models.passes import intermediate_features
 from crayon_sdk.models.split import SplitModel, borrowed
 
-__all__ = ["BackgroundSwap", "finer_features", "gives_intermediates"]
+__all__ = ["BackgroundSwap", "finer_features"]
 
+_DENIED = (0.15, 0.45)  # certainty of a cell, below which it is no object, whatever it looks like
 _BATCH = 64  # the clustering standardises features over a batch, so the batches must not depend on settings
 
 
 class BackgroundSwap:
-    """Gives relevant pictures of a batch another background.
+    """Gives pictures of a batch another background.
 
-    A yes says that the highlight lies on the object. With the finer features of the model
-    that was explained, the object under each relevant map is found once; in training it
-    is then laid on background tiles of other relevant pictures.
+    Where the object is known in every picture (``found``), every picture is given other backgrounds. Else those whose
+    map was found relevant are: a yes says that the highlight lies on the object, and with the finer features of the
+    model that was explained the object under each relevant map is found once. In training objects are then laid on
+    background tiles of other such pictures.
 
     Args:
         model: The model before it is corrected, in any mode; it comes back as it was.
@@ -37,10 +40,11 @@ class BackgroundSwap:
         guidance: Which samples are relevant (at least one), and their maps.
         device: Where the model works.
         autocast: Reduced precision of the trunk.
+        found: (N, h, w) in [0, 1], share of object, when it is known.
 
     Attributes:
         objects: (N, H / 2, W / 2) uint8, share of object in 255ths; zeros where a sample is
-            not relevant.
+            not exchanged.
 
     Raises:
         UnsupportedModelError: The model does not give its intermediate features.
@@ -54,28 +58,29 @@ class BackgroundSwap:
         *,
         device: torch.device,
         autocast: torch.dtype | None = None,
+        found: Tensor | None = None,
     ) -> None:
         self._cache = cache
-        self._relevant = guidance.relevant
-        self._donors = guidance.relevant.nonzero().flatten().cpu()  # drawn from on the CPU in every step
+        self._known = guidance.relevant if found is None else torch.ones_like(guidance.relevant)
+        self._donors = self._known.nonzero().flatten().cpu()  # drawn from on the CPU in every step
         self._grid = (int(guidance.reference.shape[1]), int(guidance.reference.shape[2]))
+        self._fine = (4 * self._grid[0], 4 * self._grid[1])
         height, width = cache.get(self._donors[:1]).shape[2:]
         size = (max(int(height) // 2, 1), max(int(width) // 2, 1))
         # Bytes: in float32 they would take more room than the pictures.
         self.objects = torch.zeros(len(guidance.relevant), *size, dtype=torch.uint8, device=device)
-        with borrowed(model, device), torch.no_grad(), track("finding objects", len(self._donors)) as advance:
+        with borrowed(model, device), torch.no_grad(), track("cutting out objects", len(self._donors)) as advance:
             for rows in self._donors.to(device).split(_BATCH):
-                shares = self._find(model, cache.get(rows), guidance.reference[rows], size, autocast)
+                images = cache.get(rows)
+                starts = guidance.reference[rows] if found is None else found[rows]
+                finer = finer_features(model, images, self._grid, autocast=autocast)
+                coarse = refine_maps(starts, finer, size=self._fine)
+                if found is not None:  # what is like the object by its colours alone is none
+                    coarse = coarse * sharpen(resize_maps(starts, self._fine), *_DENIED)
+                guides = nn.functional.interpolate(images.float(), size=size, mode="area")
+                shares = sharpen(guided_filter(resize_maps(coarse, size), guides))
                 self.objects[rows] = (255 * shares).round().to(torch.uint8)
                 advance(len(rows))
-
-    def _find(
-        self, model: SplitModel, images: Tensor, maps: Tensor, size: tuple[int, int], autocast: torch.dtype | None
-    ) -> Tensor:
-        finer = finer_features(model, images, self._grid, autocast=autocast)
-        coarse = refine_maps(maps, finer, size=(4 * self._grid[0], 4 * self._grid[1]))
-        guides = nn.functional.interpolate(images.float(), size=size, mode="area")
-        return sharpen(guided_filter(resize_maps(coarse, size), guides))
 
     def _shares(self, rows: Tensor) -> Tensor:
         return self.objects[rows].float() / 255
@@ -86,7 +91,7 @@ class BackgroundSwap:
         Args:
             images: (n, 3, H, W) preprocessed pictures of the batch.
             batch: (n,) positions of the samples.
-            share: Probability for each relevant picture, in [0, 1].
+            share: Probability for each picture, in [0, 1].
 
         Returns:
             (n, 3, H, W), a new tensor where anything was exchanged.
@@ -94,18 +99,13 @@ class BackgroundSwap:
         drawn = torch.rand(len(batch)) < share
         donors = self._donors[torch.randint(len(self._donors), (len(batch),))]
         rows = batch.to(self.objects.device)
-        chosen = (drawn.to(rows.device) & self._relevant[rows]).nonzero().flatten()
+        chosen = (drawn.to(rows.device) & self._known[rows]).nonzero().flatten()
         if not len(chosen):
             return images
         others = donors.to(rows.device)[chosen]
         backgrounds = background_tiles(self._cache.get(others), self._shares(others), self._grid)
         swapped = replace_background(images[chosen], self._shares(rows[chosen]), backgrounds)
         return images.index_copy(0, chosen, swapped)
-
-
-def gives_intermediates(model: SplitModel) -> bool:
-    """Tell whether a model has ``forward_intermediates``, as timm models do."""
-    return callable(getattr(model.model, "forward_intermediates", None))
 
 
 def finer_features(
@@ -125,17 +125,7 @@ def finer_features(
     Raises:
         UnsupportedModelError: The model has no ``forward_intermediates``, or no such maps.
     """
-    if not gives_intermediates(model):
-        raise UnsupportedModelError(
-            f"background_swap needs the intermediate features of {model.architecture}, and it has no "
-            "forward_intermediates() as timm models have; set background_swap=0"
-        )
-    with torch.autocast(images.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-        found = model.model.forward_intermediates(images.to(model.dtype), intermediates_only=True, output_fmt="NCHW")
-    finer = [each.float() for each in found if 1.5 <= max(each.shape[2] / map_size[0], each.shape[3] / map_size[1]) < 5]
-    if not finer:
-        raise UnsupportedModelError(
-            f"background_swap needs features finer than the map of {model.architecture} "
-            f"({map_size[0]} x {map_size[1]}), and it has none; set background_swap=0"
-        )
-    return finer
+    try:
+        return intermediate_features(model, images, map_size, autocast, least=1.5, last=True)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"background_swap: {error}; set background_swap=0") from error

@@ -199,8 +199,10 @@ class Method(_Kept[SettingsT]):
             if "masks" in self.needs:
                 masks = torch.stack([dataset.mask_tensor(sample, preprocessing).bool() for sample in dataset.ids])
             feed = PixelFeed(cache, dataset.labels, guidance=guidance, groups=groups, masks=masks)
-            history = fit.train(self.objective(fit.model, feed, settings), feed, file, measured=True)
+            objective = self.objective(fit.model, feed, settings)
+            history = fit.train(objective, feed, file, measured=True)
         counts = {} if guidance is None else dict(guidance.counts) | {"dropped_answers": used.dropped}
+        counts |= objective.counted
         return fit.finish(self.method, history, used, counts, maps=inputs.get("maps", ""))
 
 

@@ -143,6 +143,8 @@ class Objective(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.counted: dict[str, int] = {}
+        """What the record counts beside the answers."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Sums over the batch by name; "loss" is minimised, the others are recorded."""

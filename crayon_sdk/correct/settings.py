@@ -100,9 +100,14 @@ class AttentionSettings(NetworkSettings):
     zero_maps: Literal["skip", "keep"] = "skip"
     """"skip" leaves samples whose reference map has no positive evidence out of the guidance; "keep" guides with a map
     of ones, as the authors' code does."""
+    spread: Literal["auto", "never"] = "auto"
+    """Whether answers reach the pictures that nobody was asked about: "auto" learns from them what the object looks
+    like, and guides and exchanges by that in every picture, where the model gives intermediate features (timm's do) and
+    at least one answer is yes; "never" guides what was answered, as the paper does."""
     background_swap: Share | None = None
-    """Probability that a relevant picture stands on another background, made of tiles of another picture, in a step;
-    where it is not said, 0.7 for models that give intermediate features (timm's do), else 0."""
+    """Probability that a picture whose object is known (with ``spread`` all, else the relevant ones) stands on another
+    background, made of tiles of another picture, in a step; where it is not said, 0.7 for models that give intermediate
+    features (timm's do), else 0."""
     answer_rule: Rule = "unanimous"
     """From votes to relevance; "dawid-skene" and "mace" weigh people by how reliable they seem (extra ``crowd``)."""
 

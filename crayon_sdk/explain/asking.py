@@ -20,7 +20,7 @@ from crayon_sdk.data.pixels import Workers
 from crayon_sdk.errors import MismatchError, SettingsError
 from crayon_sdk.explain.maps import SaliencyMaps, readable
 from crayon_sdk.explain.patches import NeuronPatches
-from crayon_sdk.functional.selection import k_centre, surprise
+from crayon_sdk.functional.selection import k_centre, surprise, typical
 from crayon_sdk.models.passes import stream_features
 from crayon_sdk.models.split import SplitModel, borrowed
 
@@ -37,7 +37,7 @@ __all__ = [
     "suggest",
 ]
 
-Method = Literal["random", "coverage", "uncertain"]
+Method = Literal["random", "coverage", "uncertain", "typical"]
 """In which order pictures are asked about."""
 
 _EVERYTHING = 2**31
@@ -201,10 +201,13 @@ class Outlook:
     Attributes:
         neurons: (N, D) float32, inputs of the final classifier (pooled trunk features), each of length one.
         surprise: (N,) float32, ``-log p`` of the class that the map is for.
+        highlights: (N, C) float32, mean of the trunk's features over the highlight of the map (half its maximum and
+            more), every channel standardised.
     """
 
     neurons: Tensor
     surprise: Tensor
+    highlights: Tensor
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file.
@@ -212,7 +215,7 @@ class Outlook:
         Raises:
             OutputError: It cannot be written.
         """
-        write_tensors(path, {"neurons": self.neurons, "surprise": self.surprise})
+        write_tensors(path, {"neurons": self.neurons, "surprise": self.surprise, "highlights": self.highlights})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Outlook:
@@ -223,7 +226,7 @@ class Outlook:
         """
         tensors, _ = read_tensors(path)
         with readable(path):
-            return cls(tensors["neurons"], tensors["surprise"])
+            return cls(tensors["neurons"], tensors["surprise"], tensors["highlights"])
 
 
 def look(
@@ -268,7 +271,7 @@ def look(
             "choose with the model that was explained, or at random"
         )
     order = [known[sample] for sample in maps.ids]
-    neurons, doubts = [], []
+    neurons, doubts, highlights = [], [], []
     with borrowed(model, device), torch.no_grad():
         stream = stream_features(
             model,
@@ -280,10 +283,16 @@ def look(
             order=order,
             doing="looking",
         )
-        for targets, (_, features) in zip(maps.targets.split(batch_size), stream, strict=True):
+        parts = zip(maps.targets.split(batch_size), maps.values.split(batch_size), strict=True)
+        for (targets, values), (_, features) in zip(parts, stream, strict=True):
             neurons.append(F.normalize(model.penultimate(features).float(), dim=1).cpu())
             doubts.append(surprise(model.head(features).float().cpu(), targets))
-    return Outlook(torch.cat(neurons), torch.cat(doubts))
+            shown = (values * (values >= 0.5 * values.amax(dim=(1, 2), keepdim=True))).to(features.device)
+            highlighted = torch.einsum("nchw,nhw->nc", features.float(), shown)
+            highlights.append((highlighted / shown.sum(dim=(1, 2))[:, None].clamp(min=1e-12)).cpu())
+    shows = torch.cat(highlights)
+    shows = (shows - shows.mean(dim=0)) / (shows.std(dim=0, correction=0) + 1e-6)
+    return Outlook(torch.cat(neurons), torch.cat(doubts), shows)
 
 
 def suggest(
@@ -306,8 +315,10 @@ def suggest(
         votes: How many people are to answer each, at least 1.
         seed: Of the random order, which the other methods start from and break ties with.
         method: "random"; "coverage": the picture whose neurons differ most from all that were asked about
-            before ([`k_centre`][crayon_sdk.functional.selection.k_centre]); or "uncertain": the picture
-            whose class the model expected least ([`surprise`][crayon_sdk.functional.selection.surprise]).
+            before ([`k_centre`][crayon_sdk.functional.selection.k_centre]); "uncertain": the picture
+            whose class the model expected least ([`surprise`][crayon_sdk.functional.selection.surprise]); or
+            "typical": the most typical picture of every cluster of what is highlighted, of the largest cluster first
+            ([`typical`][crayon_sdk.functional.selection.typical]); as many clusters as questions.
 
     Returns:
         Questions in the order to ask them. With more votes the same call gives the same order, so that the
@@ -331,8 +342,23 @@ def suggest(
     rows = torch.tensor([row_of[question.id] for question in asked])
     if method == "uncertain":
         order = seen.surprise[rows].argsort(descending=True, stable=True)
+    elif method == "typical":
+        order = _typical(seen.highlights, rows, maps.evidence, count, seed)
     else:
         done = maps.evidence.clone()
         done[rows] = False  # the rest has its answers
         order = k_centre(seen.neurons[rows], seen.neurons[done], count=min(count, len(rows)))
     return tuple(asked[position] for position in order[:count].tolist())
+
+
+def _typical(highlights: Tensor, rows: Tensor, shown: Tensor, count: int, seed: int) -> Tensor:
+    """Positions among the open questions at ``rows``: typical ones of clusters nobody was asked about, then others."""
+    places = torch.full((len(highlights),), -1, dtype=torch.int64)
+    places[rows] = torch.arange(len(rows))
+    known = shown.nonzero().flatten()
+    done = known[places[known] < 0]
+    chosen, stands = typical(highlights[known], count + len(done), seed=seed)
+    covered = set(stands[places[known] < 0].tolist())
+    fresh = [int(places[known[each]]) for cluster, each in enumerate(chosen.tolist()) if cluster not in covered]
+    left = sorted(set(range(len(rows))) - set(fresh))
+    return torch.tensor([*fresh, *left], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Which pictures to ask about first: the ones that cover the others, and the ones that surprise the model."""
+"""Which pictures to ask about first: those that cover the others, typical ones, or those that surprise the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["k_centre", "surprise"]
+__all__ = ["k_centre", "surprise", "typical"]
 
 
 def k_centre(points: Tensor, centres: Tensor | None = None, *, count: int | None = None) -> Tensor:
@@ -44,6 +44,51 @@ def k_centre(points: Tensor, centres: Tensor | None = None, *, count: int | None
 
 def _squared_distances(points: Tensor, centre: Tensor) -> Tensor:
     return (points - centre).square().sum(dim=1)
+
+
+def typical(points: Tensor, count: int, *, seed: int = 0, rounds: int = 30) -> tuple[Tensor, Tensor]:
+    """Find clusters of points and the most typical point of each, those of the largest clusters first.
+
+    k-means from k-means++ (Arthur and Vassilvitskii 2007); of every cluster the point nearest to its mean.
+
+    Args:
+        points: (N, D) floating point.
+        count: How many clusters at most; fewer where there are fewer different points.
+        seed: Of where it starts.
+        rounds: Of k-means at most.
+
+    Returns:
+        (k,) int64 positions of the typical points, and (N,) int64, which of them stands for each point.
+
+    Example:
+        >>> points = torch.tensor([[0.0], [9.0], [0.1], [9.2], [0.2]])
+        >>> chosen, stands = typical(points, 2)
+        >>> chosen.tolist(), stands.tolist()
+        ([2, 1], [0, 1, 0, 1, 0])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    data = points.double().cpu()
+    centres = data[torch.randint(len(data), (1,), generator=generator)]
+    while len(centres) < min(count, len(data)):
+        far = torch.cdist(data, centres).amin(dim=1).square()
+        if float(far.sum()) <= 0:
+            break
+        centres = torch.cat([centres, data[torch.multinomial(far, 1, generator=generator)]])
+    nearest = torch.cdist(data, centres).argmin(dim=1)
+    for _ in range(rounds):
+        sums = torch.zeros_like(centres).index_add(0, nearest, data)
+        sizes = torch.bincount(nearest, minlength=len(centres))
+        centres = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centres)
+        before, nearest = nearest, torch.cdist(data, centres).argmin(dim=1)
+        if torch.equal(before, nearest):
+            break
+    sizes = torch.bincount(nearest, minlength=len(centres))
+    order = [cluster for cluster in sizes.argsort(descending=True, stable=True).tolist() if sizes[cluster]]
+    distances = torch.cdist(data, centres)
+    chosen = [int(torch.where(nearest == each, distances[:, each], torch.inf).argmin()) for each in order]
+    place = torch.zeros(len(centres), dtype=torch.int64)
+    place[torch.tensor(order)] = torch.arange(len(order))
+    return torch.tensor(chosen), place[nearest]
 
 
 def surprise(logits: Tensor, targets: Tensor) -> Tensor:

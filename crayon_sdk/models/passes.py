@@ -16,7 +16,15 @@ from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
 from crayon_sdk.models.split import SplitModel, broken_weights, why_not_finite
 
-__all__ = ["check_finite", "in_classes_of", "laid_out", "predict", "stream_features"]
+__all__ = [
+    "check_finite",
+    "gives_intermediates",
+    "in_classes_of",
+    "intermediate_features",
+    "laid_out",
+    "predict",
+    "stream_features",
+]
 
 
 def in_classes_of(dataset: ImageDataset, model: SplitModel) -> ImageDataset:
@@ -160,3 +168,52 @@ def predict(
         logits = torch.cat([model.head(features).float().cpu() for _, features in stream])
     check_finite(model, logits, "logits", dataset.ids)
     return logits
+
+
+def gives_intermediates(model: SplitModel) -> bool:
+    """Tell whether a model has ``forward_intermediates``, as timm models do."""
+    return callable(getattr(model.model, "forward_intermediates", None))
+
+
+def intermediate_features(
+    model: SplitModel,
+    images: Tensor,
+    map_size: tuple[int, int],
+    autocast: torch.dtype | None = None,
+    *,
+    least: float = 0.9,
+    last: bool = False,
+) -> list[Tensor]:
+    """Run the trunk and give the feature maps that are up to five times as fine as the saliency map.
+
+    Args:
+        model: A split timm model.
+        images: (N, 3, H, W) preprocessed.
+        map_size: (h, w) of the saliency map.
+        autocast: Reduced precision of the trunk.
+        least: How fine a feature map must be, in units of the saliency map.
+        last: Also the last one, which knows of every cell what is around it.
+
+    Returns:
+        One or more (N, C, H, W) float32, from early to late.
+
+    Raises:
+        UnsupportedModelError: The model has no ``forward_intermediates``, or no such maps.
+    """
+    if not gives_intermediates(model):
+        raise UnsupportedModelError(
+            f"the intermediate features of {model.architecture} are needed, and it has no forward_intermediates() as "
+            "timm models have"
+        )
+    with torch.autocast(images.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+        found = model.model.forward_intermediates(images.to(model.dtype), intermediates_only=True, output_fmt="NCHW")
+    fine = [max(each.shape[2] / map_size[0], each.shape[3] / map_size[1]) for each in found]
+    fitting = [each.float() for each, how in zip(found, fine, strict=True) if least <= how < 5]
+    if not last and len(fitting) > 1 and least <= fine[-1] < 5:
+        fitting.pop()
+    if not fitting:
+        raise UnsupportedModelError(
+            f"features about as fine as the map of {model.architecture} ({map_size[0]} x {map_size[1]}) or finer are "
+            "needed, and it has none"
+        )
+    return fitting

@@ -48,8 +48,10 @@ main()
 
 def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    # torch 2.6 keeps a temporary folder until Python ends.
+    warnings = ("-W", "error", "-W", "ignore:Implicitly cleaning up:ResourceWarning")
     return subprocess.run(
-        [sys.executable, "-W", "error", *(["-c", code] if code else ["-m", "crayon_sdk"]), "demo", *arguments],
+        [sys.executable, *warnings, *(["-c", code] if code else ["-m", "crayon_sdk"]), "demo", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path, "COLUMNS": "160", "TERM": "dumb"},

@@ -177,7 +177,7 @@ def test_pictures_are_looked_at_once(ws, caplog):
     (file,) = outlooks(ws)
     seen = Outlook.load(file)
     uncertain = ws.suggest(count=100, method="uncertain")
-    Outlook(seen.neurons, -seen.surprise).save(file)  # only what is read back can turn the order round
+    Outlook(seen.neurons, -seen.surprise, seen.highlights).save(file)  # only what is read back can turn the order round
     assert Workspace(ws.folder).suggest(count=100, method="uncertain") == uncertain[::-1]
     file.write_bytes(b"cut off")
     assert ws.suggest(count=100, method="coverage") == first

@@ -1,0 +1,290 @@
+"""Where the object is in every picture, learned from the answers about some of them; and what the answers are worth."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crayon_sdk._base.files import read_tensors, write_tensors
+from crayon_sdk._base.process import resolve_device, resolve_precision
+from crayon_sdk._base.progress import track
+from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.relevance import Rule
+from crayon_sdk.data.dataset import ImageDataset, as_dataset
+from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.data.preprocessing import effective_preprocessing
+from crayon_sdk.errors import AnswerError
+from crayon_sdk.explain.maps import SaliencyMaps, as_maps, readable
+from crayon_sdk.functional.cells import (
+    AnsweredCells,
+    answered_cells,
+    area_under_curve,
+    cells_on_grid,
+    fit_logistic,
+    out_of_fold,
+)
+from crayon_sdk.models.passes import intermediate_features
+from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
+
+__all__ = ["ObjectMaps", "Worth", "find_objects", "objects_of"]
+
+_log = logging.getLogger(__name__)
+
+_FINER = 2  # the grid of the cells, in cells of the map: where the middle stages of most networks are
+_MOST = 500  # answered pictures that are learned from; more say little more, and have to be kept
+_BATCH = 64
+_LEAST = 5  # answers of each kind, below which nothing is said of whether they go together
+_CHANCE = 0.05
+_SURE = 0.12  # standard error of the foretold share, above which answers that look like chance may yet be none
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What answers are worth, by a probe that never saw the picture it is tested on.
+
+    Attributes:
+        relevant: How many of the answered pictures that were learned from are relevant.
+        irrelevant: How many are irrelevant.
+        cells: Probability in [0, 1] that a cell of the object gets a higher score than another one.
+        verdicts: Probability in [0, 1] that the highlight of a relevant picture gets a higher score than that of an
+            irrelevant one; 0.5 is chance, NaN where one of the two kinds is lacking.
+        chance: Probability that answers given without looking come out at least as well; NaN likewise.
+    """
+
+    relevant: int
+    irrelevant: int
+    cells: float
+    verdicts: float
+    chance: float
+
+    @property
+    def contradictory(self) -> bool:
+        """Whether the answers say of like highlights now yes and now no, as if nobody had looked."""
+        enough = min(self.relevant, self.irrelevant) >= _LEAST and _spread(self) <= _SURE
+        return enough and self.chance > _CHANCE
+
+    @property
+    def in_words(self) -> str:
+        """One sentence for people."""
+        total = self.relevant + self.irrelevant
+        if not self.irrelevant or not self.relevant:
+            same = "right" if self.relevant else "wrong"
+            return f"all {total:,} maps that were answered are {same}: one answer for all would have said as much"
+        foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
+        if self.contradictory:
+            return f"the answers contradict each other: {foretold}, and 50 % is chance"
+        if self.chance > _CHANCE:
+            return f"{self.relevant:,} yes and {self.irrelevant:,} no are too few to tell whether they go together"
+        return f"the answers go together: {foretold}"
+
+
+@dataclass(frozen=True)
+class ObjectMaps:
+    """Where the object is in every picture, as answers about some of them say.
+
+    Attributes:
+        ids: Sample ids.
+        values: (N, H, W) float32 in [0, 1]; the most certain cell of every picture has 1.
+        worth: What the answers are worth.
+    """
+
+    ids: tuple[str, ...]
+    values: Tensor
+    worth: Worth
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        size = " x ".join(str(side) for side in self.values.shape[1:])
+        return f"ObjectMaps({len(self):,} pictures, {size}; {self.worth.in_words})"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        facts = [self.worth.relevant, self.worth.irrelevant, self.worth.cells, self.worth.verdicts, self.worth.chance]
+        names = torch.tensor(list("\n".join(self.ids).encode()), dtype=torch.uint8)
+        write_tensors(path, {"values": self.values, "worth": torch.tensor(facts, dtype=torch.float64), "ids": names})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ObjectMaps:
+        """Read what `save` wrote.
+
+        Raises:
+            FileFormatError: The file is truncated, or holds something else.
+        """
+        tensors, _ = read_tensors(path)
+        with readable(path):
+            relevant, irrelevant, *others = tensors["worth"].tolist()
+            ids = tuple(bytes(tensors["ids"].tolist()).decode().split("\n"))
+            return cls(ids, tensors["values"], Worth(int(relevant), int(irrelevant), *others))
+
+
+def find_objects(
+    model: SplitModel,
+    dataset: ImageDataset,
+    maps: SaliencyMaps,
+    answers: AnnotationSet,
+    *,
+    rule: Rule = "unanimous",
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+) -> ObjectMaps:
+    """Find the object in every picture by what people said about the maps of some.
+
+    Logistic regression on the cells of the middle feature maps of the model (those between a fifth of the size of the
+    saliency map's cells and that size, without the last one, which knows too much of the rest of the picture): the
+    highlight of a relevant map is object, what it leaves out is not, and the highlight of an irrelevant map is not.
+    One forward pass over the data, and seconds of fitting. Not part of the paper.
+
+    Args:
+        model: The model that was explained.
+        dataset: The pictures; those without an answer get a map, too.
+        maps: Maps of the answered pictures.
+        answers: Answers about them.
+        rule: From votes to verdicts; mixed ones are left out.
+        device: "auto" or a torch device.
+        precision: "auto", "float32" or "bfloat16" (of the trunk).
+
+    Returns:
+        Maps in the order of the data set, and what the answers are worth.
+
+    Raises:
+        AnswerError: No map was found relevant, so that nothing is known of the object.
+        UnsupportedModelError: The model does not give its intermediate features.
+    """
+    split, data = as_split_model(model), as_dataset(dataset)
+    where = resolve_device(device, split.device)
+    fitting = as_answers(answers).only("image").for_ids(data.ids).for_ids(as_maps(maps).ids, where="the maps")
+    verdicts = {sample: each for sample, each in fitting.image_relevance(rule).items() if each != "mixed"}
+    known = maps.select(list(verdicts))
+    rows = torch.tensor([data.index_of(sample) for sample in known.ids], dtype=torch.int64)[known.evidence]
+    relevant = torch.tensor([verdicts[sample] == "relevant" for sample in known.ids], dtype=torch.bool)[known.evidence]
+    preprocessing = effective_preprocessing(data, split.preprocessing)
+    with PixelCache(data, preprocessing, device=where) as cache:
+        values, worth = objects_of(
+            split,
+            cache.get,
+            data.labels.to(where),
+            rows,
+            known.values[known.evidence].to(where),
+            relevant,
+            autocast=resolve_precision(precision, where),
+        )
+    return ObjectMaps(data.ids, values.cpu(), worth)
+
+
+def objects_of(
+    model: SplitModel,
+    pictures: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    rows: Tensor,
+    maps: Tensor,
+    relevant: Tensor,
+    *,
+    autocast: torch.dtype | None = None,
+    seed: int = 0,
+) -> tuple[Tensor, Worth]:
+    """The same from tensors.
+
+    Args:
+        model: The model that was explained.
+        pictures: Gives preprocessed pictures at (n,) positions, on the device.
+        labels: (N,) int64 classes, on the device.
+        rows: (A,) int64 positions of the answered pictures.
+        maps: (A, h, w) in [0, 1], their maps, on the device.
+        relevant: (A,) bool.
+        autocast: Reduced precision of the trunk.
+        seed: Of which are learned from, where many are answered.
+
+    Returns:
+        (N, H, W) float32 in [0, 1] on the device, with a maximum of one in every picture, and what the answers are
+        worth.
+
+    Raises:
+        AnswerError: None is relevant.
+        UnsupportedModelError: The model does not give its intermediate features.
+    """
+    if not bool(relevant.any()):
+        raise AnswerError(
+            f"expected at least one answered map that is right, got {len(relevant)} answers of which none is a clear "
+            "yes; without one nothing is known of what the object looks like"
+        )
+    device = labels.device
+    chosen = _sample(relevant, seed)
+    rows, maps, relevant = rows[chosen], maps[chosen.to(device)], relevant[chosen].to(device)
+    size = (_FINER * int(maps.shape[1]), _FINER * int(maps.shape[2]))
+    others = torch.ones(len(labels), dtype=torch.bool)
+    others[rows] = False
+    unseen = others.nonzero().flatten()
+
+    def cells(positions: Tensor) -> Tensor:
+        found = intermediate_features(model, pictures(positions), (int(maps.shape[1]), int(maps.shape[2])), autocast)
+        return cells_on_grid(found, size)
+
+    values = torch.empty(len(labels), *size, device=device)
+    with borrowed(model, device), torch.no_grad(), track("finding objects", len(labels)) as advance:
+        kept = []
+        for part in rows.split(_BATCH):
+            kept.append(cells(part).half())
+            advance(len(part))
+        known = torch.cat(kept).float()
+        mean, spread = known.mean(dim=(0, 2, 3), keepdim=True), known.std(dim=(0, 2, 3), keepdim=True) + 1e-6
+        known = (known - mean) / spread
+        answered = answered_cells(known, maps, relevant, labels[rows.to(device)])
+        penalty = 1 / len(rows)
+        probe = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)
+        worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
+        values[rows.to(device)] = _shares(known, probe)
+        for part in unseen.split(_BATCH):
+            values[part.to(device)] = _shares((cells(part).float() - mean) / spread, probe)
+            advance(len(part))
+    return values, worth
+
+
+def _sample(relevant: Tensor, seed: int) -> Tensor:
+    """Which of the answered pictures are learned from: all, or as many of both kinds as can be."""
+    if len(relevant) <= _MOST:
+        return torch.arange(len(relevant))
+    order = torch.randperm(len(relevant), generator=torch.Generator().manual_seed(seed))
+    ones, zeros = order[relevant[order]], order[~relevant[order]]
+    fewer = min(len(ones), len(zeros), _MOST // 2)
+    half = (ones[: max(fewer, _MOST - len(zeros))], zeros[: max(fewer, _MOST - len(ones))])
+    return torch.cat(half).sort().values
+
+
+def _shares(cells: Tensor, probe: Tensor) -> Tensor:
+    found = torch.sigmoid(torch.einsum("ndhw,d->nhw", cells, probe[:-1]) + probe[-1])
+    return found / found.amax(dim=(1, 2), keepdim=True)
+
+
+def _worth(scores: Tensor, is_object: Tensor, cells: AnsweredCells, relevant: Tensor) -> Worth:
+    pictures, highlighted = cells.pictures, cells.highlighted
+    known = ~scores.isnan()
+    count = len(relevant)
+    inside = known & highlighted
+    total = torch.zeros(count, device=scores.device).index_add(0, pictures[inside], scores[inside])
+    many = torch.zeros(count, device=scores.device).index_add(0, pictures[inside], torch.ones_like(scores[inside]))
+    judged = many > 0
+    verdicts = area_under_curve((total / many)[judged], relevant[judged])
+    ones, zeros = int(relevant.sum()), int((~relevant).sum())
+    found = Worth(ones, zeros, area_under_curve(scores[known], is_object[known]), verdicts, math.nan)
+    if math.isnan(verdicts):
+        return found
+    chance = 0.5 * math.erfc((verdicts - 0.5) / _spread(found) / math.sqrt(2))
+    return Worth(ones, zeros, found.cells, verdicts, chance)
+
+
+def _spread(worth: Worth) -> float:
+    """Standard error of the foretold share where nobody looks (Mann and Whitney)."""
+    pairs = worth.relevant * worth.irrelevant
+    return math.sqrt((worth.relevant + worth.irrelevant + 1) / (12 * pairs)) if pairs else math.inf
