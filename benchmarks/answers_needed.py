@@ -1,15 +1,19 @@
-"""How many answers are needed, and which: worst-group accuracy of the birds against the share of answered pictures.
+"""What answers are worth, and how many are needed: corrections with real answers, with few, and with blind ones.
 
-python benchmarks/answers_needed.py [--seeds 0 1 2] [--shares 2 5 10 25 50 100] [--methods random coverage uncertain]
+python benchmarks/answers_needed.py [--tasks box faces ...] [--answers real 20 none yes ...] [--seeds 0 1 2]
 
-The answers are simulated from object masks, two annotators per picture, and given in the order in which
-`Explainer.suggest` asks. All training pictures count in the cross entropy, answered or not. So that the grid can be
-run on two cores, a run is smaller than in `birds.py`: pictures of 128 pixels (maps of 4 x 4), two epochs, and only the
-last blocks of the network are trained. All of it, as there: --side 160 --epochs 6 --lr 1e-4 --first-block 0, with
---output and --figure elsewhere.
+Tasks are generated (`crayon_sdk.data.generated`: maps right in some pictures and wrong in others), or "birds" and
+"pets", which need the folder ``shared`` beside the project. All training pictures count in the cross entropy, answered
+or not. Answers are simulated from object masks, two annotators per picture:
 
-Finished runs are kept; a later call goes on. The seeds come one after the other, and within each the shares, so that a
-call that is stopped leaves whole lines. Needs the folder ``shared`` beside the project.
+- real: about every picture; a number: about so many, those that ``suggest --method typical`` asks about first;
+  a number and "r", such as 20r: so many, drawn at random;
+- none: the same training without any; yes, no, shuffled, inverted: what people say who do not look
+  (`crayon_sdk.answers.controls`). Answers that are refused because they contradict each other are marked so, and then
+  forced with ``spread="never"``.
+
+Every task has one Original, trained by plain cross entropy; a seed is that of the answers and of the correction.
+Finished runs are kept; a later call goes on, and several may run at once on different tasks.
 """
 
 from __future__ import annotations
@@ -18,8 +22,6 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,183 +31,190 @@ from rich.console import Console
 from rich.table import Table
 
 import crayon_sdk as crayon
+from crayon_sdk.answers.controls import CONTROLS, control
 from crayon_sdk.correct import methods
+from crayon_sdk.data.generated import TASKS, generate
+from crayon_sdk.data.preprocessing import Preprocessing
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "answers-needed.png"
-METHODS = ("random", "coverage", "uncertain")
-# Blue, vermilion and green of Okabe and Ito: told apart by colour-blind people too; and so are the marks.
-LOOKS = {"random": ("#0072b2", "o", "-"), "coverage": ("#d55e00", "s", "--"), "uncertain": ("#009e73", "^", ":")}
-METRICS = ("worst_group", "mean_group")
+PHOTOGRAPHS = ("birds", "pets")
+ANSWERS = ("original", "none", "yes", "no", "shuffled", "inverted", "real", "20", "20r")
+SECONDS = 1.2
+"""What a person needs for a picture, as published."""
+# Small, and on small pictures: a correction takes less than a minute on one core.
+SIDE, NETWORK = 96, {"stem_width": 8, "channels": [16, 32, 64, 128], "output_stride": 16}
+ORIGINAL = {"epochs": 25, "lr": 2e-3, "average_decay": 0.0}
+CORRECTION = {"epochs": 8, "lr": 1e-3}
 
 
 def main() -> None:
     """Run what is missing, print the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=["box", "faces", "small"], choices=[*TASKS, *PHOTOGRAPHS])
+    parser.add_argument("--answers", nargs="+", default=ANSWERS, help="real, none, a control, 20, 20r, ...")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--shares", nargs="+", type=float, default=[10, 2, 100, 5, 25, 50], help="in per cent")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--side", type=int, default=128, help="of the pictures, in pixels")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--lr", type=float, default=3e-4)
-    parser.add_argument("--first-block", type=int, default=5, help="blocks before this one stay as they are; 0: none")
     parser.add_argument("--output", type=Path, default=RESULTS / "answers-needed")
     parser.add_argument("--figure", type=Path, default=FIGURE)
     chosen = parser.parse_args()
-    protocol = {name: getattr(chosen, name) for name in ("side", "epochs", "lr", "first_block")}
-    rows = [row for row in earlier_rows(chosen.output) if row["protocol"] == protocol]
-    wanted = [run for run in runs(chosen) if not any(_is(row, *run) for row in rows)]
-    if wanted:
-        birds = Birds(protocol, chosen.output)
-        for method, share, seed in wanted:
-            rows.append(birds.row(method, share, seed))
-            chosen.output.mkdir(parents=True, exist_ok=True)
-            (chosen.output / "answers-needed.json").write_text(json.dumps(rows, indent=1))
-            Console().print({name: rows[-1][name] for name in ("method", "share", "seed", "seconds", *METRICS)})
-    print_table(rows)
-    draw(rows, chosen.figure)
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    for name in chosen.tasks:
+        file = chosen.output / f"{name}.json"
+        rows = json.loads(file.read_text()) if file.is_file() else []
+        done = {(row["answers"], row["seed"]) for row in rows}
+        wanted = [(kind, seed) for seed in chosen.seeds for kind in chosen.answers if kind != "original" or not seed]
+        left = [each for each in wanted if each not in done]
+        task = _Task(name, chosen.output) if left else None
+        for kind, seed in left:
+            rows.append(task.row(kind, seed))  # type: ignore[union-attr]
+            file.write_text(json.dumps(rows, indent=1))
+            Console().print({each: rows[-1][each] for each in ("task", "answers", "seed", "worst_group", "mean_group")})
+    found = {file.stem: json.loads(file.read_text()) for file in sorted(chosen.output.glob("*.json"))}
+    for name, rows in found.items():
+        print_table(name, rows)
+    draw(found, chosen.figure)
 
 
-def runs(chosen: argparse.Namespace) -> Iterator[tuple[str, float, int]]:
-    """Method, share and seed of every run; no answers and all answers are the same for every method."""
-    yield "original", 0.0, 0
-    for seed in chosen.seeds:
-        yield "random", 0.0, seed
-        for share in chosen.shares:
-            for method in ("random",) if share >= 100 else chosen.methods:
-                yield method, share, seed
+class _Task:
+    """Data, Original, maps, and all answers that could be given."""
 
-
-def _is(row: dict[str, Any], method: str, share: float, seed: int) -> bool:
-    return (row["method"], row["share"], row["seed"]) == (method, share, seed)
-
-
-def earlier_rows(output: Path) -> list[dict[str, Any]]:
-    """What was measured here before."""
-    file = output / "answers-needed.json"
-    return json.loads(file.read_text()) if file.is_file() else []
-
-
-def _stop_gradient(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    return (inputs[0].detach(),)
-
-
-class Birds:
-    """The data, the model, its maps, and all answers that could be given."""
-
-    def __init__(self, protocol: dict[str, Any], output: Path) -> None:
-        self.protocol = protocol
-        folder, table = SHARED / "weights" / "birds_original", SHARED / "birds" / "metadata.csv"
-        side = (protocol["side"], protocol["side"])
-        preprocessing = replace(crayon.load_model(folder).preprocessing, size=side)
-        self.model = crayon.load_model(folder, preprocessing=preprocessing).to(memory_format=torch.channels_last)
-        # The blocks before take most of the time of a step and are the least to blame.
-        if protocol["first_block"]:
-            self.model.model.blocks[protocol["first_block"]].register_forward_pre_hook(_stop_gradient)
-        self.train, self.test = (crayon.ImageDataset.from_csv(table, split=split) for split in ("train", "test"))
-        self.explainer = crayon.Explainer(self.model, score="margin")
-        kept = output / f"maps-{protocol['side']}.safetensors"
-        if not kept.is_file():
-            output.mkdir(parents=True, exist_ok=True)
-            self.explainer.explain(self.train).save(kept)
-        self.maps = crayon.SaliencyMaps.load(kept)
+    def __init__(self, name: str, output: Path) -> None:
+        self.name = name
+        if name in PHOTOGRAPHS:
+            columns = {} if name == "birds" else {"mask_column": "mask", "group_columns": ["ground"]}
+            self._read(SHARED / name / "metadata.csv", **columns)
+            self.model = crayon.load_model(SHARED / "weights" / f"{name}_original")
+            self.settings: dict[str, Any] = {}
+        else:
+            folder = output / "drawn" / name
+            table = folder / "metadata.csv"
+            if not table.is_file():
+                generate(name, folder, size=SIDE)
+            self._read(table, mask_column="mask", group_columns=list(TASKS[name].shortcuts))
+            self.model, self.settings = self._original(output / "originals" / name), CORRECTION
+        self.model.to(memory_format=torch.channels_last)
+        self.explainer = crayon.Explainer(self.model)
+        self.maps = self.explainer.explain(self.train)
         self.answers = crayon.simulate_answers(self.maps, self.train)
-        self.orders: dict[tuple[str, int], tuple[str, ...]] = {}
 
-    def order(self, method: str, seed: int) -> tuple[str, ...]:
-        """All pictures in the order in which they are asked about."""
-        if (method, seed) not in self.orders:
-            self.orders[method, seed] = self.explainer.suggest(
-                self.maps, len(self.maps), method=method, dataset=self.train, seed=seed
+    def _read(self, table: Path, **columns: Any) -> None:
+        self.train, self.test = (crayon.ImageDataset.from_csv(table, split=s, **columns) for s in ("train", "test"))
+
+    def _original(self, kept: Path) -> Any:
+        """Trained by plain cross entropy from random weights, once."""
+        if not kept.is_dir():
+            torch.manual_seed(0)
+            fresh = crayon.load_model(
+                "resnet10t",
+                pretrained=False,
+                num_classes=len(self.train.class_names),
+                class_names=self.train.class_names,
+                model_args=NETWORK,
+                preprocessing=Preprocessing(size=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
             )
-        return self.orders[method, seed]
+            methods["erm"](fresh, **ORIGINAL).fit(self.train).save(kept)
+        return crayon.load_model(kept)
 
-    def row(self, method: str, share: float, seed: int) -> dict[str, Any]:
+    def row(self, kind: str, seed: int) -> dict[str, Any]:
         """One run; per cent."""
-        started = time.monotonic()
-        asked = self.order(method, seed)[: round(share / 100 * len(self.maps))] if share else ()
-        model, counts = self.model, {}
-        if method != "original":
-            given = frozenset(asked)
-            answers = crayon.AnnotationSet(answer for answer in self.answers if answer.id in given)
-            corrected = self._correct(answers, seed)
-            model, counts = corrected.model, dict(corrected.record.counts)
-        groups = [self.train.group_of(self.train.index_of(sample)) for sample in asked]
+        started, line = time.monotonic(), {"task": self.name, "answers": kind, "seed": seed}
+        model = self.model
+        if kind == "none":
+            own = {name: self.settings[name] for name in ("epochs", "lr") if name in self.settings}
+            model = methods["erm"](model, logit_adjustment=1.0, seed=seed, **own).fit(self.train).model
+        elif kind != "original":
+            answers = self._answers(kind, seed)
+            line["verdicts"] = {
+                verdict: list(answers.image_relevance().values()).count(verdict)
+                for verdict in ("relevant", "irrelevant", "mixed")
+            }
+            model, line["refused"] = self._corrected(answers, seed)
         found = crayon.evaluate(model, self.test, train=self.train)
-        line = {"method": method, "share": share, "seed": seed, "asked": len(asked), "protocol": self.protocol}
-        line |= {"asked groups": {name: groups.count(name) for name in sorted(set(groups))}, "counts": counts}
         line |= {name: round(100 * value, 2) for name, value in found.summary().items()}
         line["groups"] = {group.name: round(100 * group.accuracy, 1) for group in found.groups}
         return line | {"seconds": round(time.monotonic() - started), "machine": machine()}
 
-    def _correct(self, answers: crayon.AnnotationSet, seed: int) -> crayon.Correction:
-        """With no answers: the same training, told nothing."""
-        settings = {"epochs": self.protocol["epochs"], "lr": self.protocol["lr"], "seed": seed}
-        settings |= {"batch_norm": "frozen", "average_decay": 0.95} if self.protocol["first_block"] else {}
-        if not len(answers):
-            return methods["erm"](self.model, logit_adjustment=1.0, **settings).fit(self.train)
-        return methods["attention"](self.model, **settings).fit(self.train, self.maps, answers)
+    def _answers(self, kind: str, seed: int) -> crayon.AnnotationSet:
+        if kind in CONTROLS:
+            return control(self.answers, kind, seed=seed)
+        if kind == "real":
+            return self.answers
+        count, method = int(kind.removesuffix("r")), "random" if kind.endswith("r") else "typical"
+        asked = set(self.explainer.suggest(self.maps, count, method=method, dataset=self.train, seed=seed))
+        return crayon.AnnotationSet(each for each in self.answers if each.id in asked)
+
+    def _corrected(self, answers: crayon.AnnotationSet, seed: int) -> tuple[Any, str]:
+        """A corrected model, and why the answers were refused before they were forced, if they were."""
+        try:
+            corrector = methods["attention"](self.model, seed=seed, **self.settings)
+            return corrector.fit(self.train, self.maps, answers).model, ""
+        except crayon.errors.AnswerError as error:
+            forced = methods["attention"](self.model, seed=seed, spread="never", **self.settings)
+            return forced.fit(self.train, self.maps, answers).model, str(error)
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[tuple[str, float], dict[str, Any]]:
-    """By method and share: counts of pictures and answers, mean of each metric, and every seed's."""
-    found = {}
-    for key in dict.fromkeys((row["method"], row["share"]) for row in rows):
-        own = sorted((row for row in rows if (row["method"], row["share"]) == key), key=lambda row: row["seed"])
-        each = {name: [row[name] for row in own] for name in METRICS}
-        about = {name: [row["counts"].get(name, 0) for row in own] for name in ("relevant", "irrelevant")}
-        found[key] = {"asked": own[0]["asked"], "each": each, "counts": about, "seeds": len(own)}
-        found[key] |= {name: statistics.mean(values) for name, values in each.items()}
-    return found
+def _order(kind: str) -> tuple[bool, int, str]:
+    """Controls first, then real answers by their number."""
+    blind = ("original", "none", *CONTROLS)
+    if kind in blind:
+        return False, blind.index(kind), ""
+    return True, 2**31 if kind == "real" else int(kind.removesuffix("r")), kind
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """A line per share and method."""
-    table = Table(title="birds, test split, simulated answers: worst group / mean group, per cent")
-    for heading in ("answered", "pictures", "order", "relevant / irrelevant", "mean", "per seed"):
+def print_table(name: str, rows: list[dict[str, Any]]) -> None:
+    """A line per kind of answers: mean over seeds, and every seed."""
+    table = Table(title=f"{name}, test split, simulated answers: worst group / mean group, per cent")
+    for heading in ("answers", "yes, no, mixed", "mean", "per seed", "refused"):
         table.add_column(heading)
-    for (method, share), found in sorted(summary(rows).items(), key=lambda item: (item[0][1], item[0][0])):
-        pairs = ", ".join(f"{a:.1f} / {b:.1f}" for a, b in zip(*found["each"].values(), strict=True))
-        kinds = " / ".join(f"{statistics.mean(values):.0f}" for values in found["counts"].values())
-        mean = f"{found['worst_group']:.1f} / {found['mean_group']:.1f}"
-        order = method if share else {"original": "Original", "random": "same training, no answers"}[method]
-        table.add_row(f"{share:g} %", str(found["asked"]), order, kinds if share else "", mean, pairs)
+    for kind in sorted({row["answers"] for row in rows}, key=_order):
+        own = sorted((row for row in rows if row["answers"] == kind), key=lambda row: row["seed"])
+        pairs = [(row["worst_group"], row["mean_group"]) for row in own]
+        worst, mean = (statistics.mean(values) for values in zip(*pairs, strict=True))
+        each = ", ".join(f"{a:.1f} / {b:.1f}" for a, b in pairs)
+        verdicts = ", ".join(str(count) for count in own[0].get("verdicts", {}).values())
+        refused = sum(bool(row.get("refused")) for row in own)
+        table.add_row(kind, verdicts, f"{worst:.1f} / {mean:.1f}", each, f"{refused} of {len(own)}" if refused else "")
     Console(width=130).print(table)
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Worst group against the share of answers, a line per method, like Figure 4 of the paper."""
+def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Worst group against the number of answers, a panel per task; blind answers as lines across."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    found = summary(rows)
-    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
-    shares = sorted({share for method, share in found if method != "original" and share})
-    for method in METHODS:
-        own = [share for share in shares if (method if share < 100 else "random", share) in found]
-        points = [found[method if share < 100 else "random", share] for share in own]
-        if not points:
-            continue
-        colour, mark, line = LOOKS[method]
-        places = [shares.index(share) for share in own]
-        means = [point["worst_group"] for point in points]
-        axes.plot(places, means, line, color=colour, marker=mark, markersize=7, label=method)
-        lowest, highest = ([limit(p["each"]["worst_group"]) for p in points] for limit in (min, max))
-        axes.fill_between(places, lowest, highest, color=colour, alpha=0.12, linewidth=0)
-    for key, words, line in (
-        (("random", 0.0), "same training,\nno answers", "-."),
-        (("original", 0.0), "Original", "-"),
-    ):
-        if key in found:
-            axes.axhline(found[key]["worst_group"], color="#777777", linestyle=line, linewidth=1.2, label=words)
-    axes.set_xticks(range(len(shares)), [f"{share:g} %" for share in shares])
-    axes.set_xlabel("pictures that were answered (simulated)")
-    axes.set_ylabel("accuracy of the worst group, %")
-    axes.grid(axis="y", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
+    figure, panels = pyplot.subplots(1, len(found), figsize=(4.2 * len(found), 4), layout="constrained", squeeze=False)
+    looks = {"none": ("#777777", "-"), "yes": ("#009e73", "--"), "no": ("#cc79a7", "-."), "shuffled": ("#e69f00", ":")}
+    for axes, (name, rows) in zip(panels[0], found.items(), strict=True):
+        worst: dict[str, list[float]] = {}
+        for row in rows:
+            worst.setdefault(row["answers"], []).append(row["worst_group"])
+        for suffix, colour, mark, words in (("", "#0072b2", "o", "typical"), ("r", "#d55e00", "s", "random")):
+            counts = sorted(int(kind.removesuffix("r")) for kind in worst if kind.rstrip("r").isdigit()
+                            and kind.endswith("r") == bool(suffix))  # fmt: skip
+            points = [(count, worst[f"{count}{suffix}"]) for count in counts]
+            total = sum(next((row["verdicts"].values() for row in rows if row["answers"] == "real"), ()))
+            points += [(total, worst["real"])] if "real" in worst else []
+            if points:
+                axes.plot([at for at, _ in points], [statistics.mean(each) for _, each in points], color=colour,
+                          marker=mark, label=words)  # fmt: skip
+                axes.fill_between([at for at, _ in points], *([limit(each) for _, each in points]
+                                  for limit in (min, max)), color=colour, alpha=0.12, linewidth=0)  # fmt: skip
+        for kind, (colour, line) in looks.items():
+            if kind in worst:
+                axes.axhline(statistics.mean(worst[kind]), color=colour, linestyle=line, linewidth=1.2, label=kind)
+        axes.set_xscale("log")
+        axes.set_title(name)
+        axes.set_xlabel("pictures that were answered (simulated)")
+        axes.set_ylim(0, 100)
+        axes.grid(axis="y", alpha=0.3)
+        above = axes.secondary_xaxis("top", functions=(lambda x: x * SECONDS / 60, lambda x: x * 60 / SECONDS))
+        above.set_xlabel(f"minutes of a person, {SECONDS} s a picture", fontsize=8)
+        axes.spines["right"].set_visible(False)
+    panels[0][0].set_ylabel("accuracy of the worst group, %")
+    handles = {word: line for axes in panels[0] for line, word in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
