@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from crayon_sdk.correct.attention import AttentionCorrector
     from crayon_sdk.correct.erm import FurtherTraining
     from crayon_sdk.correct.pruning import NeuronPruner
+    from crayon_sdk.correct.unasked import UnaskedCorrector
     from crayon_sdk.data.dataset import ImageDataset
     from crayon_sdk.data.preprocessing import Preprocessing
     from crayon_sdk.errors import CrayonError
@@ -61,6 +62,7 @@ __all__ = [
     "Preprocessing",
     "SaliencyMaps",
     "SplitModel",
+    "UnaskedCorrector",
     "Workspace",
     "background_gap",
     "check_output",
@@ -96,6 +98,7 @@ _MODULE_OF = {
     "Preprocessing": "data.preprocessing",
     "SaliencyMaps": "explain.maps",
     "SplitModel": "models.split",
+    "UnaskedCorrector": "correct.unasked",
     "Workspace": "workspace.workspace",
     "background_gap": "results.evaluation",
     "check_output": "results.correction",

@@ -33,11 +33,13 @@ _OWN = {
     "both": "crayon_sdk.correct.both:PruningThenAttention",
     "erm": "crayon_sdk.correct.erm:FurtherTraining",
     "pruning": "crayon_sdk.correct.pruning:NeuronPruner",
+    "unasked": "crayon_sdk.correct.unasked:UnaskedCorrector",
 }
 SETTINGS = {
     "attention": "crayon_sdk.correct.settings:AttentionSettings",
     "pruning": "crayon_sdk.correct.settings:PruningSettings",
     "erm": "crayon_sdk.correct.settings:ERMSettings",
+    "unasked": "crayon_sdk.correct.settings:AttentionSettings",
 }
 """Method of the package -> the class of its settings, which loads no torch."""
 

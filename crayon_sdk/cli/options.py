@@ -205,8 +205,8 @@ class CorrectOptions:
     """How to correct; details in the sections of the methods, such as attention."""
 
     method: Annotated[str, AfterValidator(_method)] = "attention"
-    """What to do: attention, pruning, both (pruning, then attention), erm (train on without answers), or a method that
-    another package registers."""
+    """What to do: attention, pruning, both (pruning, then attention), unasked (attention, with every map taken for
+    right), erm (train on without answers), or a method that another package registers."""
     preset: Literal["waterbirds", "biased-celeba", "backgrounds"] | None = None
     """Start from the settings of the published runs."""
     evaluate_on: Split | None = None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crayon_sdk.correct.objective import Batch, Objective, PixelFeed, Prediction
     from crayon_sdk.correct.pruning import NeuronPruner
     from crayon_sdk.correct.settings import TrainingSettings
+    from crayon_sdk.correct.unasked import UnaskedCorrector
 
 __all__ = [
     "AttentionCorrector",
@@ -30,6 +31,7 @@ __all__ = [
     "Prediction",
     "PruningThenAttention",
     "TrainingSettings",
+    "UnaskedCorrector",
     "methods",
 ]
 
@@ -46,5 +48,6 @@ __getattr__, __dir__ = lazily(
         "Prediction": "objective",
         "PruningThenAttention": "both",
         "TrainingSettings": "settings",
+        "UnaskedCorrector": "unasked",
     },
 )

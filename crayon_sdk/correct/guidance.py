@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.records import ImageAnswer
 from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.preprocessing import Preprocessing
@@ -16,7 +17,7 @@ from crayon_sdk.errors import AnswerError, MismatchError
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps
 from crayon_sdk.functional.saliency import normalize_maps, resample_maps
 
-__all__ = ["Guidance", "current_targets", "guidance_answers", "guidance_of"]
+__all__ = ["Guidance", "current_targets", "guidance_answers", "guidance_of", "taken_for_right"]
 
 _Box = tuple[float, float, float, float]
 _LEAST_VIEW = 0.5  # less of the picture, and the answer was about something else
@@ -87,6 +88,23 @@ def guidance_answers(
             "the data set and the maps; strict=True says which"
         )
     return fitting
+
+
+def taken_for_right(maps: SaliencyMaps, dataset: ImageDataset) -> AnnotationSet:
+    """Say yes to every map of the data set that shows something, where nobody is asked.
+
+    Raises:
+        AnswerError: There is no such map.
+    """
+    known = set(as_dataset(dataset).ids)
+    found = AnnotationSet(
+        ImageAnswer(id=sample, answer="yes", annotator="nobody", target=target, simulated=True)
+        for sample, target, shown in zip(as_maps(maps).ids, maps.targets.tolist(), maps.evidence.tolist(), strict=True)
+        if shown and sample in known
+    )
+    if not len(found):
+        raise AnswerError(f"expected maps of the pictures in the data set, with evidence; none of {len(maps)} is one")
+    return found
 
 
 def guidance_of(

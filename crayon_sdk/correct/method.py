@@ -18,7 +18,7 @@ from crayon_sdk._base.methods import NEEDS, methods
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk._base.settings import check_names, settings_in
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.correct.guidance import guidance_answers, guidance_of
+from crayon_sdk.correct.guidance import guidance_answers, guidance_of, taken_for_right
 from crayon_sdk.correct.objective import Objective, PixelFeed
 from crayon_sdk.correct.presets import preset as preset_of
 from crayon_sdk.correct.run_file import check_run_folder
@@ -172,10 +172,12 @@ class Method(_Kept[SettingsT]):
         """
         check_run_folder(self.checkpoint_dir)
         check_needs(self, as_dataset(dataset), evaluate_on, maps=maps, answers=answers)
-        used, inputs = AnnotationSet(), {}
+        used, told, inputs = AnnotationSet(), None, {}
         if maps is not None and answers is not None and {"maps", "answers"} <= self.needs:
-            used = guidance_answers(answers, maps, dataset, num_classes=self.model.num_classes, strict=strict)
+            told = used = guidance_answers(answers, maps, dataset, num_classes=self.model.num_classes, strict=strict)
             inputs = {"maps": maps.fingerprint, "answers": used.fingerprint}
+        elif maps is not None and "maps" in self.needs:
+            told, inputs = taken_for_right(maps, dataset), {"maps": maps.fingerprint}
         settings = self.settings_for(maps)
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, settings)
         dataset = fit.dataset
@@ -184,13 +186,13 @@ class Method(_Kept[SettingsT]):
         groups = dataset.group_index()[0] if "groups" in self.needs else None
         with PixelCache(dataset, preprocessing, device=self.device) as cache:
             guidance = masks = None
-            if maps is not None and inputs:
+            if maps is not None and told is not None:
                 rule: Any = getattr(settings, "answer_rule", "unanimous")
                 zero_maps = getattr(settings, "zero_maps", "skip")
                 guidance = guidance_of(
                     dataset,
                     maps,
-                    used,
+                    told,
                     fit.map_size(cache),
                     preprocessing=preprocessing,
                     rule=rule,
