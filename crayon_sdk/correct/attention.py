@@ -40,17 +40,18 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
 
     The loss is Eq. 4 of the paper: cross entropy, plus ``alpha`` times the mean
     attention outside the relevant maps (Eq. 1), plus ``beta`` times the mean attention
-    inside the irrelevant ones (Eq. 2). The defaults go beyond the paper in three ways, each
-    of which can be switched off: relevant objects are shown on other backgrounds
-    (``background_swap``), rare classes are adjusted for (``logit_adjustment``), and the weights
-    are averaged over the last steps (``average_decay``). The published settings are in
+    inside the irrelevant ones (Eq. 2). The defaults go beyond the paper in four ways, each
+    of which can be switched off: answers are carried to the pictures that nobody was asked about
+    (``spread``), objects are shown on other backgrounds (``background_swap``), rare classes are
+    adjusted for (``logit_adjustment``), and the weights are averaged over the last steps
+    (``average_decay``). The published settings are in
     [`from_preset`][crayon_sdk.correct.attention.AttentionCorrector.from_preset].
 
     Three settings come first: ``epochs`` (more while the guidance in ``history`` still falls), ``alpha`` and
     ``beta``, changed together (less where accuracy suffers, more where the maps stay as they were). All by what they
     are about:
 
-    - how much answers count: ``alpha``, ``beta``, ``area_normalized``, ``answer_rule``, ``zero_maps``;
+    - how answers count: ``alpha``, ``beta``, ``area_normalized``, ``spread``, ``answer_rule``, ``zero_maps``;
     - which map is guided: ``target``, ``score``;
     - help for rare groups and classes: ``background_swap``, ``logit_adjustment``;
     - training: ``epochs``, ``batch_size``, ``lr``, ``weight_decay``, ``optimizer``, ``momentum``, ``batch_norm``,
@@ -121,7 +122,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             The corrected model and the record of what was done.
 
         Raises:
-            AnswerError: No answer can guide anything.
+            AnswerError: No answer can guide anything, or the answers contradict each other.
             MismatchError: Answers, maps and data set do not belong together, or
                 ``checkpoint_dir`` holds another run.
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds

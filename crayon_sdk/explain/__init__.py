@@ -1,4 +1,4 @@
-"""What a model looks at: maps, patches, their sheets, what to ask about them, and answers from object masks.
+"""What a model looks at: maps, patches, what to ask about them, object maps, and answers from object masks.
 
 No training, and no verdict on a model. That the maps are those of captum and of the corrector is tested in
 ``test_same_maps``.
