@@ -193,6 +193,21 @@ def show(shell: Shell, *, rule: Rule | None) -> None:
     shell.result(facts | {"people": people}, table, each)
 
 
+@command("worth", example="crayon answer worth birds")
+@click.option(
+    "--rule", type=click.Choice(RULES), default="unanimous", show_default=True, help="From votes to verdicts."
+)
+@click.option("--device", default="auto", show_default=True, help='"auto" (a GPU when there is one) or a torch device.')
+def worth(shell: Shell, *, rule: Rule, device: str) -> None:
+    """Say whether the answers about pictures go together, or look as if nobody had looked.
+
+    A probe learns from the answers what an object looks like, and foretells those it did not see; 50 % is chance.
+    """
+    found = shell.workspace().worth(rule=rule, device=device)
+    facts = asdict(found) | {"contradictory": found.contradictory}
+    shell.result({name: None if value != value else value for name, value in facts.items()}, found.in_words)
+
+
 def _people(answers: AnnotationSet, rule: Rule | None) -> dict[str, dict[str, Any]]:
     """Everybody who answered about pictures, the least reliable first."""
     from crayon_sdk.answers.consensus import consensus
@@ -236,5 +251,5 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
 
 
-for each in (import_, export, control, export_crowd, push, simulate, show):
+for each in (import_, export, control, export_crowd, push, simulate, show, worth):
     answer.add_command(each)

@@ -361,7 +361,7 @@ TASKS: Mapping[str, Task] = {
         presence=1.0,
     ),
     "box": Task(
-        "a shape, and beside it a box with stripes in half of the pictures",
+        "a shape, and beside it a box with stripes in three of four pictures",
         SHAPES[:2], ("box",), (_ANY, ("object", _shape(0.36, 0.48)), ("box", _box(0.36, 0.48))),
     ),
     "small": Task(
@@ -369,15 +369,15 @@ TASKS: Mapping[str, Task] = {
         SHAPES[:2], ("box",), (_ANY, ("object", _shape(0.2, 0.26)), ("box", _box(0.4, 0.5))),
     ),
     "tag": Task(
-        "a shape, and a printed tag in a corner of half of the pictures",
+        "a shape, and a printed tag in a corner of three of four pictures",
         SHAPES[:2], ("tag",), (_ANY, ("tag", _tag), ("object", _shape(0.36, 0.48))),
     ),
     "patch": Task(
-        "a shape, and a coloured patch in a corner of half of the pictures",
+        "a shape, and a coloured patch in a corner of three of four pictures",
         SHAPES[:2], ("patch",), (_ANY, ("patch", _patch), ("object", _shape(0.36, 0.48))),
     ),
     "texture": Task(
-        "a shape, and the direction of the waves on the ground of half of the pictures",
+        "a shape, and the direction of the waves on the ground of three of four pictures",
         SHAPES[:2], ("ground",), (("ground", _ground), ("object", _shape(0.36, 0.48))),
     ),
     "two": Task(
@@ -389,7 +389,7 @@ TASKS: Mapping[str, Task] = {
         ("calm", "smiling"), ("hair",), (_ANY, ("hair", _hair), ("object", _face)),
     ),
     "ten": Task(
-        "ten shapes, each with a box of its own in half of the pictures",
+        "ten shapes, each with a box of its own in three of four pictures",
         SHAPES, ("box",), (_ANY, ("object", _shape(0.36, 0.48)), ("box", _box(0.36, 0.48))),
         train=2000, val=400, test=1000,
     ),

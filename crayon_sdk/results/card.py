@@ -251,7 +251,8 @@ def _wrong(facts: Facts) -> str:
 
 def _step(record: Mapping[str, Any]) -> dict[str, str]:
     settings, counts = record["settings"], record["counts"]
-    kept = ("epochs", "lr", "batch_size", "optimizer", "alpha", "beta", "background_swap", "answer_rule", "seed")
+    training, guidance = ("epochs", "lr", "batch_size", "optimizer"), ("alpha", "beta", "spread", "background_swap")
+    kept = (*training, *guidance, "answer_rule", "seed")
     words = [f"{name} {settings[name]}" for name in kept if name in settings]
     number = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
     return {

@@ -19,6 +19,7 @@ from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.controls import Control
 from crayon_sdk.answers.controls import control as without_looking
 from crayon_sdk.answers.formats import read_answers, write_answers
+from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs
@@ -27,6 +28,7 @@ from crayon_sdk.workspace.names import ANSWERS, MAPS, PATCHES, plain
 
 if TYPE_CHECKING:
     from crayon_sdk.explain.asking import Asked, Method, Outlook, Question
+    from crayon_sdk.explain.objects import Worth
 
 __all__ = ["Answering", "Intake"]
 
@@ -353,6 +355,29 @@ class Answering:
 
         answers = self.holdings.answers()
         return {"image": how_far(self.holdings.maps(), answers), "neuron": how_far(self.holdings.patches(), answers)}
+
+    def worth(self, *, rule: Rule = "unanimous", device: str = "auto") -> Worth:
+        """Say what the answers about pictures are worth: whether they go together, by a probe of cells.
+
+        One pass of the model over the training pictures.
+
+        Args:
+            rule: From votes to verdicts.
+            device: "auto" or a torch device.
+
+        Raises:
+            AnswerError: There are no answers about pictures, or none is a clear yes.
+            StaleError: The maps are missing or stale.
+            UnsupportedModelError: The model does not give its intermediate features.
+        """
+        from crayon_sdk.explain.objects import find_objects
+
+        maps, answers = self.holdings.maps(), self.holdings.answers()
+        if not len(answers.only("image")):
+            raise AnswerError(
+                f"there are no answers about pictures yet. Ask for them: {self.ledger.command('annotate')}"
+            )
+        return find_objects(self.inputs.model, self.inputs.dataset(), maps, answers, rule=rule, device=device).worth
 
     def _outlook(self) -> Outlook:
         """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""

@@ -410,6 +410,19 @@ def test_answers_of_people_who_do_not_look(ws, tmp_path):
     assert "corrections/pruning-yes: pruning from simulated answers" in made.stdout
 
 
+def test_what_answers_are_worth(ws, tmp_path):
+    found = crayon("answer", "worth", ws, "--json")
+    facts = json.loads(found.stdout)
+    assert found.exit_code == 0
+    assert (facts["relevant"], facts["irrelevant"]) == (2, 2)  # the others are mixed, or have maps without evidence
+    assert facts["contradictory"] is False
+    assert "verdicts" in facts
+    empty = tmp_path / "empty"
+    shutil.copytree(ws, empty)
+    (empty / "answers.jsonl").unlink()
+    failed(crayon("answer", "worth", empty), 3, "no answers about pictures yet", "annotate")
+
+
 def test_suggest_says_that_nothing_is_left(ws):
     result = crayon("suggest", ws)
     assert (result.exit_code, result.stdout) == (0, "")
