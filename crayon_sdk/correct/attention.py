@@ -196,7 +196,6 @@ class GuidedAttention(Prediction):
         autocast: Reduced precision of the trunk.
     """
 
-    objects: Tensor
     doing: ClassVar[str] = "guiding attention"
 
     def __init__(
@@ -212,7 +211,7 @@ class GuidedAttention(Prediction):
     ) -> None:
         super().__init__(model, labels, logit_adjustment=settings.logit_adjustment, autocast=autocast)
         self.settings, self.counts, self.swap = settings, counts, swap
-        self.register_buffer("objects", objects, persistent=False)
+        self.objects = objects  # no buffer: those are kept and looked through in every step
         self.total = len(labels)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from crayon_sdk.functional.cells import (
     fit_logistic,
     out_of_fold,
 )
-from crayon_sdk.models.passes import intermediate_features
+from crayon_sdk.models.passes import check_finite, intermediate_features
 from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
 __all__ = ["ObjectMaps", "Worth", "find_objects", "objects_of"]
@@ -160,6 +160,7 @@ def find_objects(
 
     Raises:
         AnswerError: No map was found relevant, so that nothing is known of the object.
+        DataError: What the model makes of some pictures is not finite.
         UnsupportedModelError: The model does not give its intermediate features.
     """
     split, data = as_split_model(model), as_dataset(dataset)
@@ -180,6 +181,7 @@ def find_objects(
             relevant,
             autocast=resolve_precision(precision, where),
         )
+    check_finite(split, values, "intermediate features", data.ids)
     return ObjectMaps(data.ids, values.cpu(), worth)
 
 
@@ -212,6 +214,7 @@ def objects_of(
 
     Raises:
         AnswerError: None is relevant.
+        DataError: What the model makes of some answered pictures is not finite; of others the values are NaN.
         UnsupportedModelError: The model does not give its intermediate features.
     """
     if not bool(relevant.any()):
@@ -235,9 +238,10 @@ def objects_of(
     with borrowed(model, device), torch.no_grad(), track("finding objects", len(labels)) as advance:
         kept = []
         for part in rows.split(_BATCH):
-            kept.append(cells(part).half())
+            kept.append(cells(part))
             advance(len(part))
-        known = torch.cat(kept).float()
+        known = torch.cat(kept)
+        check_finite(model, known, "intermediate features", [f"picture number {row + 1:,}" for row in rows.tolist()])
         mean, spread = known.mean(dim=(0, 2, 3), keepdim=True), known.std(dim=(0, 2, 3), keepdim=True) + 1e-6
         known = (known - mean) / spread
         answered = answered_cells(known, maps, relevant, labels[rows.to(device)])
@@ -246,7 +250,7 @@ def objects_of(
         worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
         values[rows.to(device)] = _shares(known, probe)
         for part in unseen.split(_BATCH):
-            values[part.to(device)] = _shares((cells(part).float() - mean) / spread, probe)
+            values[part.to(device)] = _shares((cells(part) - mean) / spread, probe)
             advance(len(part))
     return values, worth
 

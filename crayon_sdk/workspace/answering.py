@@ -326,8 +326,9 @@ class Answering:
             votes: How many people are to answer each.
             seed: Of the order.
             method: "random"; for pictures also "coverage", every next one being that whose neurons differ most
-                from all before, or "uncertain", that first whose class the model expected least. Both run the
-                model once over the training pictures, and keep what they saw in ``runs/``.
+                from all before, "uncertain", that first whose class the model expected least, or "typical", the most
+                typical one of every cluster of what is highlighted. They run the model once over the training
+                pictures, and keep what they saw in ``runs/``.
 
         Raises:
             SettingsError: A setting is out of range, or patches are to be chosen by anything but chance.

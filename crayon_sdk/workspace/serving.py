@@ -104,8 +104,8 @@ def annotate(
         workspace: Has been explained.
         kind: Ask about "image" maps, about "neuron" patches, or about "both": pictures first, then patches.
         votes: How many different people are to answer each, at least 1.
-        order: "random", "uncertain" or "coverage"; see `Workspace.suggest`. With "both" it is that of the
-            pictures, and patches are asked about at random.
+        order: "random", "uncertain", "coverage" or "typical"; see `Workspace.suggest`. With "both" it is that
+            of the pictures, and patches are asked about at random.
         limit: Ask about the first so many of each kind only.
         seed: Of the order.
         group_patches: Show all patches of a neuron together, and ask once.
