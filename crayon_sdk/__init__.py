@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crayon_sdk.explain.explainer import Explainer
     from crayon_sdk.explain.maps import SaliencyMaps
     from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.explain.objects import ObjectMaps, find_objects
     from crayon_sdk.explain.patches import NeuronPatches
     from crayon_sdk.models.load import load_model
     from crayon_sdk.models.rebuild import to_timm
@@ -58,6 +59,7 @@ __all__ = [
     "NeuronAnswer",
     "NeuronPatches",
     "NeuronPruner",
+    "ObjectMaps",
     "Preprocessing",
     "SaliencyMaps",
     "SplitModel",
@@ -67,6 +69,7 @@ __all__ = [
     "compare",
     "errors",
     "evaluate",
+    "find_objects",
     "functional",
     "load_correction",
     "load_model",
@@ -93,6 +96,7 @@ _MODULE_OF = {
     "NeuronAnswer": "answers.records",
     "NeuronPatches": "explain.patches",
     "NeuronPruner": "correct.pruning",
+    "ObjectMaps": "explain.objects",
     "Preprocessing": "data.preprocessing",
     "SaliencyMaps": "explain.maps",
     "SplitModel": "models.split",
@@ -101,6 +105,7 @@ _MODULE_OF = {
     "check_output": "results.correction",
     "compare": "results.comparison",
     "evaluate": "results.evaluation",
+    "find_objects": "explain.objects",
     "load_correction": "results.correction",
     "load_model": "models.load",
     "simulate_answers": "explain.masks",

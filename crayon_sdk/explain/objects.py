@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from crayon_sdk._base.files import read_tensors, write_tensors
 from crayon_sdk._base.process import resolve_device, resolve_precision
@@ -19,7 +20,7 @@ from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.data.preprocessing import effective_preprocessing
-from crayon_sdk.errors import AnswerError
+from crayon_sdk.errors import AnswerError, MismatchError
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps, readable
 from crayon_sdk.functional.cells import (
     AnsweredCells,
@@ -53,7 +54,7 @@ class Worth:
         irrelevant: How many are irrelevant.
         cells: Probability in [0, 1] that a cell of the object gets a higher score than another one.
         verdicts: Probability in [0, 1] that the highlight of a relevant picture gets a higher score than that of an
-            irrelevant one; 0.5 is chance, NaN where one of the two kinds is lacking.
+            irrelevant one; 0.5 is chance, NaN where one of the two kinds is lacking, or is there only once.
         chance: Probability that answers given without looking come out at least as well; NaN likewise.
     """
 
@@ -79,7 +80,7 @@ class Worth:
         foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"
-        if self.chance > _CHANCE:
+        if not self.chance <= _CHANCE:  # it may be NaN
             return f"{self.relevant:,} yes and {self.irrelevant:,} no are too few to tell whether they go together"
         return f"the answers go together: {foretold}"
 
@@ -161,6 +162,7 @@ def find_objects(
     Raises:
         AnswerError: No map was found relevant, so that nothing is known of the object.
         DataError: What the model makes of some pictures is not finite.
+        MismatchError: Answers, maps, data set and model do not belong together.
         UnsupportedModelError: The model does not give its intermediate features.
     """
     split, data = as_split_model(model), as_dataset(dataset)
@@ -171,6 +173,12 @@ def find_objects(
     rows = torch.tensor([data.index_of(sample) for sample in known.ids], dtype=torch.int64)[known.evidence]
     relevant = torch.tensor([verdicts[sample] == "relevant" for sample in known.ids], dtype=torch.bool)[known.evidence]
     preprocessing = effective_preprocessing(data, split.preprocessing)
+    seen = maps.preprocessing
+    if seen is not None and not data.preprocessed and not seen.same_geometry(preprocessing):
+        raise MismatchError(
+            f"the maps were made with {seen}, and this model sees pictures with {preprocessing}, so that a cell of the "
+            "one is no cell of the other; give the model that was explained"
+        )
     with PixelCache(data, preprocessing, device=where) as cache:
         values, worth = objects_of(
             split,
@@ -241,7 +249,8 @@ def objects_of(
             kept.append(cells(part))
             advance(len(part))
         known = torch.cat(kept)
-        check_finite(model, known, "intermediate features", [f"picture number {row + 1:,}" for row in rows.tolist()])
+        energy = 4.0 * len(known) * known.square().sum(dim=(2, 3))  # standardising adds up no more than that
+        check_finite(model, energy, "intermediate features", [f"picture number {row + 1:,}" for row in rows.tolist()])
         mean, spread = known.mean(dim=(0, 2, 3), keepdim=True), known.std(dim=(0, 2, 3), keepdim=True) + 1e-6
         known = (known - mean) / spread
         answered = answered_cells(known, maps, relevant, labels[rows.to(device)])
@@ -267,8 +276,8 @@ def _sample(relevant: Tensor, seed: int) -> Tensor:
 
 
 def _shares(cells: Tensor, probe: Tensor) -> Tensor:
-    found = torch.sigmoid(torch.einsum("ndhw,d->nhw", cells, probe[:-1]) + probe[-1])
-    return found / found.amax(dim=(1, 2), keepdim=True)
+    logs = F.logsigmoid(torch.einsum("ndhw,d->nhw", cells, probe[:-1]) + probe[-1])  # no certainty becomes zero
+    return (logs - logs.amax(dim=(1, 2), keepdim=True)).exp()
 
 
 def _worth(scores: Tensor, is_object: Tensor, cells: AnsweredCells, relevant: Tensor) -> Worth:
