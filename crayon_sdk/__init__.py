@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from crayon_sdk.explain.explainer import Explainer
     from crayon_sdk.explain.maps import SaliencyMaps
     from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.explain.objects import ObjectMaps, find_objects
     from crayon_sdk.explain.patches import NeuronPatches
     from crayon_sdk.models.load import load_model
     from crayon_sdk.models.rebuild import to_timm
@@ -59,6 +60,7 @@ __all__ = [
     "NeuronAnswer",
     "NeuronPatches",
     "NeuronPruner",
+    "ObjectMaps",
     "Preprocessing",
     "SaliencyMaps",
     "SplitModel",
@@ -69,6 +71,7 @@ __all__ = [
     "compare",
     "errors",
     "evaluate",
+    "find_objects",
     "functional",
     "load_correction",
     "load_model",
@@ -95,6 +98,7 @@ _MODULE_OF = {
     "NeuronAnswer": "answers.records",
     "NeuronPatches": "explain.patches",
     "NeuronPruner": "correct.pruning",
+    "ObjectMaps": "explain.objects",
     "Preprocessing": "data.preprocessing",
     "SaliencyMaps": "explain.maps",
     "SplitModel": "models.split",
@@ -104,6 +108,7 @@ _MODULE_OF = {
     "check_output": "results.correction",
     "compare": "results.comparison",
     "evaluate": "results.evaluation",
+    "find_objects": "explain.objects",
     "load_correction": "results.correction",
     "load_model": "models.load",
     "simulate_answers": "explain.masks",

@@ -167,8 +167,8 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             made.counted = {"carried_to": len(feed) - answered}
         return made
 
-    def _objects(self, model: SplitModel, feed: PixelFeed, guidance: Guidance) -> Tensor:
-        """Where the object is in every picture, by the answers; they are looked at on the way."""
+    def _objects(self, model: SplitModel, feed: PixelFeed, guidance: Guidance) -> Tensor | None:
+        """Where the object is in every picture, by the answers, if these can be trusted with it."""
         rows = (guidance.relevant | guidance.irrelevant).nonzero().flatten()
         maps, relevant = guidance.reference[rows], guidance.relevant[rows]
         objects, worth = objects_of(
@@ -179,6 +179,11 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
                 f"{worth.in_words}. Whoever answers without looking leaves such answers. Look at some of them again; "
                 'or guide only what was answered, as the paper does, with spread="never"'
             )
+        if not worth.carries:
+            _log.warning(
+                "%s; only what was answered is guided. Answer more to reach the other pictures", worth.in_words
+            )
+            return None
         _log.info("%s", worth.in_words)
         return objects
 
@@ -197,7 +202,6 @@ class GuidedAttention(Prediction):
         autocast: Reduced precision of the trunk.
     """
 
-    objects: Tensor
     doing: ClassVar[str] = "guiding attention"
 
     def __init__(
@@ -213,7 +217,7 @@ class GuidedAttention(Prediction):
     ) -> None:
         super().__init__(model, labels, logit_adjustment=settings.logit_adjustment, autocast=autocast)
         self.settings, self.counts, self.swap = settings, counts, swap
-        self.register_buffer("objects", objects, persistent=False)
+        self.objects = objects  # no buffer: those are kept and looked through in every step
         self.total = len(labels)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -14,16 +14,27 @@ if TYPE_CHECKING:
     from crayon_sdk.explain.explainer import Explainer
     from crayon_sdk.explain.maps import SaliencyMaps
     from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.explain.objects import ObjectMaps, find_objects
     from crayon_sdk.explain.patches import NeuronPatches
 
-__all__ = ["Explainer", "NeuronPatches", "SaliencyMaps", "simulate_answers", "simulate_neuron_answers"]
+__all__ = [
+    "Explainer",
+    "NeuronPatches",
+    "ObjectMaps",
+    "SaliencyMaps",
+    "find_objects",
+    "simulate_answers",
+    "simulate_neuron_answers",
+]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
         "Explainer": "explainer",
         "NeuronPatches": "patches",
+        "ObjectMaps": "objects",
         "SaliencyMaps": "maps",
+        "find_objects": "objects",
         "simulate_answers": "masks",
         "simulate_neuron_answers": "masks",
     },

@@ -41,7 +41,7 @@ Method = Literal["random", "coverage", "uncertain", "typical"]
 """In which order pictures are asked about."""
 
 _EVERYTHING = 2**31
-_CLUSTERS = 200  # more kinds of highlights are not told apart; who asks for more gets the others by chance
+_CLUSTERS = 100  # as many pictures as there are clusters would be typical of nothing but themselves
 _IMAGE_QUESTION = "Is the highlight mainly on the {label}?"
 _NEURON_QUESTION = "Is the red rectangle mainly on the {label}?"
 _NEURONS_QUESTION = "Are the red rectangles mainly on the {label}?"
@@ -319,8 +319,8 @@ def suggest(
             before ([`k_centre`][crayon_sdk.functional.selection.k_centre]); "uncertain": the picture
             whose class the model expected least ([`surprise`][crayon_sdk.functional.selection.surprise]); or
             "typical": the most typical picture of every cluster of what is highlighted, of the largest cluster first
-            ([`typical`][crayon_sdk.functional.selection.typical]); as many clusters as questions, up to 200, and
-            then the others by chance.
+            ([`typical`][crayon_sdk.functional.selection.typical]); as many clusters as
+            questions, a hundred at most, and what is beyond them at random.
 
     Returns:
         Questions in the order to ask them. With more votes the same call gives the same order, so that the
@@ -359,7 +359,7 @@ def _typical(highlights: Tensor, rows: Tensor, shown: Tensor, count: int, seed: 
     places[rows] = torch.arange(len(rows))
     known = shown.nonzero().flatten()
     done = known[places[known] < 0]
-    chosen, stands = typical(highlights[known], min(count + len(done), _CLUSTERS), seed=seed)
+    chosen, stands = typical(highlights[known], min(count, _CLUSTERS) + len(done), seed=seed)
     covered = set(stands[places[known] < 0].tolist())
     fresh = [int(places[known[each]]) for cluster, each in enumerate(chosen.tolist()) if cluster not in covered]
     left = sorted(set(range(len(rows))) - set(fresh))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from crayon_sdk._base.files import read_tensors, write_tensors
 from crayon_sdk._base.process import resolve_device, resolve_precision
@@ -19,7 +20,7 @@ from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.data.preprocessing import effective_preprocessing
-from crayon_sdk.errors import AnswerError
+from crayon_sdk.errors import AnswerError, MismatchError
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps, readable
 from crayon_sdk.functional.cells import (
     AnsweredCells,
@@ -29,7 +30,7 @@ from crayon_sdk.functional.cells import (
     fit_logistic,
     out_of_fold,
 )
-from crayon_sdk.models.passes import intermediate_features
+from crayon_sdk.models.passes import check_finite, intermediate_features
 from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
 __all__ = ["ObjectMaps", "Worth", "find_objects", "objects_of"]
@@ -40,6 +41,7 @@ _FINER = 2  # the grid of the cells, in cells of the map: where the middle stage
 _MOST = 500  # answered pictures that are learned from; more say little more, and have to be kept
 _BATCH = 64
 _LEAST = 5  # answers of each kind, below which nothing is said of whether they go together
+_TESTED = 3  # fewer answers of no cannot show whether answers go together
 _CHANCE = 0.05
 _SURE = 0.12  # standard error of the foretold share, above which answers that look like chance may yet be none
 
@@ -53,7 +55,7 @@ class Worth:
         irrelevant: How many are irrelevant.
         cells: Probability in [0, 1] that a cell of the object gets a higher score than another one.
         verdicts: Probability in [0, 1] that the highlight of a relevant picture gets a higher score than that of an
-            irrelevant one; 0.5 is chance, NaN where one of the two kinds is lacking.
+            irrelevant one; 0.5 is chance, NaN where one of the two kinds is lacking, or is there only once.
         chance: Probability that answers given without looking come out at least as well; NaN likewise.
     """
 
@@ -70,6 +72,12 @@ class Worth:
         return enough and self.chance > _CHANCE
 
     @property
+    def carries(self) -> bool:
+        """Whether other pictures can be judged by them: they were seen to go together, or hardly a map is wrong."""
+        hardly = self.relevant >= _LEAST and self.irrelevant < _TESTED
+        return hardly or math.isnan(self.chance) or self.chance <= _CHANCE
+
+    @property
     def in_words(self) -> str:
         """One sentence for people."""
         total = self.relevant + self.irrelevant
@@ -79,7 +87,7 @@ class Worth:
         foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"
-        if self.chance > _CHANCE:
+        if not self.carries:
             return f"{self.relevant:,} yes and {self.irrelevant:,} no are too few to tell whether they go together"
         return f"the answers go together: {foretold}"
 
@@ -160,6 +168,8 @@ def find_objects(
 
     Raises:
         AnswerError: No map was found relevant, so that nothing is known of the object.
+        DataError: What the model makes of some pictures is not finite.
+        MismatchError: Answers, maps, data set and model do not belong together.
         UnsupportedModelError: The model does not give its intermediate features.
     """
     split, data = as_split_model(model), as_dataset(dataset)
@@ -170,6 +180,12 @@ def find_objects(
     rows = torch.tensor([data.index_of(sample) for sample in known.ids], dtype=torch.int64)[known.evidence]
     relevant = torch.tensor([verdicts[sample] == "relevant" for sample in known.ids], dtype=torch.bool)[known.evidence]
     preprocessing = effective_preprocessing(data, split.preprocessing)
+    seen = maps.preprocessing
+    if seen is not None and not data.preprocessed and not seen.same_geometry(preprocessing):
+        raise MismatchError(
+            f"the maps were made with {seen}, and this model sees pictures with {preprocessing}, so that a cell of the "
+            "one is no cell of the other; give the model that was explained"
+        )
     with PixelCache(data, preprocessing, device=where) as cache:
         values, worth = objects_of(
             split,
@@ -180,6 +196,7 @@ def find_objects(
             relevant,
             autocast=resolve_precision(precision, where),
         )
+    check_finite(split, values, "intermediate features", data.ids)
     return ObjectMaps(data.ids, values.cpu(), worth)
 
 
@@ -212,6 +229,7 @@ def objects_of(
 
     Raises:
         AnswerError: None is relevant.
+        DataError: What the model makes of some answered pictures is not finite; of others the values are NaN.
         UnsupportedModelError: The model does not give its intermediate features.
     """
     if not bool(relevant.any()):
@@ -235,9 +253,11 @@ def objects_of(
     with borrowed(model, device), torch.no_grad(), track("finding objects", len(labels)) as advance:
         kept = []
         for part in rows.split(_BATCH):
-            kept.append(cells(part).half())
+            kept.append(cells(part))
             advance(len(part))
-        known = torch.cat(kept).float()
+        known = torch.cat(kept)
+        energy = 4.0 * len(known) * known.square().sum(dim=(2, 3))  # standardising adds up no more than that
+        check_finite(model, energy, "intermediate features", [f"picture number {row + 1:,}" for row in rows.tolist()])
         mean, spread = known.mean(dim=(0, 2, 3), keepdim=True), known.std(dim=(0, 2, 3), keepdim=True) + 1e-6
         known = (known - mean) / spread
         answered = answered_cells(known, maps, relevant, labels[rows.to(device)])
@@ -246,7 +266,7 @@ def objects_of(
         worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
         values[rows.to(device)] = _shares(known, probe)
         for part in unseen.split(_BATCH):
-            values[part.to(device)] = _shares((cells(part).float() - mean) / spread, probe)
+            values[part.to(device)] = _shares((cells(part) - mean) / spread, probe)
             advance(len(part))
     return values, worth
 
@@ -263,8 +283,8 @@ def _sample(relevant: Tensor, seed: int) -> Tensor:
 
 
 def _shares(cells: Tensor, probe: Tensor) -> Tensor:
-    found = torch.sigmoid(torch.einsum("ndhw,d->nhw", cells, probe[:-1]) + probe[-1])
-    return found / found.amax(dim=(1, 2), keepdim=True)
+    logs = F.logsigmoid(torch.einsum("ndhw,d->nhw", cells, probe[:-1]) + probe[-1])  # no certainty becomes zero
+    return (logs - logs.amax(dim=(1, 2), keepdim=True)).exp()
 
 
 def _worth(scores: Tensor, is_object: Tensor, cells: AnsweredCells, relevant: Tensor) -> Worth:

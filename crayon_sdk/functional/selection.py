@@ -68,12 +68,12 @@ def typical(points: Tensor, count: int, *, seed: int = 0, rounds: int = 30) -> t
     """
     generator = torch.Generator().manual_seed(seed)
     data = points.double().cpu()
-    centres = data[torch.randint(len(data), (1,), generator=generator)]
-    while len(centres) < min(count, len(data)):
-        far = torch.cdist(data, centres).amin(dim=1).square()
-        if float(far.sum()) <= 0:
-            break
-        centres = torch.cat([centres, data[torch.multinomial(far, 1, generator=generator)]])
+    starts = [int(torch.randint(len(data), (1,), generator=generator))]
+    far = _squared_distances(data, data[starts[0]])
+    while len(starts) < count and bool(far.any()):
+        starts.append(int(torch.multinomial(far, 1, generator=generator)))
+        far = torch.minimum(far, _squared_distances(data, data[starts[-1]]))
+    centres = data[starts]
     nearest = torch.cdist(data, centres).argmin(dim=1)
     for _ in range(rounds):
         sums = torch.zeros_like(centres).index_add(0, nearest, data)

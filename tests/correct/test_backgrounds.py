@@ -11,12 +11,13 @@ from helpers_correction import half_and_half, image_answers, noise_pictures, ran
 from torch import nn
 
 from crayon_sdk.correct.attention import AttentionCorrector
-from crayon_sdk.correct.backgrounds import BackgroundSwap, finer_features, gives_intermediates
+from crayon_sdk.correct.backgrounds import BackgroundSwap, finer_features
 from crayon_sdk.correct.guidance import guidance_of
 from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
 from crayon_sdk.functional.highlights import guided_filter, refine_maps, sharpen
 from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.models.passes import gives_intermediates
 from crayon_sdk.models.split import SplitModel
 
 CPU = torch.device("cpu")
@@ -120,7 +121,8 @@ def test_a_single_relevant_picture_is_no_reason_to_stop(caplog):
     dataset = noise_pictures(8)
     answers = image_answers({"s0": "yes", "s1": "no", "s2": "no"})
     with caplog.at_level(logging.WARNING, logger="crayon_sdk"):
-        found = AttentionCorrector(split_model(), epochs=1, device="cpu").fit(dataset, random_maps(dataset), answers)
+        corrector = AttentionCorrector(split_model(), epochs=1, spread="never", device="cpu")
+        found = corrector.fit(dataset, random_maps(dataset), answers)
     assert found.record.counts["relevant"] == 1
     assert "at least two relevant pictures" in caplog.text
 

@@ -16,11 +16,12 @@ from helpers_workspace import crayon, new_workspace, save_model
 from crayon_sdk import AnnotationSet, Explainer, ImageAnswer, ImageDataset, simulate_answers
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.explain.asking import Outlook
+from crayon_sdk.explain.asking import Outlook, suggest
+from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.workspace.workspace import Workspace
 
-METHODS = ("random", "coverage", "uncertain")
+METHODS = ("random", "coverage", "uncertain", "typical")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,8 @@ def test_a_short_list_is_the_beginning_of_a_long_one(explainer, dataset, maps, m
     whole = ask(100)
     assert whole == ask(100)
     assert len(set(whole)) == len(whole) == int(maps.evidence.sum())
-    assert ask(4) == whole[:4]
+    if method != "typical":  # of as many clusters as questions
+        assert ask(4) == whole[:4]
     assert ask(100, seed=1)[0] != whole[0] or method == "uncertain"
     # What is answered is left out, and the rest goes on in the same order.
     assert ask(100, answers=answered(whole[:4])) == whole[4:]
@@ -98,6 +100,44 @@ def test_a_short_list_is_the_beginning_of_a_long_one(explainer, dataset, maps, m
     assert ask(100, answers=answered(whole[:4]), votes=2) == whole
     twice = answered(whole[:4]).merge(answered(whole[:4], "ben"))
     assert ask(100, answers=twice, votes=2) == whole[4:]
+
+
+def suggested(highlights, count, answers=None, seed=0, evidence=None):
+    """The rows that are asked about first, by what is highlighted alone."""
+    many = len(highlights)
+    ids, evidence = tuple(map(str, range(many))), torch.ones(many, dtype=torch.bool) if evidence is None else evidence
+    maps = SaliencyMaps(ids, torch.ones(many, 1, 1), torch.zeros(many, dtype=torch.int64), evidence)
+    outlook = Outlook(torch.ones(many, 1), torch.zeros(many), highlights)
+    given = AnnotationSet() if answers is None else answered([ids[row] for row in answers])
+    asked = suggest(maps, given, lambda: outlook, count=count, seed=seed, method="typical")
+    return [int(question.id) for question in asked]
+
+
+def test_typical_ones_of_what_nobody_was_asked_about_come_first():
+    """Three heaps, of ten, six and four pictures, and one picture far from all without a map."""
+    generator = torch.Generator().manual_seed(0)
+    heap_of = [0] * 10 + [1] * 6 + [2] * 4 + [3]
+    centres = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [99.0, 99.0]])
+    points = centres[heap_of] + 0.1 * torch.randn(21, 2, generator=generator)
+    evidence = torch.arange(21) < 20
+    first = suggested(points, 3, evidence=evidence)
+    assert [heap_of[row] for row in first] == [0, 1, 2]
+    for row in first:
+        heap = [other for other in range(20) if heap_of[other] == heap_of[row]]
+        mean = points[heap].mean(dim=0)
+        assert row == min(heap, key=lambda other: float((points[other] - mean).norm()))
+    # Asked for two more where the largest heap has its answer, the other two come; what is covered comes last.
+    again = suggested(points, 2, answers=[first[0]], evidence=evidence)
+    assert {heap_of[row] for row in again} == {1, 2}
+    assert sorted(suggested(points, 50, evidence=evidence)) == list(range(20))
+
+
+def test_typical_of_everything_is_typical_of_a_hundred_clusters():
+    points = torch.randn(3000, 16, generator=torch.Generator().manual_seed(0))
+    whole = suggested(points, 2**31)
+    assert sorted(whole) == list(range(3000))
+    assert whole[:100] == suggested(points, 100)
+    assert whole[100:] != suggested(points, 2**31, seed=1)[100:]
 
 
 def test_pictures_of_a_data_set_in_another_order(explainer, dataset, maps):
@@ -124,7 +164,7 @@ def test_the_model_comes_back_as_it_was(explainer, dataset, maps, snapshot):
 
 
 def test_what_is_refused(explainer, dataset, maps, tiny_model):
-    with pytest.raises(SettingsError, match=r"method to be one of random, coverage, uncertain, got 'best'"):
+    with pytest.raises(SettingsError, match=r"method to be one of random, coverage, uncertain, typical, got 'best'"):
         explainer.suggest(maps, 3, method="best")
     with pytest.raises(SettingsError, match=r"method='coverage' looks at the pictures: expected dataset="):
         explainer.suggest(maps, 3, method="coverage")
@@ -205,7 +245,7 @@ def test_chance_looks_at_nothing(ws):
 
 
 def test_patches_are_asked_about_at_random(ws):
-    for method in ("coverage", "uncertain"):
+    for method in METHODS[1:]:
         with pytest.raises(SettingsError, match=f"method='{method}' chooses pictures; patches of neurons"):
             ws.suggest(kind="neuron", method=method)
     with pytest.raises(SettingsError, match="method to be one of"):

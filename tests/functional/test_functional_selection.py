@@ -1,4 +1,4 @@
-"""The order of asking, against slow versions and against what is known about farthest-first."""
+"""The order of asking, against slow versions and against what is known about farthest-first and k-means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from crayon_sdk.functional.selection import k_centre, surprise
+from crayon_sdk.functional.selection import k_centre, surprise, typical
 
 
 def cloud(count, dimensions=3, seed=0):
@@ -76,3 +76,54 @@ def test_surprise_equals_a_slow_version():
 def test_surprise_of_what_is_certain_is_zero_and_finite_of_what_is_impossible():
     logits = torch.tensor([[200.0, -200.0], [200.0, -200.0]])
     assert surprise(logits, torch.tensor([0, 1])).tolist() == [0.0, 400.0]
+
+
+def heaps(sizes, spread=0.1, seed=0):
+    """Points around corners of a cube that are ten apart, and the heap of each; in a random order."""
+    heap_of = torch.tensor([heap for heap, size in enumerate(sizes) for _ in range(size)])
+    corners = 10 * torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    order = torch.randperm(len(heap_of), generator=torch.Generator().manual_seed(seed))
+    return (corners[heap_of] + spread * cloud(len(heap_of), seed=seed))[order], heap_of[order].tolist()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_every_heap_the_point_nearest_to_its_mean(seed):
+    points, heap_of = heaps([4, 9, 6, 5], seed=seed)
+    chosen, stands = typical(points, 4, seed=seed)
+    assert [heap_of[row] for row in chosen.tolist()] == [1, 2, 3, 0]  # the largest first
+    for row in chosen.tolist():
+        heap = [points[other].tolist() for other in range(len(points)) if heap_of[other] == heap_of[row]]
+        mean = [sum(values) / len(heap) for values in zip(*heap, strict=True)]
+        assert math.dist(points[row].tolist(), mean) == min(math.dist(point, mean) for point in heap)
+    assert all(heap_of[int(chosen[place])] == heap_of[row] for row, place in enumerate(stands.tolist()))
+
+
+def test_every_point_stands_with_the_nearest_mean():
+    """What k-means ends with: no point would rather be in another cluster, and every cluster has its mean."""
+    points = cloud(60, 2)
+    chosen, stands = typical(points, 5, rounds=1000)
+    sizes = [stands.tolist().count(place) for place in range(len(chosen))]
+    assert len(chosen) == 5
+    assert sizes == sorted(sizes, reverse=True)
+    means = [points[stands == place].mean(dim=0).tolist() for place in range(5)]
+    for point, place in zip(points.tolist(), stands.tolist(), strict=True):
+        assert math.dist(point, means[place]) == min(math.dist(point, mean) for mean in means)
+    assert [int(stands[row]) for row in chosen.tolist()] == list(range(5))
+
+
+def test_no_more_clusters_than_different_points():
+    few = torch.tensor([[1.0], [4.0], [9.0]])[torch.arange(90) % 3]  # many: distances are then found by products
+    chosen, stands = typical(few, 50)
+    assert sorted(few[chosen].flatten().tolist()) == [1.0, 4.0, 9.0]
+    assert torch.equal(few[chosen[stands]], few)
+    chosen, stands = typical(torch.ones(5, 2), 3)
+    assert (len(chosen), stands.tolist()) == (1, [0] * 5)
+    assert sorted(typical(cloud(6), 100)[0].tolist()) == list(range(6))
+
+
+def test_typical_is_the_same_twice_and_leaves_the_random_numbers_alone():
+    points, state = cloud(50), torch.get_rng_state()
+    first, second = typical(points, 7, seed=3), typical(points, 7, seed=3)
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(typical(points, 7, seed=4)[0], first[0])
