@@ -40,10 +40,11 @@ _log = logging.getLogger(__name__)
 _FINER = 2  # the grid of the cells, in cells of the map: where the middle stages of most networks are
 _MOST = 500  # answered pictures that are learned from; more say little more, and have to be kept
 _BATCH = 64
-_LEAST = 5  # answers of each kind, below which nothing is said of whether they go together
-_TESTED = 3  # fewer answers of no cannot show whether answers go together
+_PRIOR = 10.0  # ridge penalty, times the number of answered pictures: of those tried the best by object masks
+_LEAST = 5  # clear yes, below which nothing can be learned of what the object looks like
+_TESTED = 20  # of each kind; fewer, and typical ones above all, differ too much to be foretold by each other
+_TOGETHER = 0.7  # share of pairs told apart, below which answers do not go together
 _CHANCE = 0.05
-_SURE = 0.12  # standard error of the foretold share, above which answers that look like chance may yet be none
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,13 @@ class Worth:
     @property
     def contradictory(self) -> bool:
         """Whether the answers say of like highlights now yes and now no, as if nobody had looked."""
-        enough = min(self.relevant, self.irrelevant) >= _LEAST and _spread(self) <= _SURE
-        return enough and self.chance > _CHANCE
+        enough = min(self.relevant, self.irrelevant) >= _TESTED
+        return enough and self.verdicts + 1.645 * _spread(self) < _TOGETHER
 
     @property
     def carries(self) -> bool:
-        """Whether other pictures can be judged by them: they were seen to go together, or hardly a map is wrong."""
-        hardly = self.relevant >= _LEAST and self.irrelevant < _TESTED
-        return hardly or math.isnan(self.chance) or self.chance <= _CHANCE
+        """Whether other pictures can be judged by the answers."""
+        return self.relevant >= _LEAST and not self.contradictory
 
     @property
     def in_words(self) -> str:
@@ -84,12 +84,16 @@ class Worth:
         if not self.irrelevant or not self.relevant:
             same = "right" if self.relevant else "wrong"
             return f"all {total:,} maps that were answered are {same}: one answer for all would have said as much"
+        if self.relevant < _LEAST:
+            return (
+                f"{self.relevant:,} clear yes are too few to learn what the object looks like; it takes {_LEAST}"
+            )
         foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"
-        if not self.carries:
-            return f"{self.relevant:,} yes and {self.irrelevant:,} no are too few to tell whether they go together"
-        return f"the answers go together: {foretold}"
+        if self.chance <= _CHANCE:
+            return f"the answers go together: {foretold}"
+        return f"{self.relevant:,} yes and {self.irrelevant:,} no do not show yet whether they go together"
 
 
 @dataclass(frozen=True)
@@ -261,7 +265,7 @@ def objects_of(
         mean, spread = known.mean(dim=(0, 2, 3), keepdim=True), known.std(dim=(0, 2, 3), keepdim=True) + 1e-6
         known = (known - mean) / spread
         answered = answered_cells(known, maps, relevant, labels[rows.to(device)])
-        penalty = 1 / len(rows)
+        penalty = _PRIOR / len(rows)
         probe = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)
         worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
         values[rows.to(device)] = _shares(known, probe)
