@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from crayon_sdk._base.files import write_text
+from crayon_sdk._base.files import new_folder, write_text
 from crayon_sdk._base.text import unknown_name
-from crayon_sdk.errors import SettingsError
+from crayon_sdk.errors import OutputExistsError, SettingsError
 
 __all__ = ["TASKS", "Task", "generate"]
 
@@ -114,7 +114,8 @@ def generate(task: str, folder: str | os.PathLike[str], *, size: int = 96, seed:
 
     Args:
         task: One of `TASKS`.
-        folder: Where ``metadata.csv``, ``images/`` and ``masks/`` go; is made, and must hold none of them.
+        folder: Where ``metadata.csv``, ``images/`` and ``masks/`` go: a new folder, or an empty one. It is filled when
+            everything is drawn, and stays as it was when that stops.
         size: Side in pixels.
         seed: Of everything random.
         scale: How many pictures, in units of those of the task.
@@ -124,44 +125,53 @@ def generate(task: str, folder: str | os.PathLike[str], *, size: int = 96, seed:
         `ImageDataset.from_csv` with the shortcuts as ``group_columns``.
 
     Raises:
-        SettingsError: There is no such task, or the size does not fit.
+        OutputExistsError: There is something in the folder.
+        OutputError: It cannot be written.
+        SettingsError: There is no such task, or a number does not fit.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     table = generate("pair", folder, size=48, scale=0.02)
         ...     print(table.read_text().splitlines()[0])
-        image,label,box,split,mask
+        image,label,other,split,mask
     """
     if task not in TASKS:
         raise SettingsError(unknown_name(task, TASKS, "task"))
     wanted, root = TASKS[task], Path(folder)
-    if size < 32 or scale <= 0 or seed < 0:
+    if size < 32 or not 0 < scale < math.inf or seed < 0:
         raise SettingsError(f"expected size >= 32, scale > 0 and seed >= 0, got {size}, {scale} and {seed}")
+    there = os.path.lexists(root)
+    if there and not (root.is_dir() and not any(root.iterdir())):
+        raise OutputExistsError(f"{str(root)!r} exists already and is no empty folder; name another one")
+    new_folder(root, lambda fresh: _write(wanted, fresh, size=size, seed=seed, scale=scale), overwrite=there)
+    return root / "metadata.csv"
+
+
+def _write(task: Task, root: Path, *, size: int, seed: int, scale: float) -> None:
     rows = []
     for number, split in enumerate(("train", "val", "test")):
         for kind in ("images", "masks"):
             (root / kind / split).mkdir(parents=True)
-        count = max(round(getattr(wanted, split) * scale), 2 * len(wanted.classes))
+        count = max(round(getattr(task, split) * scale), 2 * len(task.classes))
         for index in range(count):
             random = np.random.default_rng((seed, number, index))
-            label, shown = _kinds(wanted, index, random, balanced=split != "train")
-            kinds = shown | {"object": label, "plain": len(wanted.classes)}
+            label, shown = _kinds(task, index, random, balanced=split != "train")
+            kinds = shown | {"object": label, "plain": len(task.classes)}
             canvas = _Canvas(random, size)
-            for name, draw in wanted.parts:
-                draw(canvas, kinds[name], len(wanted.classes))
+            for name, draw in task.parts:
+                draw(canvas, kinds[name], len(task.classes))
             picture, mask = canvas.finished()
             name = f"{split}/{index:05d}.png"
             picture.save(root / "images" / name, compress_level=1)
             mask.save(root / "masks" / name, compress_level=1)
-            names = (*wanted.classes, "none")
-            shortcuts = [names[shown[short]] for short in wanted.shortcuts]
-            rows.append((f"images/{name}", wanted.classes[label], *shortcuts, split, f"masks/{name}"))
+            names = (*task.classes, "none")
+            shortcuts = [names[shown[short]] for short in task.shortcuts]
+            rows.append((f"images/{name}", task.classes[label], *shortcuts, split, f"masks/{name}"))
     table = io.StringIO()
-    header = ("image", "label", *wanted.shortcuts, "split", "mask")
+    header = ("image", "label", *task.shortcuts, "split", "mask")
     csv.writer(table, lineterminator="\n").writerows([header, *rows])
     write_text(root / "metadata.csv", table.getvalue())
-    return root / "metadata.csv"
 
 
 def _kinds(task: Task, index: int, random: np.random.Generator, *, balanced: bool) -> tuple[int, dict[str, int]]:
