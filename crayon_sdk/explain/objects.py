@@ -41,7 +41,7 @@ _FINER = 2  # the grid of the cells, in cells of the map: where the middle stage
 _MOST = 500  # answered pictures that are learned from; more say little more, and have to be kept
 _BATCH = 64
 _PRIOR = 10.0  # ridge penalty, times the number of answered pictures: of those tried the best by object masks
-_LEAST = 5  # clear yes, below which nothing can be learned of what the object looks like
+_LEAST = 3  # clear yes, below which nothing can be learned of what the object looks like
 _TESTED = 20  # of each kind; fewer, and typical ones above all, differ too much to be foretold by each other
 _TOGETHER = 0.7  # share of pairs told apart, below which answers do not go together
 _CHANCE = 0.05
@@ -85,9 +85,7 @@ class Worth:
             same = "right" if self.relevant else "wrong"
             return f"all {total:,} maps that were answered are {same}: one answer for all would have said as much"
         if self.relevant < _LEAST:
-            return (
-                f"{self.relevant:,} clear yes are too few to learn what the object looks like; it takes {_LEAST}"
-            )
+            return f"{self.relevant:,} clear yes are too few to learn what the object looks like; it takes {_LEAST}"
         foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"

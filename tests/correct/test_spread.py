@@ -149,8 +149,8 @@ def test_never_is_another_training(dataset):
     assert differing(fit(dataset, background_swap=0.0), fit(dataset, background_swap=0.0, spread="never"))
 
 
-def test_one_yes_is_enough_to_exchange_backgrounds(dataset, caplog):
-    answers = image_answers({"s0": "yes", "s1": "no"})
+def test_three_yes_are_enough_to_reach_every_picture(dataset, caplog):
+    answers = image_answers({"s0": "yes", "s1": "no", "s2": "yes", "s3": "yes"})
     with caplog.at_level(logging.WARNING, logger="crayon_sdk"):
         one, two = (fit(dataset, answers, background_swap=share, epochs=1) for share in (0.0, 1.0))
     assert "backgrounds" not in caplog.text

@@ -110,8 +110,9 @@ def test_what_comes_out(found, train, maps):
 
 
 def test_answers_of_people_who_look_go_together_and_others_contradict(model, train, maps):
-    looked = simulate_answers(maps, train)
+    looked = simulate_answers(maps, train, strictness=(0.25, 0.25))  # enough of each kind
     worth = find_objects(model, train, maps, looked, device="cpu").worth
+    assert min(worth.relevant, worth.irrelevant) >= 20
     assert worth.verdicts > 0.75
     assert worth.cells > 0.75
     assert worth.chance < 0.01
@@ -151,20 +152,27 @@ def test_only_no_says_why_it_is_not_enough(model, train, maps, words):
 
 def test_one_yes_and_one_no_are_too_few_to_tell(model, train, maps):
     worth = find_objects(model, train, maps, said({train.ids[0]: "yes", train.ids[1]: "no"}), device="cpu").worth
-    assert worth.in_words == "1 yes and 1 no are too few to tell whether they go together"
+    assert worth.in_words == "1 clear yes are too few to learn what the object looks like; it takes 3"
     assert not worth.contradictory
 
 
 def test_worth_in_words():
     assert Worth(0, 7, math.nan, math.nan, math.nan).in_words.startswith("all 7 maps that were answered are wrong")
-    # The limits, worked out by hand: with 13 of each the standard error is sqrt(27 / 2028) = 0.115, with 12 0.1203.
-    assert Worth(13, 13, 0.5, 0.55, 0.3).contradictory
-    assert "contradict each other: 55 % of the pairs" in Worth(13, 13, 0.5, 0.55, 0.3).in_words
-    assert not Worth(12, 12, 0.5, 0.55, 0.3).contradictory
-    assert "too few to tell" in Worth(12, 12, 0.5, 0.55, 0.3).in_words
-    assert not Worth(4, 4000, 0.5, 0.5, 0.5).contradictory
-    assert not Worth(13, 13, 0.5, 0.8, 0.005).contradictory
-    assert "go together: 80 %" in Worth(13, 13, 0.5, 0.8, 0.005).in_words
+    # The limit, by hand: with 20 of each the standard error is sqrt(41 / 4800) = 0.0924, and 1.645 of it 0.152.
+    assert Worth(20, 20, 0.5, 0.54, 0.3).contradictory
+    assert not Worth(20, 20, 0.5, 0.55, 0.3).contradictory
+    assert "contradict each other: 54 % of the pairs" in Worth(20, 20, 0.5, 0.54, 0.3).in_words
+    assert not Worth(19, 4000, 0.5, 0.5, 0.5).contradictory
+    assert "do not show yet whether they go together" in Worth(19, 4000, 0.5, 0.5, 0.5).in_words
+    assert "go together: 80 %" in Worth(20, 20, 0.5, 0.8, 0.001).in_words
+    assert "2 clear yes are too few to learn" in Worth(2, 20, 0.5, 0.8, 0.001).in_words
+
+
+def test_what_carries():
+    assert Worth(3, 20, 0.5, 0.5, 0.5).carries
+    assert Worth(3, 0, 0.9, math.nan, math.nan).carries
+    assert not Worth(2, 20, 0.5, 0.9, 0.001).carries
+    assert not Worth(20, 20, 0.5, 0.54, 0.3).carries
 
 
 def test_chance_is_how_often_shuffled_answers_do_as_well(found):
