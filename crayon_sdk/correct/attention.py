@@ -18,7 +18,7 @@ from crayon_sdk.correct.method import Method, method
 from crayon_sdk.correct.objective import Batch, Objective, PixelFeed, Prediction
 from crayon_sdk.correct.settings import AttentionSettings
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import AnswerError, SettingsError
+from crayon_sdk.errors import AnswerError, SettingsError, UnsupportedModelError
 from crayon_sdk.explain.explainer import check_score, check_target
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.objects import objects_of
@@ -171,9 +171,13 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
         """Where the object is in every picture, by the answers, if these can be trusted with it."""
         rows = (guidance.relevant | guidance.irrelevant).nonzero().flatten()
         maps, relevant = guidance.reference[rows], guidance.relevant[rows]
-        objects, worth = objects_of(
-            model, feed.cache.get, feed.labels, rows.cpu(), maps, relevant.cpu(), autocast=self.autocast
-        )
+        try:
+            objects, worth = objects_of(
+                model, feed.cache.get, feed.labels, rows.cpu(), maps, relevant.cpu(), autocast=self.autocast
+            )
+        except UnsupportedModelError as error:
+            _log.warning("answers reach no other pictures: %s", error)
+            return None
         if worth.contradictory:
             raise AnswerError(
                 f"{worth.in_words}. Whoever answers without looking leaves such answers. Look at some of them again; "

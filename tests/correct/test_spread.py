@@ -208,3 +208,14 @@ def test_where_objects_are_known_every_picture_is_given_another_background(datas
     corners = swap.objects.float()[:, :4, :4] / 255
     assert swap.objects.flatten(1).any(dim=1).all()
     assert corners.max() < 0.2
+
+
+def test_a_model_without_fitting_features_goes_the_published_way(dataset, caplog):
+    model = split_model()
+    # As of networks that shrink pictures at once: nothing lies between the picture and the map.
+    object.__setattr__(model.model, "forward_intermediates", lambda images, **_: [images])
+    with caplog.at_level(logging.WARNING, logger="crayon_sdk"):
+        found = fit(dataset, model=model, background_swap=0.0)
+    assert "answers reach no other pictures: features about as fine as the map" in caplog.text
+    assert "carried_to" not in found.record.counts
+    assert not differing(found, fit(dataset, background_swap=0.0, spread="never"))
