@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 import crayon_sdk as crayon
-from crayon_sdk.answers.controls import CONTROLS, control
+from crayon_sdk.answers.controls import control
+from crayon_sdk.answers.relevance import CONTROLS
 from crayon_sdk.correct import methods
 from crayon_sdk.data.generated import TASKS, generate
 from crayon_sdk.data.preprocessing import Preprocessing

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import Literal, get_args
 
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.records import AnyAnswer, ImageAnswer
+from crayon_sdk.answers.relevance import CONTROLS, Control
 from crayon_sdk.errors import AnswerError, SettingsError
 
-__all__ = ["CONTROLS", "Control", "control"]
+__all__ = ["control"]
 
-Control = Literal["yes", "no", "shuffled", "inverted"]
-CONTROLS: tuple[Control, ...] = get_args(Control)
 _TURNED = {"yes": "no", "no": "yes", "unsure": "unsure"}
 
 

@@ -24,14 +24,16 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, get_args
 
 from crayon_sdk.errors import AnswerError, SettingsError
 
 __all__ = [
+    "CONTROLS",
     "CROWD_RULES",
     "RULES",
     "Agreement",
+    "Control",
     "agreement_of",
     "check_kind",
     "check_rule",
@@ -48,8 +50,11 @@ Kind = Literal["image", "neuron"]
 Rule = Literal["unanimous", "majority", "share", "dawid-skene", "mace"]
 Relevance = Literal["relevant", "irrelevant", "mixed"]
 NeuronRelevance = Literal["relevant", "irrelevant"]
+Control = Literal["yes", "no", "shuffled", "inverted"]
+"""What people say who do not look; see [`control`][crayon_sdk.answers.controls.control]."""
 
 ANSWERS = ("yes", "no", "unsure")
+CONTROLS: tuple[Control, ...] = get_args(Control)
 CROWD_RULES = ("dawid-skene", "mace")
 RULES = ("unanimous", "majority", "share", *CROWD_RULES)
 

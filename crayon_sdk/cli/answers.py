@@ -12,8 +12,7 @@ import click
 from crayon_sdk._base.fetching import is_on_hub
 from crayon_sdk._base.text import ANSWER_FORMATS as KINDS
 from crayon_sdk._base.text import KINDS_OF_TASKS
-from crayon_sdk.answers.controls import CONTROLS, Control
-from crayon_sdk.answers.relevance import ANSWERS, CROWD_RULES, RULES, Kind, Rule
+from crayon_sdk.answers.relevance import ANSWERS, CONTROLS, CROWD_RULES, RULES, Control, Kind, Rule
 from crayon_sdk.cli.common import Commands, Shell, command, how_far, next_step
 from crayon_sdk.cli.hub import hub_options, publish_quietly, show_published
 

@@ -17,7 +17,7 @@ from crayon_sdk._base.files import read_whole
 from crayon_sdk._base.methods import checked_method, settings_of, with_settings
 from crayon_sdk._base.settings import Count, OneOrMore, Setting, Share, refusal, settings, settings_in
 from crayon_sdk._base.text import unknown_name
-from crayon_sdk.answers.controls import Control
+from crayon_sdk.answers.relevance import Control
 from crayon_sdk.errors import FileFormatError, SettingsError
 
 if sys.version_info >= (3, 11):

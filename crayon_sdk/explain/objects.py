@@ -267,7 +267,7 @@ def objects_of(
         probe = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)
         worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
         values[rows.to(device)] = _shares(known, probe)
-        for part in unseen.split(_BATCH):
+        for part in unseen.split(_BATCH) if len(unseen) else ():
             values[part.to(device)] = _shares((cells(part) - mean) / spread, probe)
             advance(len(part))
     return values, worth

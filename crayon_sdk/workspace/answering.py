@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from crayon_sdk._base.files import free_folder, read_shapes
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
-from crayon_sdk.answers.controls import Control
 from crayon_sdk.answers.controls import control as without_looking
 from crayon_sdk.answers.formats import read_answers, write_answers
-from crayon_sdk.answers.relevance import Rule
+from crayon_sdk.answers.relevance import Control, Rule
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs

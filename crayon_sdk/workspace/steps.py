@@ -13,8 +13,8 @@ from typing import Any
 from crayon_sdk._base.methods import checked_method, made_of, methods, settings_of
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.answers.controls import Control
 from crayon_sdk.answers.controls import control as without_looking
+from crayon_sdk.answers.relevance import Control
 from crayon_sdk.correct.guidance import guidance_answers
 from crayon_sdk.correct.method import check_needs, made
 from crayon_sdk.data.dataset import ImageDataset

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.answers.controls import CONTROLS, control
+from crayon_sdk.answers.controls import control
 from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.relevance import CONTROLS
 from crayon_sdk.errors import AnswerError, SettingsError
 
 

@@ -420,7 +420,7 @@ def test_what_answers_are_worth(ws, tmp_path):
     empty = tmp_path / "empty"
     shutil.copytree(ws, empty)
     (empty / "answers.jsonl").unlink()
-    failed(crayon("answer", "worth", empty), 3, "no answers about pictures yet", "annotate")
+    failed(crayon("answer", "worth", empty), 4, "is missing", "put a copy of it back")
 
 
 def test_suggest_says_that_nothing_is_left(ws):
