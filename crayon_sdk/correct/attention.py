@@ -185,7 +185,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             )
         if not worth.carries:
             _log.warning(
-                "%s; only what was answered is guided. Answer more to reach the other pictures", worth.in_words
+                "%s; what was answered is guided, and nothing else. Answer more to reach the others", worth.in_words
             )
             return None
         _log.info("%s", worth.in_words)
