@@ -47,8 +47,13 @@ def session(tmp_path_factory):
 def test_the_session_of_the_page_is_what_happens(session):
     ours, theirs = skeleton(transcript.shown()), skeleton(session)
     # Which pictures are suggested, and whether a map lacks evidence, depends on the model.
-    drop = re.compile(r"images/train|maps have no positive evidence|^$| to go$")
-    assert [line for line in ours if not drop.search(line)] == [line for line in theirs if not drop.search(line)]
+    drop = re.compile(r"images/train|maps have no positive evidence|^$| to go$|are too few to learn")
+
+    def steady(lines):
+        """Word by word: tables are as wide as their numbers. So small a session has no answers to carry, either."""
+        return [each for line in lines if not drop.search(line) for each in line.removesuffix(", 0 carried to").split()]
+
+    assert steady(ours) == steady(theirs)
 
 
 def test_the_session_shows_every_step(session):
