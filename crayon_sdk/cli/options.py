@@ -167,7 +167,7 @@ class SuggestOptions:
     """Of the order."""
     method: Literal["random", "coverage", "uncertain", "typical"] = "random"
     """In which order: by chance; what differs most from all before; what the model expected least; or what is typical
-    of what the maps show, which is best for few answers."""
+    of what the maps show."""
 
 
 @settings

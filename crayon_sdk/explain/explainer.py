@@ -202,7 +202,7 @@ class Explainer:
             n: How many at most, at least 1.
             method: "random"; "coverage", every next picture being the one whose neurons differ most from all
                 before; "uncertain", the picture first whose class the model expected least; or "typical", the most
-                typical picture of every cluster of what is highlighted: best for few answers.
+                typical picture of every cluster of what is highlighted.
             dataset: Has the pictures; all but "random" run the model over them once.
             answers: What was answered: such pictures are left out, and count as covered.
             votes: How many people are to answer a picture before it counts as answered.

@@ -39,7 +39,6 @@ __all__ = ["Steps"]
 
 _BATCHES_PER_PART = 64
 _FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
-_ENOUGH = 20  # pictures, which the cell probe carries to all others
 _ABOUT = {"image": "pictures", "neuron": "neurons"}
 _log = logging.getLogger(__name__)
 
@@ -333,15 +332,14 @@ class Steps:
                 )
             except StaleError:  # without patches a model can be pruned all the same
                 continue
-            if found.answered < (min(_FEW * found.total, _ENOUGH) if kind == "image" else _FEW * found.total):
+            if found.answered < _FEW * found.total:
                 _log.warning(
                     "only %d of %d %s are answered (%.0f %%): so few guide little, and the result can be worse than "
-                    "none; %s a good start. To answer more first: %s --kind %s",
+                    "none; a tenth is a good start. To answer more first: %s --kind %s",
                     found.answered,
                     found.total,
                     "pictures" if kind == "image" else "patches of neurons",
                     100 * found.answered / found.total,
-                    f"{_ENOUGH} typical ones are" if kind == "image" else "a tenth is",
                     self.ledger.command("annotate"),
                     kind,
                 )
