@@ -151,16 +151,17 @@ class _Demo:
 
     def _original(self, folder: Path, dataset: ImageDataset) -> SplitModel:
         self._say(f"Training a small network; {100 * self.settings.correlation:.0f} % of the backgrounds give it away")
-        model, epochs, accuracy = train_original(dataset, self.settings, seed=self.seed, measured=self._say_how_long)
-        self._say(f"Stopped after epoch {epochs}, with {100 * accuracy:.1f} % of the training pictures right")
+        model, history = train_original(dataset, self.settings, seed=self.seed)
+        last = history[-1]
+        right = 100 * last["training_accuracy"]
+        self._say(f"Stopped after epoch {last['epoch']}, with {right:.1f} % of the training pictures right")
+        # Three corrections of as long steps follow; all else takes about as long as a dozen epochs.
+        left = last["seconds"] * (3 * self.settings.attention_epochs + 12)
+        self._say(f"About {duration(left)} to go on this machine")
         (folder / "original").mkdir()
         write_tensors(folder / "original" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
         write_json(folder / "original" / "config.json", timm_config(model))
         return model
-
-    def _say_how_long(self, seconds: float) -> None:
-        """Three corrections of as long steps follow; all else takes about as long as a dozen epochs."""
-        self._say(f"About {duration(seconds * (3 * self.settings.attention_epochs + 12))} to go on this machine")
 
     def _answers(
         self, folder: Path, model: SplitModel, dataset: ImageDataset

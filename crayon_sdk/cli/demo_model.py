@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from crayon_sdk._base.process import resolve_device
-from crayon_sdk._base.progress import track
 from crayon_sdk.cli.demo_pictures import CLASSES
+from crayon_sdk.correct import methods
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.models.load import load_model
@@ -38,6 +35,7 @@ class DemoSettings:
             done; a little above ``correlation``, which the background alone gives.
         original_epochs: At most so many epochs until then.
         original_lr: Its learning rate.
+        original_weight_decay: Its L2 penalty, beside a loss that is the sum over a batch.
         attention_epochs: Of each attention correction.
         attention_lr: Its learning rate.
         alpha: Weight of the relevant term.
@@ -57,6 +55,7 @@ class DemoSettings:
     original_accuracy: float = 0.987
     original_epochs: int = 30
     original_lr: float = 2e-3
+    original_weight_decay: float = 6.4e-3
     attention_epochs: int = 12
     attention_lr: float = 2e-3
     alpha: float = 1e3
@@ -74,68 +73,42 @@ class DemoSettings:
 
 
 def train_original(
-    dataset: ImageDataset,
-    settings: DemoSettings,
-    *,
-    seed: int,
-    measured: Callable[[float], None] = lambda seconds: None,
-) -> tuple[SplitModel, int, float]:
-    """Make and train the network that is going to be corrected.
+    dataset: ImageDataset, settings: DemoSettings, *, seed: int
+) -> tuple[SplitModel, tuple[dict[str, Any], ...]]:
+    """Make and train the network that is going to be corrected, as one usually does, until it is good.
+
+    The background alone gives an accuracy of ``settings.correlation``. Stopping a little above it
+    leaves a network that has begun to see the animals, and goes by the background all the same.
 
     Args:
         dataset: The training set.
         settings: How large and how long.
         seed: Of the first weights and of the order of the pictures.
-        measured: Told how many seconds an epoch takes, as soon as one was made.
 
     Returns:
-        The network in eval mode, the number of epochs that it took, and its accuracy in the last of them.
+        The network in eval mode, and the history of its training.
     """
-    side = settings.size
+    view = Preprocessing(size=(settings.size, settings.size), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = load_model(
+        start = load_model(
             _ARCHITECTURE,
             pretrained=False,
             num_classes=len(CLASSES),
             class_names=CLASSES,
             model_args=_MODEL_ARGS,
-            preprocessing=Preprocessing(size=(side, side), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+            preprocessing=view,
         )
-    return model, *_train(model, dataset, settings, seed, measured)
-
-
-def _train(
-    model: SplitModel, dataset: ImageDataset, wanted: DemoSettings, seed: int, measured: Callable[[float], None]
-) -> tuple[int, float]:
-    """Train as one usually does, until the training accuracy is good.
-
-    The background alone gives an accuracy of ``wanted.correlation``. Stopping a little above it
-    leaves a network that has begun to see the animals, and goes by the background all the same.
-    """
-    device = resolve_device("auto", model.device)
-    model.to(device).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=wanted.original_lr, weight_decay=1e-4)
-    generator = torch.Generator().manual_seed(seed)
-    epoch, accuracy = 0, 0.0
-    with (
-        PixelCache(dataset, model.preprocessing, device=device) as cache,
-        track("training", wanted.original_epochs) as advance,
-    ):
-        while epoch < wanted.original_epochs and accuracy < wanted.original_accuracy:
-            right, started = 0, time.monotonic()
-            for batch in torch.randperm(len(dataset), generator=generator).split(64):
-                labels = dataset.labels[batch].to(device)
-                logits = model(cache.get(batch))
-                optimizer.zero_grad()
-                torch.nn.functional.cross_entropy(logits, labels).backward()
-                optimizer.step()
-                right += int((logits.argmax(dim=1) == labels).sum())
-            epoch, accuracy = epoch + 1, right / len(dataset)
-            advance(1)
-            if epoch == min(2, wanted.original_epochs):  # the first one also fills the cache
-                measured(time.monotonic() - started)
-    model.to("cpu").eval()
-    for parameter in model.parameters():
-        parameter.grad = None
-    return epoch, accuracy
+    trained = methods["erm"](
+        start,
+        until_accuracy=settings.original_accuracy,
+        epochs=settings.original_epochs,
+        lr=settings.original_lr,
+        weight_decay=settings.original_weight_decay,
+        scheduler="none",
+        average_decay=0.0,
+        precision="float32",
+        seed=seed,
+    ).fit(dataset)
+    # What follows is the first correction: the network begins here, without a record.
+    return load_model(trained.model.model, preprocessing=view, class_names=CLASSES), trained.history

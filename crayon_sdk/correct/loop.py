@@ -135,6 +135,7 @@ def train(
     """Train an objective in place.
 
     With ``settings.keep`` "best" the weights of the epoch with the highest "score" are kept, else the last ones.
+    Training ends before the last epoch where the objective has ``enough``.
 
     Args:
         objective: What is minimised. Its ``model`` is the result; modes are the caller's business.
@@ -146,7 +147,8 @@ def train(
             gives measurements, of which "score" decides about the best epoch.
 
     Returns:
-        One record per epoch: mean losses per sample, learning rate, seconds, measurements.
+        One record per epoch: mean losses per sample, learning rate, seconds, measurements, and "enough" where that
+        was the end.
 
     Raises:
         NonFiniteLossError: The loss, its gradient or the step made with it is NaN or
@@ -194,6 +196,8 @@ class _Training:
         ):
             bar(state.step)
             for epoch in range(state.step // steps, self.settings.epochs):
+                if state.history and "enough" in state.history[-1]:  # also in a run that goes on here
+                    break
                 started = time.monotonic()
                 for batch in self._batches(epoch)[state.step % steps :]:
                     seed_rng(self.settings.seed * 1_000_003 + state.step + self.processes.index * 998_244_353)
@@ -294,6 +298,8 @@ class _Training:
         record |= {name: total / self.size for name, total in state.sums.items()}
         record |= {"lr": learning_rate(self.settings, state.step - 1, self.steps), "seconds": round(seconds, 3)}
         record |= dict(self.on_epoch()) if self.on_epoch is not None else {}
+        # Written down, since whoever reads a history that is shorter than was asked for should know why.
+        record |= {"enough": 1} if self.processes.any(self.objective.enough(record)) else {}
         state.history.append(record)
         state.sums = {}
         score = record.get("score", -math.inf)

@@ -166,6 +166,14 @@ class Objective(nn.Module):
     def after_step(self, found: Mapping[str, float], processes: Processes) -> None:
         """Called after every step with its sums; overridden by methods that keep a state, in buffers of theirs."""
 
+    def enough(self, record: Mapping[str, Any]) -> bool:
+        """Say whether training ends with the epoch of this record; the last one of the settings is the end anyway.
+
+        Args:
+            record: What the history says about the epoch, measurements included.
+        """
+        return False
+
     def broken(self, feed: Feed) -> str:
         """Say what the result makes of samples that is not finite; "" when all is. Called after every epoch."""
         return ""

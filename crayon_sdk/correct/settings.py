@@ -78,6 +78,9 @@ class NetworkSettings(TrainingSettings):
 class ERMSettings(NetworkSettings):
     """How further training is done: as `AttentionCorrector` trains, without what it adds to the cross entropy."""
 
+    until_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Training accuracy, as measured in the steps of an epoch, at which training ends before its last epoch."""
+
 
 @settings
 class AttentionSettings(NetworkSettings):

@@ -211,8 +211,10 @@ def _impossible(record: Mapping[str, Any], num_neurons: int, *, alone: bool) -> 
                 raise SettingsError(f"without {', '.join(sorted(missing))}")
         except (SettingsError, TypeError) as error:
             return f"settings ({error})"
-    epochs = record["settings"].get("epochs", len(record["history"]))
     counted = [entry.get("epoch") for entry in record["history"]]
+    # Training that had enough says so, and has fewer epochs than were asked for.
+    most = record["settings"].get("epochs", len(counted))
+    epochs = min(most, len(counted)) if counted and "enough" in record["history"][-1] else most
     if len(counted) != epochs or counted != list(range(1, len(counted) + 1)):
         return f"history, which does not have the {epochs} epochs in order,"
     for entry in record["history"]:
