@@ -1,7 +1,8 @@
-"""Shows the keywords of methods of correction, which come from the declarations of their settings.
+"""Shows the keywords that come from declarations: of methods of correction, and of what publishes.
 
-Griffe reads source code, where a class made by `crayon_sdk.correct.method.method` has no constructor. This extension
-takes signature and docstring from the class itself, so that the page says what `help()` says.
+Griffe reads source code, where a class made by `crayon_sdk.correct.method.method` has no constructor, and a function
+under `crayon_sdk._base.publishing.takes_hub_options` takes ``**hub``. This extension takes signature and docstring from
+the class or function itself, so that the page says what `help()` says.
 """
 
 from __future__ import annotations
@@ -30,7 +31,22 @@ def written(parameter: inspect.Parameter) -> griffe.Parameter:
 
 
 class DeclaredSettings(griffe.Extension):
-    """Gives every method its constructor."""
+    """Gives every method its constructor, and what publishes its keywords."""
+
+    def on_function(self, *, func: griffe.Function, **_: Any) -> None:
+        """Change a function that was just read."""
+        if not any(str(decorator.value) == "takes_hub_options" for decorator in func.decorators):
+            return
+        made = resolve_name(f"{func.module.path}:{func.path.removeprefix(func.module.path + '.')}")
+        func.docstring.value = inspect.getdoc(made) or ""
+        func.parameters = griffe.Parameters(
+            *(each for each in func.parameters if each.kind is not griffe.ParameterKind.var_keyword),
+            *(
+                written(each)
+                for name, each in inspect.signature(made).parameters.items()
+                if name not in func.parameters
+            ),
+        )
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Change a class that was just read."""

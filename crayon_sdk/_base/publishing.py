@@ -7,11 +7,17 @@ dies in between leaves the branch as it was, and running it again goes on.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict, Unpack  # in typing from Python 3.12 and 3.11 on
 
 from crayon_sdk._base.hub import (
     Account,
@@ -26,19 +32,73 @@ from crayon_sdk._base.hub import (
     local_files,
     passes,
     path_of,
+    refuse_token,
     repo_state,
     retried,
 )
+from crayon_sdk._base.settings import CONFIG, check_names, refusal, settings_in
 from crayon_sdk._base.text import first_few
 from crayon_sdk.errors import HubAccessError, HubConflictError, HubError, SettingsError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["Published", "Target", "find_target", "publish"]
+__all__ = ["HubOptions", "Published", "Target", "find_target", "publish", "takes_hub_options"]
 
 _log = logging.getLogger(__name__)
 _LOOKED_AT = 20
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+@with_config(CONFIG)
+class HubOptions(TypedDict, total=False):
+    """How something is published; what all that publish take, in Python and in the shell."""
+
+    private: bool | None
+    """For a new repository: whether others cannot see it; where it is not said, the Hub's default."""
+    create_pr: bool
+    """Open a pull request instead of changing main; the same one is not opened twice."""
+    revision: str | None
+    """The branch, made when it is missing; default main."""
+    commit_message: str | None
+    """Message of the commit; default "Upload model (or answers) with crayon-sdk"."""
+    dry_run: bool
+    """List files and sizes, and check what can be checked here; send nothing, ask the Hub nothing."""
+    token: None
+    """Refused, with a word on where the token comes from."""
+
+
+def takes_hub_options(function: FunctionT) -> FunctionT:
+    """Let a function that takes ``**hub: Unpack[HubOptions]`` say so: one by one, in its signature and its docstring.
+
+    It is run with all of them but the token. A keyword that there is not, and a value that cannot be, are refused first
+    with a `SettingsError`.
+    """
+    known, own = settings_in(HubOptions), inspect.signature(function)
+    *before, hub = own.parameters.values()
+    names = [each.name for each in before if each.name != "self"] + list(known)
+
+    @functools.wraps(function)
+    def checked(*positional: Any, **given: Any) -> Any:
+        check_names(given, names, f"keyword of {function.__name__}")
+        refuse_token(given.pop("token", None))  # before anything could repeat it
+        asked = {name: given.pop(name, setting.default) for name, setting in known.items() if name != "token"}
+        try:
+            TypeAdapter(HubOptions).validate_python(asked)
+        except ValidationError as error:
+            raise SettingsError(refusal(error, HubOptions)) from error
+        return function(*positional, **given, **asked)
+
+    shown = [
+        inspect.Parameter(name, hub.KEYWORD_ONLY, default=each.default, annotation=each.hint if each.allowed else None)
+        for name, each in known.items()
+    ]
+    made: Any = checked
+    made.__signature__ = own.replace(parameters=[*before, *shown])
+    lines = "\n".join(rf"\1{name}: {each.text}" for name, each in known.items())
+    made.__doc__ = re.sub(rf"^( *)\*\*{hub.name}: .*$", lines, function.__doc__ or "", flags=re.M)
+    found: FunctionT = made
+    return found
 
 
 @dataclass(frozen=True)
@@ -78,22 +138,18 @@ class Target:
         kind: "model" or "dataset".
         branch: The branch to change, or to propose a change of.
         state: What was there; ``None`` when the repository, or the branch, is to be made.
-        private: For a repository that is to be made.
-        create_pr: Propose the change.
         author: Who is asking.
         message: Of the commit.
-        dry_run: Send nothing.
+        hub: What was asked for.
     """
 
     repo_id: str
     kind: RepoKind
     branch: str
     state: RepoState | None
-    private: bool | None
-    create_pr: bool
     author: str
     message: str
-    dry_run: bool
+    hub: HubOptions
     api: HfApi = field(repr=False)
 
     @property
@@ -118,26 +174,14 @@ class Target:
         return found
 
 
-def find_target(
-    repo_id: str,
-    *,
-    kind: RepoKind = "model",
-    private: bool | None = None,
-    create_pr: bool = False,
-    revision: str | None = None,
-    commit_message: str | None = None,
-    dry_run: bool = False,
-) -> Target:
+@takes_hub_options
+def find_target(repo_id: str, *, kind: RepoKind = "model", **hub: Unpack[HubOptions]) -> Target:
     """Check names, rights and the repository, before any work is done.
 
     Args:
         repo_id: "me/name"; without an owner it is the token's.
         kind: "model" or "dataset".
-        private: For a new repository: whether others cannot see it; ``None`` takes the Hub's default.
-        create_pr: Open a pull request instead of changing main.
-        revision: The branch; made when it is missing. Default main.
-        commit_message: Default says what it is.
-        dry_run: Ask the Hub nothing.
+        **hub: As in `HubOptions`.
 
     Raises:
         SettingsError: A name or a combination that cannot be; ``private`` is not what the repository is.
@@ -145,24 +189,25 @@ def find_target(
         HubError: The Hub cannot be reached.
     """
     checked_repo_id(repo_id)
+    create_pr, revision, commit_message = hub["create_pr"], hub["revision"], hub["commit_message"]
     if create_pr and revision is not None:
         raise SettingsError("a pull request goes to main: leave revision= out, or create_pr=True")
     if revision == "" or (commit_message is not None and not commit_message.strip()):
         raise SettingsError("revision and commit_message must not be empty; leave them out for their defaults")
     api, branch = client(), revision or "main"
     message = commit_message or f"Upload {'answers' if kind == 'dataset' else 'model'} with crayon-sdk"
-    if dry_run:
-        return Target(repo_id, kind, branch, None, private, create_pr, "", message, dry_run, api)
+    if hub["dry_run"]:
+        return Target(repo_id, kind, branch, None, "", message, hub, api)
     who = account(api)
     repo_id = repo_id if "/" in repo_id else f"{who.name}/{repo_id}"
     _check_rights(repo_id, who, create_pr=create_pr)
-    state = _found(api, repo_id, branch, kind, private)
+    state = _found(api, repo_id, branch, kind, hub["private"])
     if state is None and create_pr and not who.owns(repo_id):
         raise HubAccessError(
             f"there is no repository {repo_id!r} to propose a change of, or it is private and the token of "
             f"{who.name!r} may not see it; check the name"
         )
-    return Target(repo_id, kind, branch, state, private, create_pr, who.name, message, dry_run, api)
+    return Target(repo_id, kind, branch, state, who.name, message, hub, api)
 
 
 def _check_rights(repo_id: str, who: Account, *, create_pr: bool) -> None:
@@ -220,7 +265,7 @@ def publish(folder: Path, target: Target, *, replaces: Collection[str] = ()) -> 
     """
     files = local_files(folder)
     listed = tuple((file.path, file.size) for file in files)
-    if target.dry_run:
+    if target.hub["dry_run"]:
         return Published(target.url, target.repo_id, "", listed, changed=False, dry_run=True)
     state = target.state or _made(target)
     paths = {file.path for file in files}
@@ -236,7 +281,8 @@ def _made(target: Target) -> RepoState:
     """Make the repository, or the branch in it."""
     api, name, kind = target.api, target.repo_id, target.kind
     retried(
-        lambda: api.create_repo(name, private=target.private, repo_type=kind, exist_ok=True), f"making {target.url}"
+        lambda: api.create_repo(name, private=target.hub["private"], repo_type=kind, exist_ok=True),
+        f"making {target.url}",
     )
     if target.branch != "main":
         retried(
@@ -244,7 +290,7 @@ def _made(target: Target) -> RepoState:
             f"making the branch {target.branch!r} of {target.url}",
         )
     state = target.look(target.branch)
-    _check_visibility(name, state, target.private)  # somebody else may have made it meanwhile
+    _check_visibility(name, state, target.hub["private"])  # somebody else may have made it meanwhile
     return state
 
 
@@ -282,25 +328,25 @@ class _Commit:
     def _once(self, operations: list[Any]) -> tuple[str, str, bool]:
         target = self.target
         self.tries += 1
-        if target.create_pr and (proposed := self._proposed()):
+        if target.hub["create_pr"] and (proposed := self._proposed()):
             return (*proposed, self.tries > 1)
         # The answer to the last try may be all that was lost.
-        if not target.create_pr and self.tries > 1 and (commit := self._arrived()):
+        if not target.hub["create_pr"] and self.tries > 1 and (commit := self._arrived()):
             return commit, target.url, True
         made = target.api.create_commit(
             target.repo_id,
             operations,
             commit_message=target.message,
             repo_type=target.kind,
-            revision=None if target.create_pr else target.branch,
-            create_pr=target.create_pr,
+            revision=None if target.hub["create_pr"] else target.branch,
+            create_pr=target.hub["create_pr"],
             parent_commit=self.state.commit,
         )
         return str(made.oid), str(made.pr_url or target.url), True
 
     def _arrived(self) -> str | None:
         """The commit of the branch, when it holds everything already."""
-        if self.target.create_pr:
+        if self.target.hub["create_pr"]:
             return None
         now = self.target.look(self.target.branch)
         return now.commit if self._is_whole(now) else None

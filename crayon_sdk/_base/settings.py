@@ -13,14 +13,15 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
-from typing_extensions import dataclass_transform  # in typing from Python 3.11 on
+from typing_extensions import dataclass_transform, is_typeddict  # in typing from Python 3.11 on
 
 from crayon_sdk._base.text import unknown_name
 from crayon_sdk.errors import SettingsError, shortened
 
 __all__ = [
+    "CONFIG",
     "Count",
     "Number",
     "OneOrMore",
@@ -38,6 +39,7 @@ Count = Annotated[int, Field(ge=0)]
 OneOrMore = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -62,8 +64,7 @@ def settings(kind: type[KindT]) -> type[KindT]:
         Traceback (most recent call last):
         crayon_sdk.errors.SettingsError: there is no setting of Speed called 'rl'; did you mean 'lr'?
     """
-    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
-    made: Any = checked_dataclass(kind, frozen=True, kw_only=True, config=config)
+    made: Any = checked_dataclass(kind, frozen=True, kw_only=True, config=CONFIG)
     check = made.__init__
 
     @functools.wraps(check)
@@ -113,10 +114,16 @@ def settings_in(kind: type) -> dict[str, Setting]:
     """Every setting of a class, by name, in the order in which they are declared.
 
     Args:
-        kind: Made by `settings`.
+        kind: Made by `settings`; or a `TypedDict` under ``with_config(CONFIG)``, whose defaults are ``None``, or false
+            where that cannot be.
     """
     hints = get_type_hints(kind, include_extras=True)
     texts: dict[str, str] = {}
+    if is_typeddict(kind):
+        described = TypeAdapter(kind).json_schema()["properties"]
+        texts = {name: " ".join(described[name].get("description", "").split()) for name in hints}
+        defaults = {name: False if hint is bool else None for name, hint in hints.items()}
+        return {name: Setting(name, hint, defaults[name], _allowed(hint), texts[name]) for name, hint in hints.items()}
     for base in reversed(kind.__mro__):
         fields = vars(base).get("__pydantic_fields__", {})
         texts |= {name: " ".join(field.description.split()) for name, field in fields.items() if field.description}

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel
 from pydantic_core import to_json
+from typing_extensions import Unpack  # in typing from Python 3.11 on
 
 from crayon_sdk._base.files import StrPath, replace_file, sha256_of_each, write_text
-from crayon_sdk._base.hub import refuse_token
-from crayon_sdk._base.publishing import Published, find_target, publish
+from crayon_sdk._base.publishing import HubOptions, Published, find_target, publish, takes_hub_options
 from crayon_sdk._base.showing import as_html
 from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.consensus import image_verdicts, neuron_verdicts
@@ -359,47 +359,24 @@ class AnnotationSet:
             _log.warning("%r: the last line was cut off and is not counted: %.80r", str(path), made.torn_line)
         return made
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        create_pr: bool = False,
-        revision: str | None = None,
-        commit_message: str | None = None,
-        dry_run: bool = False,
-        token: None = None,
-    ) -> Published:
+    @takes_hub_options
+    def push_to_hub(self, repo_id: str, **hub: Unpack[HubOptions]) -> Published:
         """Publish all answers as a data set that ``datasets.load_dataset`` reads, in one commit.
 
         The names of annotators are part of the answers, and are published with them.
 
         Args:
             repo_id: "me/birds-answers"; made when it is missing.
-            private: For a new repository: whether others cannot see it; ``None`` takes the Hub's default.
-            create_pr: Open a pull request instead of changing main.
-            revision: The branch; made when it is missing. Default main.
-            commit_message: Default "Upload answers with crayon-sdk".
-            dry_run: List the files; the Hub is not asked anything.
-            token: Refused, with a word on where the token comes from.
+            **hub: As in [`HubOptions`][crayon_sdk._base.publishing.HubOptions].
 
         Raises:
             AnswerError: There are none.
             HubError: As of a model
                 ([`Correction.push_to_hub`][crayon_sdk.results.correction.Correction.push_to_hub]).
         """
-        refuse_token(token)
         if not self.counts()["answers"]:
             raise AnswerError("there are no answers to publish")
-        target = find_target(
-            repo_id,
-            kind="dataset",
-            private=private,
-            create_pr=create_pr,
-            revision=revision,
-            commit_message=commit_message,
-            dry_run=dry_run,
-        )
+        target = find_target(repo_id, kind="dataset", **hub)
         with tempfile.TemporaryDirectory(prefix="crayon-push-") as place:
             self.save(Path(place) / FILE)
             write_text(Path(place) / "README.md", answer_card(self, target.repo_id, self.counts()))

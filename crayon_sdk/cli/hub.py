@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crayon_sdk._base.publishing import HubOptions
+from crayon_sdk._base.settings import settings_in
 from crayon_sdk.cli.common import Shell, command
 
 if TYPE_CHECKING:
@@ -15,19 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "hub_options", "publish_quietly", "show_published"]
 
+_FLAGS = {"private": ("--private/--public",), "commit_message": ("-m", "--message")}
+
 
 def hub_options(function: Any) -> Any:
     """Options of everything that is published."""
-    for option in reversed(
-        (
-            click.option("--private/--public", "private", default=None, help="Of a new repository."),
-            click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing main."),
-            click.option("--revision", default=None, help="The branch, made when it is missing; default main."),
-            click.option("-m", "--message", "commit_message", default=None, help="Message of the commit."),
-            click.option("--dry-run", is_flag=True, help="List files and sizes; send nothing, ask the Hub nothing."),
-        )
-    ):
-        function = option(function)
+    for name, setting in reversed(settings_in(HubOptions).items()):
+        if name != "token":  # none stands in the history of a shell
+            flags = _FLAGS.get(name, (f"--{name.replace('_', '-')}",))
+            is_flag = True if setting.hint is bool else None
+            function = click.option(*flags, name, is_flag=is_flag, default=setting.default, help=setting.text)(function)
     return function
 
 

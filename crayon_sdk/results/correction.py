@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
+from typing_extensions import Unpack  # in typing from Python 3.11 on
 
 from crayon_sdk._base.fetching import fetch, hub_hint, is_on_hub, split_source
 from crayon_sdk._base.files import free_folder, free_path, new_folder, read_json, write_json, write_tensors
-from crayon_sdk._base.hub import refuse_token
-from crayon_sdk._base.publishing import Published, find_target, publish
+from crayon_sdk._base.publishing import HubOptions, Published, find_target, publish, takes_hub_options
 from crayon_sdk._base.showing import as_html, plain
 from crayon_sdk._base.text import one_line
 from crayon_sdk.answers.annotations import AnnotationSet
@@ -235,18 +235,8 @@ class Correction:
         new_folder(folder, fill, overwrite=overwrite)
         return Path(folder)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        create_pr: bool = False,
-        revision: str | None = None,
-        commit_message: str | None = None,
-        dry_run: bool = False,
-        card: Card | None = None,
-        token: None = None,
-    ) -> Published:
+    @takes_hub_options
+    def push_to_hub(self, repo_id: str, *, card: Card | None = None, **hub: Unpack[HubOptions]) -> Published:
         """Publish what `save` writes on the Hugging Face Hub, in one commit.
 
         First the rights and the repository are looked at; then the checkpoint is saved aside and loaded
@@ -257,13 +247,8 @@ class Correction:
         Args:
             repo_id: "me/birds-resnet50"; made when it is missing. Files of an earlier model there (config,
                 answers, pickled weights) are replaced or removed, others stay.
-            private: For a new repository: whether others cannot see it; ``None`` takes the Hub's default.
-            create_pr: Open a pull request instead of changing main; the same one is not opened twice.
-            revision: The branch; made when it is missing. Default main.
-            commit_message: Default "Upload model with crayon-sdk".
-            dry_run: Check the checkpoint and list the files; the Hub is not asked anything.
             card: What the model card says that the correction does not know itself.
-            token: Refused, with a word on where the token comes from.
+            **hub: As in [`HubOptions`][crayon_sdk._base.publishing.HubOptions].
 
         Returns:
             Where it is, and what was sent.
@@ -275,15 +260,7 @@ class Correction:
             HubError: The Hub refuses, cannot be reached, or holds something else than what was sent.
             OutputError: The checkpoint does not give the same logits; nothing was sent.
         """
-        refuse_token(token)
-        target = find_target(
-            repo_id,
-            private=private,
-            create_pr=create_pr,
-            revision=revision,
-            commit_message=commit_message,
-            dry_run=dry_run,
-        )
+        target = find_target(repo_id, **hub)
         with tempfile.TemporaryDirectory(prefix="crayon-push-") as place:
             about = replace(card or Card(), repo_id=target.repo_id)
             folder = self.save(Path(place) / "model", card=about)

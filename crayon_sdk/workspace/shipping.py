@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack  # in typing from Python 3.11 on
+
 from crayon_sdk._base.files import free_folder, free_path, read_tensors
-from crayon_sdk._base.publishing import Published, find_target
+from crayon_sdk._base.publishing import HubOptions, Published, find_target, takes_hub_options
 from crayon_sdk._base.text import first_few
 from crayon_sdk.errors import OutputExistsError, SettingsError, StaleError
 from crayon_sdk.results.card import Card
@@ -149,43 +151,34 @@ class Shipping:
         with self._going_out(name, card_images, card) as (found, about):
             return found.save(folder, overwrite=overwrite, card=about)
 
+    @takes_hub_options
     def push(
         self,
         name: str,
         repo_id: str,
         *,
-        private: bool | None = None,
-        create_pr: bool = False,
-        revision: str | None = None,
-        commit_message: str | None = None,
-        dry_run: bool = False,
         card_images: Sequence[str] = (),
         card: Card | None = None,
+        **hub: Unpack[HubOptions],
     ) -> Published:
         """Publish a correction on the Hugging Face Hub, with its evaluations on the test pictures.
 
         Args:
             name: Of the correction.
             repo_id: "me/birds-resnet50".
-            private: For a new repository: whether others cannot see it; ``None`` takes the Hub's default.
-            create_pr: Open a pull request instead of changing main.
-            revision: The branch; made when it is missing. Default main.
-            commit_message: Default "Upload model with crayon-sdk".
-            dry_run: Check the checkpoint and list the files; the Hub is not asked anything.
             card_images: Test pictures that the card may show, as for
                 [`save`][crayon_sdk.workspace.workspace.Workspace.save].
             card: What else the card says; default what the workspace knows.
+            **hub: As in [`HubOptions`][crayon_sdk._base.publishing.HubOptions].
 
         Raises:
             StaleError: There is no such correction.
             HubError: As [`Correction.push_to_hub`][crayon_sdk.results.correction.Correction.push_to_hub].
         """
-        where: dict[str, Any] = {"private": private, "create_pr": create_pr, "revision": revision}
-        where |= {"commit_message": commit_message, "dry_run": dry_run}
         if card_images:  # drawing them is work that a wrong name should not cost
-            find_target(repo_id, **where)
+            find_target(repo_id, **hub)
         with self._going_out(name, card_images, card) as (found, about):
-            return found.push_to_hub(repo_id, **where, card=about)
+            return found.push_to_hub(repo_id, card=about, **hub)
 
     def changes(self, name: str) -> WeightChanges:
         """Which weights of a correction are other than the original's, and by how much.

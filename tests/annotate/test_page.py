@@ -488,7 +488,7 @@ def test_pictures_for_the_documentation(drivers, tmp_path, start):
     pictures = tmp_path / "pictures"
     write_pictures(pictures, seed=0, train=settings.train, test=settings.test, size=settings.size)
     train = ImageDataset.from_csv(pictures / "metadata.csv", split="train")
-    model, _, _ = train_original(train, settings, seed=0)
+    model, _ = train_original(train, settings, seed=0)
     (tmp_path / "m").mkdir()
     write_tensors(tmp_path / "m" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
     write_json(tmp_path / "m" / "config.json", timm_config(model))

@@ -7,9 +7,10 @@ import math
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
-from crayon_sdk._base.settings import Count, Share, refusal, settings, settings_in
+from crayon_sdk._base.settings import CONFIG, Count, Share, refusal, settings, settings_in
 from crayon_sdk.errors import SettingsError
 
 
@@ -74,6 +75,31 @@ def test_what_is_wrong_is_said_in_our_words(values, message):
     with pytest.raises(SettingsError) as caught:
         Run(**values)
     assert str(caught.value) == message
+
+
+@with_config(CONFIG)
+class Luggage(TypedDict, total=False):
+    """What several walks take along."""
+
+    bags: int | None
+    """How many
+    bags."""
+    heavy: bool
+    """Whether they are heavy."""
+
+
+def test_keywords_that_several_functions_share():
+    found = settings_in(Luggage)
+    assert {name: (each.default, each.allowed, each.text) for name, each in found.items()} == {
+        "bags": (None, "a whole number", "How many bags."),
+        "heavy": (False, "true or false", "Whether they are heavy."),
+    }
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Luggage).validate_python({"heavy": 1})
+    assert refusal(caught.value, Luggage) == "expected heavy to be true or false, got 1"
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Luggage).validate_python({"bgas": 1})
+    assert refusal(caught.value, Luggage) == "there is no setting of Luggage called 'bgas'; did you mean 'bags'?"
 
 
 def test_a_message_stays_short():

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 from helpers_hub import Fault, Hub, Person, Repository, assert_whole, files_in, serving
 from helpers_hub_client import PUSHES, environment_for, push_all, run, start
 
+import crayon_sdk
 from crayon_sdk._base.hub import checked_repo_id, local_files, retried
-from crayon_sdk._base.publishing import find_target
+from crayon_sdk._base.publishing import HubOptions, find_target
+from crayon_sdk._base.settings import settings_in
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.cli import app
 from crayon_sdk.errors import CrayonError, HubError, SettingsError
+from crayon_sdk.results.correction import Correction
+from crayon_sdk.workspace.shipping import Shipping
+from crayon_sdk.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 
@@ -339,6 +350,74 @@ def test_settings_that_cannot_be():
         find_target("me/birds", commit_message=" ")
     with pytest.raises(SettingsError, match="must not be empty"):
         find_target("me/birds", revision="")
+
+
+OPTIONS = ("private", "create_pr", "revision", "commit_message", "dry_run", "token")
+PUBLIC = {
+    AnnotationSet.push_to_hub: ("self", "repo_id"),
+    Correction.push_to_hub: ("self", "repo_id", "card"),
+    Workspace.push: ("self", "name", "repo_id", "card_images", "card"),
+    find_target: ("repo_id", "kind"),
+}
+
+
+@pytest.mark.parametrize("function", PUBLIC)
+def test_what_publishes_takes_the_same_keywords_and_says_so(function):
+    known, parameters = settings_in(HubOptions), inspect.signature(function).parameters
+    assert tuple(known) == OPTIONS
+    assert tuple(parameters) == (*PUBLIC[function], *OPTIONS)
+    documented = inspect.getdoc(function)
+    assert "**hub" not in documented
+    for name, setting in known.items():
+        parameter = parameters[name]
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is setting.default
+        assert f"\n    {name}: {setting.text}\n" in documented
+
+
+def test_the_shell_has_them_too():
+    for path in (("push",), ("answer", "push")):
+        found = app
+        for word in path:
+            found = found.commands[word]
+        options = {each.name: each for each in found.params if each.name in OPTIONS}
+        assert set(options) == set(OPTIONS) - {"token"}
+        for name, option in options.items():
+            assert (option.help, option.default) == (
+                settings_in(HubOptions)[name].text,
+                settings_in(HubOptions)[name].default,
+            )
+
+
+def test_they_are_declared_in_one_place():
+    found = []
+    for path in Path(crayon_sdk.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.append((path.name, node.target.id))
+            elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                found += [(path.name, each.arg) for each in (*node.args.args, *node.args.kwonlyargs)]
+    for name in ("private", "create_pr", "commit_message"):  # `revision` is also what one reads
+        assert [path for path, declared in found if declared == name] == ["publishing.py"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"privat": True}, r"there is no keyword of \w+ called 'privat'; did you mean 'private'\?"),
+        ({"xyz": 1}, r"called 'xyz'; known: .*commit_message, create_pr, dry_run, .*private, .*revision, token"),
+        ({"private": "no"}, "expected private to be true or false, got 'no'"),
+        ({"create_pr": None}, "expected create_pr to be true or false, got None"),
+        ({"revision": 3}, "expected revision to be text, got 3"),
+        ({"token": "hf_secret", "private": "no"}, "token= is not taken"),
+    ],
+)
+def test_other_keywords_and_values_are_refused_before_any_work(given, message):
+    nothing = AnnotationSet()  # whatever is looked at first is refused otherwise
+    for push in (nothing.push_to_hub, functools.partial(Shipping.push, None, "both"), find_target):
+        with pytest.raises(SettingsError, match=message) as caught:
+            push("me/birds", **given)
+        assert "hf_secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_token_that_a_library_puts_into_an_error_is_taken_out(monkeypatch):

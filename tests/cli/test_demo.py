@@ -101,6 +101,23 @@ class TestPictures:
         assert [counts["test", label, place] for label in ("bird", "fish") for place in ("forest", "water")] == [2] * 4
 
 
+def test_the_network_is_trained_by_further_training_and_begins_without_a_record(tmp_path):
+    from crayon_sdk.cli.demo_model import DemoSettings, train_original
+    from crayon_sdk.data.dataset import ImageDataset
+
+    table = write_pictures(tmp_path, train=64, test=8, size=64, correlation=0.95)
+    dataset = ImageDataset.from_csv(table, split="train")
+    settings = DemoSettings(train=64, test=8, size=64, original_accuracy=0.9)
+    model, history = train_original(dataset, settings, seed=0)
+    assert 1 < len(history) < settings.original_epochs
+    assert history[-1]["training_accuracy"] >= 0.9 > max(epoch["training_accuracy"] for epoch in history[:-1])
+    assert not model.training
+    assert model.provenance.records == ()
+    again, _ = train_original(dataset, settings, seed=0)
+    other, _ = train_original(dataset, settings, seed=1)
+    assert model.fingerprint == again.fingerprint != other.fingerprint
+
+
 class TestSmallRun:
     def test_cards_show_pictures_and_claim_no_base_model(self, small):
         for name in ("attention", "pruning", "pruning-attention"):

@@ -88,6 +88,33 @@ def test_one_seed_gives_one_result_and_a_stopped_run_goes_on(tmp_path, monkeypat
     assert fit(tmp_path).record.corrected == whole.record.corrected
 
 
+def test_it_ends_at_the_accuracy_that_was_asked_for(tmp_path):
+    dataset = noise_pictures(8)
+    more = {"batch_size": 4, "device": "cpu", "lr": 1e-3, "scheduler": "none"}
+    long = FurtherTraining(split_model(), epochs=40, until_accuracy=1.0, checkpoint_dir=tmp_path / "run", **more)
+    found = long.fit(dataset)
+    accuracies = [entry["training_accuracy"] for entry in found.history]
+    assert 1 < len(accuracies) < 40
+    assert accuracies[-1] == 1.0 > max(accuracies[:-1])
+    assert all(8 * accuracy == round(8 * accuracy) for accuracy in accuracies)
+    # The same steps as without: only counted.
+    plain = FurtherTraining(split_model(), epochs=len(accuracies), **more).fit(dataset)
+    assert torch.equal(weights(plain), weights(found))
+    assert [e["loss"] for e in plain.history] == [e["loss"] for e in found.history]
+    assert not {"training_accuracy", "enough"} & plain.history[-1].keys()
+    # It goes into the record, is read back, and a finished run does not go on.
+    assert (found.record.settings["until_accuracy"], plain.record.settings["until_accuracy"]) == (1.0, None)
+    found.save(tmp_path / "saved")
+    assert crayon.load_correction(tmp_path / "saved").history == found.history
+    assert long.fit(dataset).history == found.history
+
+
+def test_accuracy_is_that_of_the_steps_not_of_the_pictures_to_evaluate_on():
+    dataset = noise_pictures(8)
+    found = FurtherTraining(split_model(), until_accuracy=1.0, **FAST).fit(dataset, noise_pictures(4, seed=1))
+    assert all({"accuracy", "training_accuracy"} <= entry.keys() for entry in found.history)
+
+
 def test_a_loss_that_breaks_carries_the_model_out():
     with pytest.raises(NonFiniteLossError) as caught:
         FurtherTraining(split_model(), **FAST).fit(noise_pictures(8, huge_at=2))

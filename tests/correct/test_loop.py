@@ -406,6 +406,59 @@ def test_a_method_that_draws_otherwise_and_keeps_a_state_goes_on_where_it_was(tm
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
+class Content(Watched):
+    """Has enough after an epoch, by what was measured after it."""
+
+    def __init__(self, module, after):
+        super().__init__(module)
+        self.after, self.told = after, []
+
+    def enough(self, record):
+        self.told.append(record)
+        return record["score"] >= self.after
+
+
+def test_training_ends_where_the_objective_has_enough(tmp_path):
+    settings = TrainingSettings(epochs=5, batch_size=4, lr=0.05, average_decay=0.5)
+    shorter = TrainingSettings(epochs=2, batch_size=4, lr=0.05, average_decay=0.5)
+    content, measured = Content(net(), 2), []
+
+    def measure():
+        measured.append(1)
+        return {"score": len(measured)}
+
+    history = run(content, settings, file=RunFile(tmp_path, {}), on_epoch=measure)
+    assert [entry["epoch"] for entry in content.told] == [1, 2]
+    assert all(entry["loss"] > 0 for entry in content.told)
+    assert [(entry["epoch"], entry.get("enough")) for entry in history] == [(1, None), (2, 1)]
+    plain = Watched(net())
+    run(plain, shorter)
+    for name, tensor in content.model.state_dict().items():
+        assert torch.equal(tensor, plain.model.state_dict()[name]), name
+
+    again = Content(net(7), 2)  # a run that had enough does not go on
+    assert run(again, settings, file=RunFile(tmp_path, {}), on_epoch=measure) == history
+    assert (again.batches, again.told, len(measured)) == ([], [], 2)
+    for name, tensor in again.model.state_dict().items():
+        assert torch.equal(tensor, plain.model.state_dict()[name]), name
+
+
+def test_a_run_stopped_within_the_epoch_that_is_enough_ends_where_it_would_have(tmp_path):
+    settings = TrainingSettings(epochs=5, batch_size=4, lr=0.05)
+    whole = Content(net(), 2)
+    scores = iter(range(1, 9))
+    run(whole, settings, on_epoch=lambda: {"score": next(scores)})
+    stopped = Content(net(), 2)
+    stopped.scale[4] = math.nan  # the second step of the second epoch
+    with pytest.raises(NonFiniteLossError):
+        run(stopped, settings, file=RunFile(tmp_path, {}), on_epoch=lambda: {"score": 1})
+    resumed = Content(net(7), 2)
+    history = run(resumed, settings, file=RunFile(tmp_path, {}), on_epoch=lambda: {"score": 2})
+    assert [(entry["epoch"], entry.get("enough")) for entry in history] == [(1, None), (2, 1)]
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
 def test_an_epoch_of_another_length_is_refused():
     class Shrinking(Watched):
         def epoch(self, number, seed, *, count):

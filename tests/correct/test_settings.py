@@ -88,6 +88,13 @@ def test_attention_settings_are_refused_by_name(name, value):
         AttentionSettings(**GOOD | {"alpha": 1.0, "beta": 1.0, name: value})
 
 
+@pytest.mark.parametrize("value", [0, -0.1, 1.01, math.nan, "0.9", True])
+def test_accuracy_to_end_at_is_refused_by_name(value):
+    with pytest.raises(SettingsError, match="expected until_accuracy to be a number > 0 and <= 1, got"):
+        ERMSettings(until_accuracy=value)
+    assert (ERMSettings().until_accuracy, ERMSettings(until_accuracy=1).until_accuracy) == (None, 1)
+
+
 def test_pruning_rule_is_refused_by_name():
     with pytest.raises(
         SettingsError,

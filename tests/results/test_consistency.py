@@ -240,6 +240,26 @@ def test_impossible_sizes_are_refused_before_anything_is_built(saved, tmp_path, 
         load(folder)
 
 
+def test_a_history_may_be_shorter_than_was_asked_for_only_where_training_had_enough(tmp_path):
+    made = FurtherTraining(split_model(), epochs=9, until_accuracy=0.01, batch_size=4, device="cpu")
+    folder = made.fit(noise_pictures(8)).save(tmp_path / "saved")
+    found = load_correction(folder)
+    assert 1 <= len(found.history) < 9
+    assert found.history[-1]["enough"] == 1
+    file = folder / "crayon.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    whole = json.dumps(told)
+    del told["record"]["history"][-1]["enough"]
+    file.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(FileFormatError, match="history, which does not have the 9 epochs in order"):
+        load_correction(folder)
+    told = json.loads(whole)
+    told["record"]["settings"]["epochs"] = 0
+    file.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(FileFormatError, match="history, which does not have the 0 epochs in order"):
+        load_correction(folder)
+
+
 def test_a_method_that_is_not_installed_here_is_named_and_changes_nothing(tmp_path, caplog):
     @method
     class Elsewhere(Method[ERMSettings], ERMSettings):
