@@ -397,7 +397,7 @@ def test_they_are_declared_in_one_place():
                 found.append((path.name, node.target.id))
             elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 found += [(path.name, each.arg) for each in (*node.args.args, *node.args.kwonlyargs)]
-    for name in ("private", "create_pr", "commit_message"):  # `revision` is also what one reads
+    for name in ("create_pr", "commit_message"):  # the others are also facts of what is there, or was read
         assert [path for path, declared in found if declared == name] == ["publishing.py"]
 
 
