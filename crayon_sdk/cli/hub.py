@@ -25,8 +25,8 @@ def hub_options(function: Any) -> Any:
     for name, setting in reversed(settings_in(HubOptions).items()):
         if name != "token":  # none stands in the history of a shell
             flags = _FLAGS.get(name, (f"--{name.replace('_', '-')}",))
-            is_flag = True if setting.hint is bool else None
-            function = click.option(*flags, name, is_flag=is_flag, default=setting.default, help=setting.text)(function)
+            words = {"is_flag": setting.hint is bool or None, "default": setting.default, "help": setting.text}
+            function = click.option(*flags, name, **words)(function)
     return function
 
 
