@@ -147,15 +147,16 @@ class AnnotationSet:
         images, neurons = len(self.only("image")), len(self.only("neuron"))
         return f"AnnotationSet({images} image answers, {neurons} neuron answers, {len(self.annotators)} annotators)"
 
-    def only(self, kind: Kind) -> AnnotationSet:
-        """The answers about images, or those about neurons, in order.
+    def only(self, *kinds: Kind) -> AnnotationSet:
+        """The answers of these kinds, in order.
 
         Raises:
-            SettingsError: `kind` is neither "image" nor "neuron".
+            SettingsError: There is no such kind.
         """
-        check_kind(kind)
+        for kind in kinds:
+            check_kind(kind)
         rows = self._table.rows()
-        return self._of(rows[self._table.of_abouts(rows, lambda about: about.kind == kind)])
+        return self._of(rows[self._table.of_abouts(rows, lambda about: about.kind in kinds)])
 
     def _of(self, rows: Rows, dropped: int = 0) -> AnnotationSet:
         made = AnnotationSet()

@@ -21,7 +21,7 @@ from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, SettingsError, UnsupportedModelError
 from crayon_sdk.explain.explainer import check_score, check_target
 from crayon_sdk.explain.maps import SaliencyMaps
-from crayon_sdk.explain.objects import objects_of
+from crayon_sdk.explain.objects import LEAST, objects_of
 from crayon_sdk.functional.losses import guidance_loss
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps, resize_maps
 from crayon_sdk.models.passes import gives_intermediates
@@ -151,8 +151,18 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
         if guidance is None:
             raise SettingsError("guiding attention needs a feed with guidance, got one without")
         _log.info("guidance: %s", dict(guidance.counts))
-        if settings.spread == "auto" and guidance.counts["relevant"] and gives_intermediates(model):
+        if (
+            settings.spread == "auto"
+            and bool((guidance.relevant | guidance.spot_on).any())
+            and gives_intermediates(model)
+        ):
             objects = self._objects(model, feed, guidance)
+        if objects is None and not guidance.counts["relevant"] and not guidance.counts["irrelevant"]:
+            raise AnswerError(
+                "answers about spots teach what the object looks like, and guide nothing by themselves: that takes "
+                f'spread="auto" (now {settings.spread!r}), a model with intermediate features, and {LEAST} spots on '
+                f"the object (now {guidance.counts['spots_on']}). Give more answers, or answer whole maps"
+            )
         if settings.background_swap and objects is None and guidance.counts["relevant"] < 2:
             _log.warning("backgrounds are not exchanged: that takes at least two relevant pictures")
         elif settings.background_swap:
@@ -163,17 +173,25 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             model, feed.labels, settings, guidance.counts, swap=swap, objects=objects, autocast=self.autocast
         )
         if objects is not None:
-            answered = guidance.counts["relevant"] + guidance.counts["irrelevant"]
-            made.counted = {"carried_to": len(feed) - answered}
+            answered = guidance.relevant | guidance.irrelevant | guidance.spot_on | guidance.spot_off
+            made.counted = {"carried_to": len(feed) - int(answered.sum())}
         return made
 
     def _objects(self, model: SplitModel, feed: PixelFeed, guidance: Guidance) -> Tensor | None:
         """Where the object is in every picture, by the answers, if these can be trusted with it."""
-        rows = (guidance.relevant | guidance.irrelevant).nonzero().flatten()
-        maps, relevant = guidance.reference[rows], guidance.relevant[rows]
+        whole = (guidance.relevant | guidance.irrelevant).nonzero().flatten()
+        spots = (guidance.spot_on | guidance.spot_off).nonzero().flatten()
+        rows, relevant = torch.cat([whole, spots]), torch.cat([guidance.relevant[whole], guidance.spot_on[spots]])
         try:
             objects, worth = objects_of(
-                model, feed.cache.get, feed.labels, rows.cpu(), maps, relevant.cpu(), autocast=self.autocast
+                model,
+                feed.cache.get,
+                feed.labels,
+                rows.cpu(),
+                guidance.reference[rows],
+                relevant.cpu(),
+                spots=torch.arange(len(rows)) >= len(whole),
+                autocast=self.autocast,
             )
         except UnsupportedModelError as error:
             _log.warning("answers reach no other pictures: %s", error)
@@ -188,7 +206,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
                 "%s; what was answered is guided, and nothing else. Answer more to reach the others", worth.in_words
             )
             return None
-        _log.info("%s", worth.in_words)
+        _log.log(logging.WARNING if worth.doubtful else logging.INFO, "%s", worth.in_words)
         return objects
 
 

@@ -20,6 +20,7 @@ from crayon_sdk.functional.saliency import normalize_maps, resample_maps
 __all__ = ["Guidance", "current_targets", "guidance_answers", "guidance_of", "taken_for_right"]
 
 _Box = tuple[float, float, float, float]
+_DECIDED = ("relevant", "irrelevant")
 _LEAST_VIEW = 0.5  # less of the picture, and the answer was about something else
 
 
@@ -28,23 +29,27 @@ class Guidance:
     """What a training set is guided with, in the order of its samples.
 
     Attributes:
-        reference: (N, h, w) float32 reference maps; ones where a sample is not guided.
+        reference: (N, h, w) float32 maps that were answered; ones where nothing was.
         relevant: (N,) bool, sample is in R.
         irrelevant: (N,) bool, sample is in I.
+        spot_on: (N,) bool, the brightest spot of the map is on the object, as people say.
+        spot_off: (N,) bool, it is not.
         counts: How many samples are relevant, irrelevant, mixed, unanswered, or
-            were answered but have a map without evidence.
+            were answered but have a map without evidence; and, where there are answers about spots, how many spots are
+            on the object, off it, or mixed.
     """
 
     reference: Tensor
     relevant: Tensor
     irrelevant: Tensor
+    spot_on: Tensor
+    spot_off: Tensor
     counts: Mapping[str, int]
 
     def to(self, device: torch.device) -> Guidance:
         """The same on another device."""
-        return Guidance(
-            self.reference.to(device), self.relevant.to(device), self.irrelevant.to(device), counts=self.counts
-        )
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
 
 def guidance_answers(
@@ -55,7 +60,7 @@ def guidance_answers(
     num_classes: int | None = None,
     strict: bool = True,
 ) -> AnnotationSet:
-    """Pick the answers about maps, and check that they are about these maps and samples.
+    """Pick the answers about maps and their spots, and check that they are about these maps and samples.
 
     Args:
         answers: All answers.
@@ -65,16 +70,16 @@ def guidance_answers(
         strict: Refuse answers that do not belong; else drop and count them.
 
     Raises:
-        AnswerError: There are no answers about images, none is left, or they are no AnnotationSet.
+        AnswerError: There are no answers about images or spots, none is left, or they are no AnnotationSet.
         DataError: The data set is no ImageDataset.
         MismatchError: Answers for another model, for samples that are lacking, or about classes it does not have.
     """
     as_dataset(dataset)
     as_maps(maps)
-    images = as_answers(answers).only("image")
+    images = as_answers(answers).only("image", "spot")
     if not len(images):
         raise AnswerError(
-            f"expected answers about images, got {len(answers)} answers of which none is about an image; "
+            f"expected answers about images or spots, got {len(answers)} answers of which none is about one; "
             "answer some of the maps first"
         )
     if maps.model:
@@ -130,34 +135,40 @@ def guidance_of(
         zero_maps: "skip" leaves maps without evidence out, "keep" takes them as ones.
 
     Raises:
-        AnswerError: Neither R nor I has a sample.
+        AnswerError: Neither R nor I has a sample, and no spot is judged.
         MismatchError: The maps show less than half of what the model in training sees.
     """
-    verdicts = answers.image_relevance(rule)
-    decided = [sample for sample, verdict in verdicts.items() if verdict != "mixed"]
-    chosen = maps.select(decided)
-    usable = chosen.evidence if zero_maps == "skip" else torch.ones(len(decided), dtype=torch.bool)
+    verdicts, of_spots = answers.image_relevance(rule), answers.spot_relevance(rule)
+    asked = [sample for sample in dataset.ids if sample in verdicts or sample in of_spots]
+    chosen = maps.select([sample for sample in asked if {verdicts.get(sample), of_spots.get(sample)} - {"mixed", None}])
+    usable = chosen.evidence if zero_maps == "skip" else torch.ones(len(chosen), dtype=torch.bool)
     resized = _in_view(dataset, chosen, size, preprocessing)
     reference = torch.ones(len(dataset), *size)
-    relevant = torch.zeros(len(dataset), dtype=torch.bool)
-    irrelevant = relevant.clone()
+    found = torch.zeros(4, len(dataset), dtype=torch.bool)
     for row in usable.nonzero().flatten().tolist():
-        position = dataset.index_of(decided[row])
+        sample = chosen.ids[row]
+        position = dataset.index_of(sample)
         reference[position] = resized.values[row]
-        (relevant if verdicts[decided[row]] == "relevant" else irrelevant)[position] = True
+        for first, verdict in ((0, verdicts.get(sample)), (2, of_spots.get(sample))):
+            if verdict in _DECIDED:
+                found[first + _DECIDED.index(verdict), position] = True
+    relevant, irrelevant, spot_on, spot_off = found.unbind()
     counts = {
         "relevant": int(relevant.sum()),
         "irrelevant": int(irrelevant.sum()),
-        "mixed": len(verdicts) - len(decided),
-        "unanswered": len(dataset) - len(verdicts),
+        "mixed": list(verdicts.values()).count("mixed"),
+        "unanswered": len(dataset) - len(asked),
         "without_evidence": int((~usable).sum()),
     }
-    if not counts["relevant"] and not counts["irrelevant"]:
+    if of_spots:
+        counts |= {"spots_on": int(spot_on.sum()), "spots_off": int(spot_off.sum())}
+        counts["spots_mixed"] = list(of_spots.values()).count("mixed")
+    if not bool(found.any()):
         raise AnswerError(
-            f"no answer can guide anything: of {len(verdicts)} answered samples {counts['mixed']} are mixed and "
+            f"no answer can guide anything: of {len(asked)} answered samples {len(asked) - len(chosen)} are mixed and "
             f"{counts['without_evidence']} have a map without evidence; give more answers, or another answer_rule="
         )
-    return Guidance(reference, relevant, irrelevant, counts)
+    return Guidance(reference, relevant, irrelevant, spot_on, spot_off, counts)
 
 
 def _in_view(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import Workers
-from crayon_sdk.errors import MismatchError, SettingsError
+from crayon_sdk.errors import MismatchError, SettingsError, UnsupportedModelError
 from crayon_sdk.explain.maps import SaliencyMaps, readable
 from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.functional.cells import FINER, cells_on_grid
+from crayon_sdk.functional.saliency import brightest_spot
 from crayon_sdk.functional.selection import k_centre, surprise, typical
-from crayon_sdk.models.passes import stream_features
+from crayon_sdk.models.passes import check_finite, gives_intermediates, intermediate_features, stream_pictures
 from crayon_sdk.models.split import SplitModel, borrowed
 
 __all__ = [
@@ -202,13 +205,14 @@ class Outlook:
     Attributes:
         neurons: (N, D) float32, inputs of the final classifier (pooled trunk features), each of length one.
         surprise: (N,) float32, ``-log p`` of the class that the map is for.
-        highlights: (N, C) float32, mean of the trunk's features over the highlight of the map (half its maximum and
-            more), every channel standardised.
+        spots: (N, C) float32, mean of the middle feature maps over the brightest spot of the map
+            ([`brightest_spot`][crayon_sdk.functional.saliency.brightest_spot]), every channel standardised; of the last
+            ones where the model gives no others.
     """
 
     neurons: Tensor
     surprise: Tensor
-    highlights: Tensor
+    spots: Tensor
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file.
@@ -216,7 +220,7 @@ class Outlook:
         Raises:
             OutputError: It cannot be written.
         """
-        write_tensors(path, {"neurons": self.neurons, "surprise": self.surprise, "highlights": self.highlights})
+        write_tensors(path, {"neurons": self.neurons, "surprise": self.surprise, "spots": self.spots})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Outlook:
@@ -227,7 +231,7 @@ class Outlook:
         """
         tensors, _ = read_tensors(path)
         with readable(path):
-            return cls(tensors["neurons"], tensors["surprise"], tensors["highlights"])
+            return cls(tensors["neurons"], tensors["surprise"], tensors["spots"])
 
 
 def look(
@@ -272,28 +276,34 @@ def look(
             "choose with the model that was explained, or at random"
         )
     order = [known[sample] for sample in maps.ids]
-    neurons, doubts, highlights = [], [], []
+    neurons, doubts, spots = [], [], []
     with borrowed(model, device), torch.no_grad():
-        stream = stream_features(
-            model,
-            dataset,
-            device=device,
-            autocast=autocast,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            order=order,
-            doing="looking",
+        stream = stream_pictures(
+            model, dataset, device=device, batch_size=batch_size, num_workers=num_workers, order=order
         )
         parts = zip(maps.targets.split(batch_size), maps.values.split(batch_size), strict=True)
-        for (targets, values), (_, features) in zip(parts, stream, strict=True):
+        for (targets, values), (rows, images) in zip(parts, stream, strict=True):
+            features = model.features(images, autocast=autocast)
+            check_finite(model, features, "features", [dataset.ids[row] for row in rows.tolist()])
             neurons.append(F.normalize(model.penultimate(features).float(), dim=1).cpu())
             doubts.append(surprise(model.head(features).float().cpu(), targets))
-            shown = (values * (values >= 0.5 * values.amax(dim=(1, 2), keepdim=True))).to(features.device)
-            highlighted = torch.einsum("nchw,nhw->nc", features.float(), shown)
-            highlights.append((highlighted / shown.sum(dim=(1, 2))[:, None].clamp(min=1e-12)).cpu())
-    shows = torch.cat(highlights)
+            spots.append(_at_spots(model, images, features, values, autocast))
+    shows = torch.cat(spots)
     shows = (shows - shows.mean(dim=0)) / (shows.std(dim=0, correction=0) + 1e-6)
     return Outlook(torch.cat(neurons), torch.cat(doubts), shows)
+
+
+def _at_spots(
+    model: SplitModel, images: Tensor, features: Tensor, maps: Tensor, autocast: torch.dtype | None
+) -> Tensor:
+    """(n, C) on the CPU: what the model makes of the brightest spot of every map, halfway up."""
+    found = [features.float()]
+    if gives_intermediates(model):
+        with contextlib.suppress(UnsupportedModelError):  # has none that are fine enough
+            found = intermediate_features(model, images, (int(maps.shape[1]), int(maps.shape[2])), autocast)
+    cells = cells_on_grid(found, (FINER * int(maps.shape[1]), FINER * int(maps.shape[2])))
+    spot = brightest_spot(maps, (int(cells.shape[2]), int(cells.shape[3]))).to(cells.device)
+    return (torch.einsum("nchw,nhw->nc", cells, spot) / spot.sum(dim=(1, 2))[:, None].clamp(min=1e-12)).cpu()
 
 
 def suggest(
@@ -318,7 +328,7 @@ def suggest(
         method: "random"; "coverage": the picture whose neurons differ most from all that were asked about
             before ([`k_centre`][crayon_sdk.functional.selection.k_centre]); "uncertain": the picture
             whose class the model expected least ([`surprise`][crayon_sdk.functional.selection.surprise]); or
-            "typical": the most typical picture of every cluster of what is highlighted, of the largest cluster first
+            "typical": the most typical picture of every cluster of what the brightest spots show, of the largest first
             ([`typical`][crayon_sdk.functional.selection.typical]); as many clusters as
             questions, a hundred at most, and what is beyond them at random.
 
@@ -345,7 +355,7 @@ def suggest(
     if method == "uncertain":
         order = seen.surprise[rows].argsort(descending=True, stable=True)
     elif method == "typical":
-        order = _typical(seen.highlights, rows, maps.evidence, count, seed)
+        order = _typical(seen.spots, rows, maps.evidence, count, seed)
     else:
         done = maps.evidence.clone()
         done[rows] = False  # the rest has its answers

@@ -6,11 +6,10 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from crayon_sdk._base.files import read_tensors, write_tensors
 from crayon_sdk._base.process import resolve_device, resolve_precision
@@ -23,6 +22,7 @@ from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import AnswerError, MismatchError
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps, readable
 from crayon_sdk.functional.cells import (
+    FINER,
     AnsweredCells,
     answered_cells,
     area_under_curve,
@@ -33,16 +33,17 @@ from crayon_sdk.functional.cells import (
 from crayon_sdk.models.passes import check_finite, intermediate_features
 from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
-__all__ = ["ObjectMaps", "Worth", "find_objects", "objects_of"]
+__all__ = ["LEAST", "ObjectMaps", "Worth", "find_objects", "objects_of"]
 
 _log = logging.getLogger(__name__)
 
-_FINER = 2  # the grid of the cells, in cells of the map: where the middle stages of most networks are
+_SHARPNESS = 0.5  # power of the odds: a cell half as likely in odds as the best one still is mostly object
 _MOST = 500  # answered pictures that are learned from; more say little more, and have to be kept
 _BATCH = 64
 _PRIOR = 10.0  # ridge penalty, times the number of answered pictures: of those tried the best by object masks
-_LEAST = 3  # clear yes, below which nothing can be learned of what the object looks like
+LEAST = 3  # clear yes, below which nothing can be learned of what the object looks like
 _TESTED = 20  # of each kind; fewer, and typical ones above all, differ too much to be foretold by each other
+_LACKING = 0.5  # real answers gave 0.57 and more on the tasks tried, exchanged ones 0.52 and less
 _TOGETHER = 0.7  # share of pairs told apart, below which answers do not go together
 _CHANCE = 0.05
 
@@ -58,6 +59,9 @@ class Worth:
         verdicts: Probability in [0, 1] that the highlight of a relevant picture gets a higher score than that of an
             irrelevant one; 0.5 is chance, NaN where one of the two kinds is lacking, or is there only once.
         chance: Probability that answers given without looking come out at least as well; NaN likewise.
+        everywhere: How surely the object is found in the tenth of all pictures where it is found least surely: log odds
+            of the best cell there, in shares of those in the middle one. Low where what got a yes is lacking in
+            some pictures.
     """
 
     relevant: int
@@ -65,6 +69,12 @@ class Worth:
     cells: float
     verdicts: float
     chance: float
+    everywhere: float = math.nan
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what got a yes is lacking in some pictures, as what goes with the object often is."""
+        return self.everywhere < _LACKING
 
     @property
     def contradictory(self) -> bool:
@@ -75,7 +85,7 @@ class Worth:
     @property
     def carries(self) -> bool:
         """Whether other pictures can be judged by the answers."""
-        return self.relevant >= _LEAST and not self.contradictory
+        return self.relevant >= LEAST and not self.contradictory
 
     @property
     def in_words(self) -> str:
@@ -84,11 +94,16 @@ class Worth:
         if not self.irrelevant or not self.relevant:
             same = "right" if self.relevant else "wrong"
             return f"all {total:,} maps that were answered are {same}: one answer for all would have said as much"
-        if self.relevant < _LEAST:
-            return f"{self.relevant:,} clear yes are too few to learn what the object looks like; it takes {_LEAST}"
+        if self.relevant < LEAST:
+            return f"{self.relevant:,} clear yes are too few to learn what the object looks like; it takes {LEAST}"
         foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"
+        if self.doubtful:
+            return (
+                "in a tenth of the pictures hardly anything looks like what got a yes. Are yes and no exchanged, or is "
+                "the object not in every picture? Look at some of the answers again"
+            )
         if self.chance <= _CHANCE:
             return f"the answers go together: {foretold}"
         return f"{self.relevant:,} yes and {self.irrelevant:,} no do not show yet whether they go together"
@@ -100,7 +115,8 @@ class ObjectMaps:
 
     Attributes:
         ids: Sample ids.
-        values: (N, H, W) float32 in [0, 1]; the most certain cell of every picture has 1.
+        values: (N, H, W) float32 in [0, 1]; the most certain cell of every picture has 1, the others the root of
+            their share of its odds.
         worth: What the answers are worth.
     """
 
@@ -121,7 +137,7 @@ class ObjectMaps:
         Raises:
             OutputError: It cannot be written.
         """
-        facts = [self.worth.relevant, self.worth.irrelevant, self.worth.cells, self.worth.verdicts, self.worth.chance]
+        facts = list(astuple(self.worth))
         names = torch.tensor(list("\n".join(self.ids).encode()), dtype=torch.uint8)
         write_tensors(path, {"values": self.values, "worth": torch.tensor(facts, dtype=torch.float64), "ids": names})
 
@@ -176,11 +192,18 @@ def find_objects(
     """
     split, data = as_split_model(model), as_dataset(dataset)
     where = resolve_device(device, split.device)
-    fitting = as_answers(answers).only("image").for_ids(data.ids).for_ids(as_maps(maps).ids, where="the maps")
-    verdicts = {sample: each for sample, each in fitting.image_relevance(rule).items() if each != "mixed"}
-    known = maps.select(list(verdicts))
-    rows = torch.tensor([data.index_of(sample) for sample in known.ids], dtype=torch.int64)[known.evidence]
-    relevant = torch.tensor([verdicts[sample] == "relevant" for sample in known.ids], dtype=torch.bool)[known.evidence]
+    fitting = as_answers(answers).only("image", "spot").for_ids(data.ids).for_ids(as_maps(maps).ids, where="the maps")
+    shown = dict(zip(maps.ids, maps.evidence.tolist(), strict=True))
+    found = [
+        (sample, verdict == "relevant", about_spot)
+        for about_spot, verdicts in enumerate((fitting.image_relevance(rule), fitting.spot_relevance(rule)))
+        for sample, verdict in verdicts.items()
+        if verdict != "mixed" and shown[sample]
+    ]
+    rows = torch.tensor([data.index_of(sample) for sample, _, _ in found], dtype=torch.int64)
+    relevant, spots = torch.tensor([each[1:] for each in found], dtype=torch.bool).view(-1, 2).unbind(dim=1)
+    places = {sample: place for place, sample in enumerate(maps.ids)}
+    known = maps.values[[places[sample] for sample, _, _ in found]]
     preprocessing = effective_preprocessing(data, split.preprocessing)
     seen = maps.preprocessing
     if seen is not None and not data.preprocessed and not seen.same_geometry(preprocessing):
@@ -194,8 +217,9 @@ def find_objects(
             cache.get,
             data.labels.to(where),
             rows,
-            known.values[known.evidence].to(where),
+            known.to(where),
             relevant,
+            spots=spots,
             autocast=resolve_precision(precision, where),
         )
     check_finite(split, values, "intermediate features", data.ids)
@@ -210,6 +234,7 @@ def objects_of(
     maps: Tensor,
     relevant: Tensor,
     *,
+    spots: Tensor | None = None,
     autocast: torch.dtype | None = None,
     seed: int = 0,
 ) -> tuple[Tensor, Worth]:
@@ -219,9 +244,10 @@ def objects_of(
         model: The model that was explained.
         pictures: Gives preprocessed pictures at (n,) positions, on the device.
         labels: (N,) int64 classes, on the device.
-        rows: (A,) int64 positions of the answered pictures.
+        rows: (A,) int64 positions of the answered pictures; one that was answered both ways is there twice.
         maps: (A, h, w) in [0, 1], their maps, on the device.
         relevant: (A,) bool.
+        spots: (A,) bool, the answer is about the brightest spot alone; default none.
         autocast: Reduced precision of the trunk.
         seed: Of which are learned from, where many are answered.
 
@@ -241,8 +267,11 @@ def objects_of(
         )
     device = labels.device
     chosen = _sample(relevant, seed)
-    rows, maps, relevant = rows[chosen], maps[chosen.to(device)], relevant[chosen].to(device)
-    size = (_FINER * int(maps.shape[1]), _FINER * int(maps.shape[2]))
+    about = torch.zeros(len(rows), dtype=torch.bool) if spots is None else spots
+    rows, maps, relevant, about = (
+        rows[chosen], maps[chosen.to(device)], relevant[chosen].to(device), about[chosen].to(device)
+    )  # fmt: skip
+    size = (FINER * int(maps.shape[1]), FINER * int(maps.shape[2]))
     others = torch.ones(len(labels), dtype=torch.bool)
     others[rows] = False
     unseen = others.nonzero().flatten()
@@ -251,7 +280,15 @@ def objects_of(
         found = intermediate_features(model, pictures(positions), (int(maps.shape[1]), int(maps.shape[2])), autocast)
         return cells_on_grid(found, size)
 
-    values = torch.empty(len(labels), *size, device=device)
+    values, best = torch.empty(len(labels), *size, device=device), torch.empty(len(labels), device=device)
+
+    def found(positions: Tensor, standardised: Tensor) -> None:
+        odds = torch.einsum("ndhw,d->nhw", standardised, probe[:-1]) + probe[-1]
+        most = odds.amax(dim=(1, 2))
+        # By their odds, not their certainties: of two cells that surely are object one may be much surer.
+        values[positions.to(device)] = (_SHARPNESS * (odds - most[:, None, None])).exp()
+        best[positions.to(device)] = most
+
     with borrowed(model, device), torch.no_grad(), track("finding objects", len(labels)) as advance:
         kept = []
         for part in rows.split(_BATCH):
@@ -262,15 +299,16 @@ def objects_of(
         check_finite(model, energy, "intermediate features", [f"picture number {row + 1:,}" for row in rows.tolist()])
         mean, spread = known.mean(dim=(0, 2, 3), keepdim=True), known.std(dim=(0, 2, 3), keepdim=True) + 1e-6
         known = (known - mean) / spread
-        answered = answered_cells(known, maps, relevant, labels[rows.to(device)])
+        answered = answered_cells(known, maps, relevant, labels[rows.to(device)], about)
         penalty = _PRIOR / len(rows)
         probe = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)
         worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
-        values[rows.to(device)] = _shares(known, probe)
+        found(rows, known)
         for part in unseen.split(_BATCH) if len(unseen) else ():
-            values[part.to(device)] = _shares((cells(part) - mean) / spread, probe)
+            found(part, (cells(part) - mean) / spread)
             advance(len(part))
-    return values, worth
+    least, middle = best[best.isfinite()].quantile(torch.tensor([0.1, 0.5], device=device)).tolist()
+    return values, replace(worth, everywhere=max(least, 0.0) / middle if middle > 0 else 0.0)
 
 
 def _sample(relevant: Tensor, seed: int) -> Tensor:
@@ -282,11 +320,6 @@ def _sample(relevant: Tensor, seed: int) -> Tensor:
     fewer = min(len(ones), len(zeros), _MOST // 2)
     half = (ones[: max(fewer, _MOST - len(zeros))], zeros[: max(fewer, _MOST - len(ones))])
     return torch.cat(half).sort().values
-
-
-def _shares(cells: Tensor, probe: Tensor) -> Tensor:
-    logs = F.logsigmoid(torch.einsum("ndhw,d->nhw", cells, probe[:-1]) + probe[-1])  # no certainty becomes zero
-    return (logs - logs.amax(dim=(1, 2), keepdim=True)).exp()
 
 
 def _worth(scores: Tensor, is_object: Tensor, cells: AnsweredCells, relevant: Tensor) -> Worth:

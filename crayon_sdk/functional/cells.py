@@ -13,10 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.functional.saliency import brightest_spot, resize_maps
 
-__all__ = ["AnsweredCells", "answered_cells", "area_under_curve", "cells_on_grid", "fit_logistic", "out_of_fold"]
+__all__ = [
+    "FINER",
+    "AnsweredCells",
+    "answered_cells",
+    "area_under_curve",
+    "cells_on_grid",
+    "fit_logistic",
+    "out_of_fold",
+]
 
+FINER = 2  # the grid of the cells, in cells of the map: where the middle stages of most networks are
 _HIGHLIGHT, _LEFT_OUT = 0.5, 0.1  # of the map's maximum: above the one lies the highlight, below the other nothing does
 
 
@@ -29,7 +38,7 @@ class AnsweredCells:
         is_object: (n,) bool, what the answer says about the cell.
         weights: (n,) positive; object and other weigh the same in all, and so does every class within them.
         pictures: (n,) int64, which of the answered pictures a cell is of.
-        highlighted: (n,) bool, whether it lay in the highlight; the others were left out by a relevant one.
+        highlighted: (n,) bool, whether it lay in the highlight or spot; the others were left out by a relevant one.
     """
 
     features: Tensor
@@ -56,17 +65,21 @@ def cells_on_grid(features: list[Tensor], size: tuple[int, int]) -> Tensor:
     return torch.cat([resize_maps(each.flatten(0, 1), size).view(*each.shape[:2], *size) for each in features], dim=1)
 
 
-def answered_cells(features: Tensor, maps: Tensor, relevant: Tensor, labels: Tensor) -> AnsweredCells:
+def answered_cells(
+    features: Tensor, maps: Tensor, relevant: Tensor, labels: Tensor, spots: Tensor | None = None
+) -> AnsweredCells:
     """Pick the cells of answered pictures that the answers are about.
 
     The highlight of a relevant map (half its maximum and more) is object, and what it leaves out (a tenth and less)
-    is not; the highlight of an irrelevant map is not.
+    is not; the highlight of an irrelevant map is not. Where the answer is about the brightest spot alone, that is the
+    highlight ([`brightest_spot`][crayon_sdk.functional.saliency.brightest_spot]).
 
     Args:
         features: (N, D, H, W) floating point.
         maps: (N, h, w) in [0, 1], the answered maps; brought to the grid of the features.
         relevant: (N,) bool: relevant, else irrelevant.
         labels: (N,) int64 classes.
+        spots: (N,) bool, the answer is about the brightest spot alone; default none.
 
     Returns:
         The cells, picture by picture.
@@ -77,9 +90,12 @@ def answered_cells(features: Tensor, maps: Tensor, relevant: Tensor, labels: Ten
         >>> found.is_object.tolist(), found.pictures.tolist()
         ([True, False, False], [0, 0, 1])
     """
-    grid = resize_maps(maps, (int(features.shape[2]), int(features.shape[3]))).flatten(1)
+    size = (int(features.shape[2]), int(features.shape[3]))
+    grid = resize_maps(maps, size).flatten(1)
     grid = grid / grid.amax(dim=1, keepdim=True).clamp(min=1e-12)
     inside = grid >= _HIGHLIGHT
+    if spots is not None and bool(spots.any()):
+        inside = torch.where(spots[:, None], brightest_spot(maps, size).flatten(1) > 0, inside)
     chosen = inside | ((grid <= _LEFT_OUT) & relevant[:, None])
     pictures, places = chosen.nonzero(as_tuple=True)
     highlighted = inside[pictures, places]

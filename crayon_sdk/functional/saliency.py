@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 __all__ = [
+    "brightest_spot",
     "grad_cam",
     "has_evidence",
     "logits_and_grad_cam",
@@ -230,6 +231,28 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     maps = _resize(maps, (size[0], width))
     maps = _resize(maps, (size[0], size[1]))
     return maps if (height, width) != tuple(size) else maps.clone()
+
+
+def brightest_spot(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Keep of every map what lies around its maximum: the 3 x 3 cells about it that have half of it and more.
+
+    Args:
+        maps: (N, h, w) not negative.
+        size: Grid (H, W) that the maps are brought to before.
+
+    Returns:
+        (N, H, W), in shares of the maximum; zeros elsewhere, and where a map is zero.
+
+    Example:
+        >>> brightest_spot(torch.tensor([[[0.1, 0.6, 1.0, 0.4, 0.8]]]), (1, 5))
+        tensor([[[0.0000, 0.6000, 1.0000, 0.0000, 0.0000]]])
+    """
+    grid = resize_maps(maps, size)
+    top = grid.flatten(1).argmax(dim=1)  # the first one, where several are as bright
+    spot = F.one_hot(top, size[0] * size[1]).view(-1, 1, *size).to(grid.dtype)
+    near = F.max_pool2d(spot, 3, stride=1, padding=1)[:, 0] > 0
+    shares = grid / grid.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    return torch.where(near & (shares >= 0.5), shares, torch.zeros_like(shares))
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

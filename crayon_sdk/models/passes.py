@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ __all__ = [
     "laid_out",
     "predict",
     "stream_features",
+    "stream_pictures",
 ]
 
 
@@ -95,27 +97,23 @@ def laid_out(model: SplitModel, channels_last: bool) -> SplitModel:
     return model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def stream_features(
+def stream_pictures(
     model: SplitModel,
     dataset: ImageDataset,
     *,
     device: torch.device,
-    autocast: torch.dtype | None = None,
     batch_size: int = 64,
     num_workers: Workers = "auto",
     order: Sequence[int] | None = None,
     cache: PixelCache | None = None,
     doing: str = "looking",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Run the trunk over a data set without gradients, keeping nothing.
-
-    The caller has put the model on ``device`` and into the mode it wants.
+    """Go through the pictures of a data set as a model sees them, keeping nothing.
 
     Args:
         model: The model.
         dataset: What to look at; must have samples.
-        device: Where the model is.
-        autocast: Reduced precision of the trunk.
+        device: Where the pictures go.
         batch_size: Pictures at a time.
         num_workers: Processes that decode.
         order: Positions to go through; default all.
@@ -123,11 +121,7 @@ def stream_features(
         doing: What the progress bar says.
 
     Yields:
-        Positions (n,) int64 on the CPU and features (n, C, h, w) on the device.
-
-    Raises:
-        DataError: The features of some samples are not finite.
-        UnsupportedModelError: Those of all are not, or weights of the model.
+        Positions (n,) int64 on the CPU and preprocessed pictures (n, 3, H, W) on the device.
     """
     preprocessing = effective_preprocessing(dataset, model.preprocessing)
     positions = range(len(dataset)) if order is None else order
@@ -137,12 +131,35 @@ def stream_features(
         stream = ((rows, cache.get(rows)) for rows in torch.tensor(positions, dtype=torch.int64).split(batch_size))
     with track(doing, len(positions)) as advance:
         for indices, pixels in stream:
-            images = preprocessing.normalize(pixels.to(device, non_blocking=True))
-            with torch.no_grad():
-                features = model.features(images, autocast=autocast)
-            check_finite(model, features, "features", [dataset.ids[row] for row in indices.tolist()])
-            yield indices, features
+            yield indices, preprocessing.normalize(pixels.to(device, non_blocking=True))
             advance(len(indices))
+
+
+def stream_features(
+    model: SplitModel, dataset: ImageDataset, *, autocast: torch.dtype | None = None, **how: Any
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Run the trunk over a data set without gradients, keeping nothing.
+
+    The caller has put the model on the device and into the mode it wants.
+
+    Args:
+        model: The model.
+        dataset: What to look at; must have samples.
+        autocast: Reduced precision of the trunk.
+        **how: As in `stream_pictures`; ``device`` is where the model is.
+
+    Yields:
+        Positions (n,) int64 on the CPU and features (n, C, h, w) on the device.
+
+    Raises:
+        DataError: The features of some samples are not finite.
+        UnsupportedModelError: Those of all are not, or weights of the model.
+    """
+    for indices, images in stream_pictures(model, dataset, **how):
+        with torch.no_grad():
+            features = model.features(images, autocast=autocast)
+        check_finite(model, features, "features", [dataset.ids[row] for row in indices.tolist()])
+        yield indices, features
 
 
 def predict(
