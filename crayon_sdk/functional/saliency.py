@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 __all__ = [
+    "brightest_spot",
     "grad_cam",
     "has_evidence",
     "logits_and_grad_cam",
@@ -230,6 +231,34 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     maps = _resize(maps, (size[0], width))
     maps = _resize(maps, (size[0], size[1]))
     return maps if (height, width) != tuple(size) else maps.clone()
+
+
+def brightest_spot(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Keep of every map its brightest cell, and what is bright around it.
+
+    The map is brought to the grid and divided by its maximum; what stays are the values of at least 0.5 among the
+    3 x 3 cells around its first maximum.
+
+    Args:
+        maps: (N, h, w) floating point in [0, 1].
+        size: Grid (H, W) of the result, usually twice that of the maps: between cells of equal height the brightest
+            place lies elsewhere than in one of them.
+
+    Returns:
+        (N, H, W) in [0, 1], with a maximum of one and zero elsewhere; all zeros for a map of zeros.
+
+    Example:
+        >>> brightest_spot(torch.tensor([[[0.5, 0.3, 0.1, 0.5], [0.0, 0.0, 0.0, 0.0]]]), (2, 4)).tolist()[0][0]
+        [1.0, 0.6000000238418579, 0.0, 0.0]
+    """
+    maps = resize_maps(maps, size)
+    maps = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    peak = maps.flatten(1).argmax(dim=1)
+    down, along = (torch.arange(side, device=maps.device) for side in maps.shape[1:])
+    in_rows = (down - (peak // maps.shape[2])[:, None]).abs() <= 1
+    in_columns = (along - (peak % maps.shape[2])[:, None]).abs() <= 1
+    near = in_rows[:, :, None] & in_columns[:, None, :]
+    return maps * (near & (maps >= 0.5))
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
