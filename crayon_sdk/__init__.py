@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from crayon_sdk import errors, functional
     from crayon_sdk.answers.annotations import AnnotationSet
-    from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+    from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer
     from crayon_sdk.correct.attention import AttentionCorrector
     from crayon_sdk.correct.erm import FurtherTraining
     from crayon_sdk.correct.pruning import NeuronPruner
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from crayon_sdk.errors import CrayonError
     from crayon_sdk.explain.explainer import Explainer
     from crayon_sdk.explain.maps import SaliencyMaps
-    from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers, simulate_spot_answers
     from crayon_sdk.explain.objects import ObjectMaps, find_objects
     from crayon_sdk.explain.patches import NeuronPatches
     from crayon_sdk.models.load import load_model
@@ -64,6 +64,7 @@ __all__ = [
     "Preprocessing",
     "SaliencyMaps",
     "SplitModel",
+    "SpotAnswer",
     "UnaskedCorrector",
     "Workspace",
     "background_gap",
@@ -77,6 +78,7 @@ __all__ = [
     "load_model",
     "simulate_answers",
     "simulate_neuron_answers",
+    "simulate_spot_answers",
     "to_timm",
 ]
 
@@ -102,6 +104,7 @@ _MODULE_OF = {
     "Preprocessing": "data.preprocessing",
     "SaliencyMaps": "explain.maps",
     "SplitModel": "models.split",
+    "SpotAnswer": "answers.records",
     "UnaskedCorrector": "correct.unasked",
     "Workspace": "workspace.workspace",
     "background_gap": "results.evaluation",
@@ -113,6 +116,7 @@ _MODULE_OF = {
     "load_model": "models.load",
     "simulate_answers": "explain.masks",
     "simulate_neuron_answers": "explain.masks",
+    "simulate_spot_answers": "explain.masks",
     "to_timm": "models.rebuild",
 }
 _SUBMODULES = ("errors", "functional")

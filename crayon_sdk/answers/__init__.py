@@ -13,9 +13,9 @@ from crayon_sdk._base.lazy import lazily
 
 if TYPE_CHECKING:
     from crayon_sdk.answers.annotations import AnnotationSet
-    from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+    from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer
 
-__all__ = ["AnnotationSet", "ImageAnswer", "NeuronAnswer"]
+__all__ = ["AnnotationSet", "ImageAnswer", "NeuronAnswer", "SpotAnswer"]
 
 __getattr__, __dir__ = lazily(
     __name__,
@@ -23,5 +23,6 @@ __getattr__, __dir__ = lazily(
         "AnnotationSet": "annotations",
         "ImageAnswer": "records",
         "NeuronAnswer": "records",
+        "SpotAnswer": "records",
     },
 )

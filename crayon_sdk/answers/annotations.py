@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from operator import eq
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import BaseModel
@@ -30,10 +30,11 @@ from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.consensus import image_verdicts, neuron_verdicts
 from crayon_sdk.answers.lines import append_lines, read_lines
 from crayon_sdk.answers.on_hub import FILE, answer_card, fetch_answers
-from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, parse_record
+from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, SpotAnswer, parse_record
 from crayon_sdk.answers.relevance import (
     ANSWERS,
     CROWD_RULES,
+    KINDS,
     Agreement,
     Answer,
     Kind,
@@ -53,7 +54,7 @@ from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, Setti
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Agreement", "AnnotationSet", "ImageAnswer", "NeuronAnswer", "as_answers"]
+__all__ = ["Agreement", "AnnotationSet", "ImageAnswer", "NeuronAnswer", "SpotAnswer", "as_answers"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ _log = logging.getLogger(__name__)
 class AnnotationSet:
     """Answers in order; `add` changes the set, everything else returns new things.
 
-    Iterating gives the answers in order. ``answers[id]`` are those about one picture, ``id in answers`` asks whether
-    there are any, and ``answers + others`` is `merge`. Positions are refused.
+    Iterating gives the answers in order. ``answers[id]`` are those about one picture, its spot included, ``id in
+    answers`` asks whether there are any, and ``answers + others`` is `merge`. Positions are refused.
 
     A million answers take some 30 MB and every text once
     ([`crayon_sdk.answers.table`][crayon_sdk.answers.table]); records are made as one goes through them.
@@ -75,7 +76,7 @@ class AnnotationSet:
         dropped: How many answers were left out on the way here by `strict=False`.
 
     Raises:
-        AnswerError: One of them is not an ImageAnswer or a NeuronAnswer.
+        AnswerError: One of them is not an ImageAnswer, a NeuronAnswer or a SpotAnswer.
 
     >>> answers = AnnotationSet([ImageAnswer(id="1.jpg", answer="yes", annotator="ann")])
     >>> answers.add(ImageAnswer(id="1.jpg", answer="no", annotator="ben"))
@@ -98,11 +99,11 @@ class AnnotationSet:
         """Add one answer at the end.
 
         Raises:
-            AnswerError: It is not an ImageAnswer or a NeuronAnswer.
+            AnswerError: It is not an ImageAnswer, a NeuronAnswer or a SpotAnswer.
         """
-        if not isinstance(answer, (ImageAnswer, NeuronAnswer)):
+        if not isinstance(answer, (ImageAnswer, NeuronAnswer, SpotAnswer)):
             raise AnswerError(
-                f"expected an ImageAnswer or a NeuronAnswer, got {type(answer).__name__}; "
+                f"expected an ImageAnswer, a NeuronAnswer or a SpotAnswer, got {type(answer).__name__}; "
                 "use AnnotationSet.from_records for dictionaries"
             )
         self._table.add(answer)
@@ -118,7 +119,7 @@ class AnnotationSet:
             return bool(len(self._about(item)))
         return any(answer == item for answer in self)
 
-    def __getitem__(self, sample: str) -> tuple[ImageAnswer, ...]:
+    def __getitem__(self, sample: str) -> tuple[ImageAnswer | SpotAnswer, ...]:
         if not isinstance(sample, str):
             raise AnswerError(
                 f"answers are looked up by the id of a picture, which is a text, got {sample!r}; tuple(answers) has "
@@ -127,13 +128,13 @@ class AnnotationSet:
         found = tuple(self._table.records(self._about(sample)))
         if not found:
             raise AnswerError(f"nobody answered about {sample!r}; ask with: {sample!r} in answers")
-        return cast(tuple[ImageAnswer, ...], found)
+        return cast("tuple[ImageAnswer | SpotAnswer, ...]", found)
 
     def _about(self, sample: str) -> Rows:
         """Rows of the answers about one picture, in order."""
         rows = self._table.rows()
         rows = rows[self._table.of_ids(rows, sample.__eq__)]
-        return rows[self._table.of_abouts(rows, lambda about: about.kind == "image")]
+        return rows[~self._table.of_kind(rows, "neuron")]
 
     def __add__(self, other: AnnotationSet) -> AnnotationSet:
         return self.merge(other) if isinstance(other, AnnotationSet) else NotImplemented
@@ -145,7 +146,12 @@ class AnnotationSet:
 
     def __repr__(self) -> str:
         images, neurons = len(self.only("image")), len(self.only("neuron"))
-        return f"AnnotationSet({images} image answers, {neurons} neuron answers, {len(self.annotators)} annotators)"
+        spots = len(self.only("spot"))
+        about_spots = f"{spots} spot answers, " if spots else ""
+        return (
+            f"AnnotationSet({images} image answers, {neurons} neuron answers, {about_spots}"
+            f"{len(self.annotators)} annotators)"
+        )
 
     def only(self, *kinds: Kind) -> AnnotationSet:
         """The answers of these kinds, in order.
@@ -156,7 +162,7 @@ class AnnotationSet:
         for kind in kinds:
             check_kind(kind)
         rows = self._table.rows()
-        return self._of(rows[self._table.of_abouts(rows, lambda about: about.kind in kinds)])
+        return self._of(rows[self._table.of_kind(rows, *kinds)])
 
     def _of(self, rows: Rows, dropped: int = 0) -> AnnotationSet:
         made = AnnotationSet()
@@ -171,8 +177,7 @@ class AnnotationSet:
         names = ("answers", "items", "yes", "no", "unsure", "annotators", "simulated")
         for name in ("about", *names, "agreement %", "kappa"):
             table.add_column(name, justify="left" if name == "about" else "right")
-        kinds: tuple[Kind, ...] = ("image", "neuron")
-        for kind in kinds:
+        for kind in KINDS:
             counts, agreed = self.counts(kind), self.agreement(kind)
             measured = (agreed.percent, 1), (agreed.kappa, 2)
             cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in measured)
@@ -191,6 +196,11 @@ class AnnotationSet:
     def neuron_answers(self) -> tuple[NeuronAnswer, ...]:
         """The answers about neurons, in order."""
         return cast("tuple[NeuronAnswer, ...]", tuple(self.only("neuron")))
+
+    @property
+    def spot_answers(self) -> tuple[SpotAnswer, ...]:
+        """The answers about the brightest spots of images, in order."""
+        return cast("tuple[SpotAnswer, ...]", tuple(self.only("spot")))
 
     @property
     def annotators(self) -> tuple[str, ...]:
@@ -219,14 +229,14 @@ class AnnotationSet:
         return sha256_of_each(self._table.sorted_lines())
 
     def counts(self, kind: Kind | None = None) -> dict[str, int]:
-        """Count the answers of one kind, or of both.
+        """Count the answers of one kind, or of all.
 
         Returns:
-            Numbers under "answers", "items" (distinct images and neurons),
+            Numbers under "answers", "items" (distinct images, neurons and spots),
             "yes", "no", "unsure", "annotators" and "simulated".
 
         Raises:
-            SettingsError: `kind` is neither "image" nor "neuron".
+            SettingsError: There is no such `kind`.
         """
         if kind is not None:
             check_kind(kind)
@@ -236,11 +246,13 @@ class AnnotationSet:
         words: Counter[str] = Counter()
         for about, number in abouts:
             words[about.answer] += number
-        about_images = chosen._table.of_abouts(rows, lambda about: about.kind == "image")
+        pictures = [
+            chosen._table.of_abouts(rows, lambda about, own=own: about.kind == own) for own in ("image", "spot")
+        ]
         neurons = {about.neuron for about, _ in abouts if about.kind == "neuron"}
         return {
             "answers": len(chosen),
-            "items": len(np.unique(rows["id"][about_images])) + len(neurons),
+            "items": sum(len(np.unique(rows["id"][of_kind])) for of_kind in pictures) + len(neurons),
             "yes": words["yes"],
             "no": words["no"],
             "unsure": words["unsure"],
@@ -286,29 +298,39 @@ class AnnotationSet:
 
     @classmethod
     def from_dict(
-        cls, answers: Mapping[str, Answer | bool], *, annotator: str, model: str = "", simulated: bool = False
+        cls,
+        answers: Mapping[str, Answer | bool],
+        *,
+        annotator: str,
+        model: str = "",
+        simulated: bool = False,
+        kind: Literal["image", "spot"] = "image",
     ) -> AnnotationSet:
-        """Make a set from sample ids and answers about their maps.
+        """Make a set from sample ids and answers about their maps, or about the brightest spots of these.
 
         Args:
             answers: "yes", "no" or "unsure", or true for yes and false for no, by sample id.
             annotator: Who answered.
             model: Fingerprint of the model that made the maps (``maps.model``); empty where it is not known.
             simulated: Whether a program answered in a person's place.
+            kind: "image", or "spot" for answers about the brightest spots.
 
         Raises:
             AnswerError: An id is no text, or an answer is something else; the message has the id.
+            SettingsError: Another kind.
 
         >>> AnnotationSet.from_dict({"1.jpg": "yes", "2.jpg": False}, annotator="ann").image_relevance()
         {'1.jpg': 'relevant', '2.jpg': 'irrelevant'}
         """
         if not isinstance(answers, Mapping):
             raise AnswerError(f"expected a dict of sample ids and answers, got {type(answers).__name__}")
-        made = cls()
+        if kind not in ("image", "spot"):
+            raise SettingsError(f"expected kind 'image' or 'spot', got {kind!r}")
+        made, record = cls(), ImageAnswer if kind == "image" else SpotAnswer
         for sample, answer in answers.items():
             word = ("no", "yes")[answer] if isinstance(answer, bool) else answer
             try:
-                made.add(ImageAnswer(id=sample, answer=word, annotator=annotator, model=model, simulated=simulated))
+                made.add(record(id=sample, answer=word, annotator=annotator, model=model, simulated=simulated))
             except AnswerError as error:
                 raise AnswerError(f"the answer to {sample!r}: {error}") from error
         return made
@@ -423,12 +445,48 @@ class AnnotationSet:
         Raises:
             SettingsError: An unknown rule, or a setting out of its range.
         """
+        shares = {"yes_share": yes_share, "maybe_share": maybe_share}
+        return self._picture_relevance("image", rule, min_votes=min_votes, latest_only=latest_only, **shares)
+
+    def spot_relevance(
+        self,
+        rule: Rule = "unanimous",
+        *,
+        yes_share: float = 0.7,
+        maybe_share: float = 0.5,
+        min_votes: int = 1,
+        latest_only: bool = True,
+    ) -> dict[str, Relevance]:
+        """Judge the brightest spot of every image whose spot was answered.
+
+        Args:
+            rule: As for `image_relevance`.
+            yes_share: As for `image_relevance`.
+            maybe_share: As for `image_relevance`.
+            min_votes: Spots with fewer answers are left out.
+            latest_only: As for `image_relevance`.
+
+        Returns:
+            Sample id -> "relevant", "irrelevant" or "mixed", in order of the first answer.
+
+        Raises:
+            SettingsError: An unknown rule, or a setting out of its range.
+
+        >>> AnnotationSet([SpotAnswer(id="1.jpg", answer="yes", annotator="ann")]).spot_relevance()
+        {'1.jpg': 'relevant'}
+        """
+        shares = {"yes_share": yes_share, "maybe_share": maybe_share}
+        return self._picture_relevance("spot", rule, min_votes=min_votes, latest_only=latest_only, **shares)
+
+    def _picture_relevance(
+        self, kind: Kind, rule: Rule, *, min_votes: int, latest_only: bool, yes_share: float, maybe_share: float
+    ) -> dict[str, Relevance]:
         check_rule(rule, yes_share=yes_share, maybe_share=maybe_share, min_votes=min_votes)
         if rule in CROWD_RULES:
-            votes = group_votes(((answer.id, answer) for answer in self.image_answers), latest_only=latest_only)
+            votes = group_votes(((answer.id, answer) for answer in self.only(kind)), latest_only=latest_only)
             verdicts = image_verdicts(votes, rule, yes_share=yes_share, maybe_share=maybe_share)
             return {id_: verdict for id_, verdict in verdicts.items() if len(votes[id_]) >= min_votes}
-        found = self._table.votes("image", latest_only=latest_only)
+        found = self._table.votes(kind, latest_only=latest_only)
         return {
             id_: verdict_of(*counts, rule, yes_share=yes_share, maybe_share=maybe_share)
             for id_, counts in zip(found.items, found.counts(), strict=True)
@@ -479,12 +537,12 @@ class AnnotationSet:
         }
 
     def agreement(self, kind: Kind = "image") -> Agreement:
-        """Measure how far the annotators agree, on images or on patches of neurons.
+        """Measure how far the annotators agree, on images, on patches of neurons, or on spots.
 
         Each annotator's latest answer to an item counts.
 
         Raises:
-            SettingsError: `kind` is neither "image" nor "neuron".
+            SettingsError: There is no such `kind`.
         """
         check_kind(kind)
         return agreement_of(self._table.votes(kind).by_person(), kind=kind)
@@ -493,7 +551,7 @@ class AnnotationSet:
         """Who answered about what: sample id, or (neuron, patch) -> people.
 
         Raises:
-            SettingsError: `kind` is neither "image" nor "neuron".
+            SettingsError: There is no such `kind`.
         """
         check_kind(kind)
         return self._table.votes(kind).voters()
@@ -529,7 +587,7 @@ class AnnotationSet:
         return self._keep(rows, self._table.of_abouts(rows, lambda about: about.model in ("", fingerprint)))
 
     def for_ids(self, ids: Collection[str], *, strict: bool = True, where: str = "the data set") -> AnnotationSet:
-        """Keep the answers about images that exist; answers about neurons stay.
+        """Keep the answers about images, and their spots, that exist; answers about neurons stay.
 
         Args:
             ids: All sample ids there are.
@@ -544,15 +602,14 @@ class AnnotationSet:
             raise SettingsError(f"ids: expected a collection of sample ids, got {type(ids).__name__}")
         known = frozenset(ids)
         rows = self._table.rows()
-        fits = self._table.of_ids(rows, known.__contains__) | self._table.of_abouts(
-            rows, lambda about: about.kind == "neuron"
-        )
+        about_neurons = self._table.of_kind(rows, "neuron")
+        fits = self._table.of_ids(rows, known.__contains__) | about_neurons
         if strict and (lacking := self._table.ids(rows[~fits])):
             raise MismatchError(
                 f"answers were given for {len(lacking)} images that are not in {where} ({len(known)} images): "
                 f"{first_few(lacking)}. Ids there look like {min(known, default='')!r}: the path below the folder of "
                 "from_folder, or what the table of from_csv says. Use the data set that was answered, read as it was "
-                f"then{_or_leave_out(sum(answer.id in known for answer in self.image_answers))}"
+                f"then{_or_leave_out(int((fits & ~about_neurons).sum()))}"
             )
         return self._keep(rows, fits)
 
@@ -590,7 +647,7 @@ class AnnotationSet:
         return ", ".join(named) + (f" and {len(rows) - len(few)} more" if len(rows) > len(few) else "")
 
     def for_neurons(self, num_neurons: int, *, num_patches: int | None = None, strict: bool = True) -> AnnotationSet:
-        """Keep the answers about neurons that exist; answers about images stay.
+        """Keep the answers about neurons that exist; answers about images and spots stay.
 
         Args:
             num_neurons: Number of neurons of the model, at least 1.
@@ -641,7 +698,7 @@ def as_answers(value: object) -> AnnotationSet:
 def _advice(value: object) -> str:
     if isinstance(value, Mapping):
         return "write AnnotationSet.from_dict({'1.jpg': 'yes', ...}, annotator='ann') for answers by sample id"
-    if isinstance(value, (ImageAnswer, NeuronAnswer)):
+    if isinstance(value, (ImageAnswer, NeuronAnswer, SpotAnswer)):
         return "write AnnotationSet([answer])"
     if isinstance(value, (list, tuple)):
         return "write AnnotationSet(answers), or AnnotationSet.from_records(answers) for dictionaries"

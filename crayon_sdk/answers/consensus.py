@@ -40,7 +40,7 @@ __all__ = ["Consensus", "consensus", "image_verdicts", "neuron_verdicts"]
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 
-class _ImageVote(Vote, Protocol):
+class _PictureVote(Vote, Protocol):
     @property
     def id(self) -> str: ...
 
@@ -54,7 +54,9 @@ class _NeuronVote(Vote, Protocol):
 
 class _Answers(Protocol):
     @property
-    def image_answers(self) -> Sequence[_ImageVote]: ...
+    def image_answers(self) -> Sequence[_PictureVote]: ...
+    @property
+    def spot_answers(self) -> Sequence[_PictureVote]: ...
     @property
     def neuron_answers(self) -> Sequence[_NeuronVote]: ...
 
@@ -80,7 +82,7 @@ def consensus(answers: _Answers, method: Rule = "dawid-skene", *, kind: Kind = "
     Args:
         answers: An `AnnotationSet`; everybody's latest answer to an item counts.
         method: "dawid-skene" or "mace".
-        kind: "image", or "neuron" for patches.
+        kind: "image", "spot", or "neuron" for patches.
 
     Returns:
         Probabilities and skills; both are deterministic.
@@ -91,10 +93,11 @@ def consensus(answers: _Answers, method: Rule = "dawid-skene", *, kind: Kind = "
     """
     check_kind(kind)
     pairs: Iterable[tuple[Hashable, Vote]]
-    if kind == "image":
-        pairs = ((answer.id, answer) for answer in answers.image_answers)
-    else:
+    if kind == "neuron":
         pairs = (((answer.neuron, answer.patch), answer) for answer in answers.neuron_answers)
+    else:
+        about_pictures = answers.image_answers if kind == "image" else answers.spot_answers
+        pairs = ((answer.id, answer) for answer in about_pictures)
     return _estimated(group_votes(pairs), method)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
-from crayon_sdk.answers.records import AnyAnswer, ImageAnswer
-from crayon_sdk.answers.relevance import CONTROLS, Control
+from crayon_sdk.answers.records import AnyAnswer, NeuronAnswer
+from crayon_sdk.answers.relevance import CONTROLS, KINDS, Control
 from crayon_sdk.errors import AnswerError, SettingsError
 
 __all__ = ["control"]
@@ -23,7 +23,7 @@ def control(answers: AnnotationSet, kind: Control, *, seed: int = 0) -> Annotati
         answers: The real answers; they say who was asked about what, and how often.
         kind: "yes" or "no" to everything; "shuffled": all that was said about one picture is dealt out to another
             one, so that as many pictures are relevant, irrelevant and mixed as before (and likewise for the patches
-            of neurons); or "inverted": yes where no was said.
+            of neurons, and for spots); or "inverted": yes where no was said.
         seed: Of the shuffling.
 
     Returns:
@@ -34,6 +34,7 @@ def control(answers: AnnotationSet, kind: Control, *, seed: int = 0) -> Annotati
         AnswerError: There are no answers.
         SettingsError: There is no such control.
 
+    >>> from crayon_sdk.answers.records import ImageAnswer
     >>> answers = AnnotationSet([ImageAnswer(id="1.jpg", answer="yes", annotator="ann")])
     >>> [each.answer for each in control(answers, "inverted")]
     ['no']
@@ -43,9 +44,7 @@ def control(answers: AnnotationSet, kind: Control, *, seed: int = 0) -> Annotati
     if not len(as_answers(answers)):
         raise AnswerError("expected the real answers, from which a control takes its questions, got none")
     if kind == "shuffled":
-        return AnnotationSet(_shuffled(answers.only("image"), seed)).merge(
-            AnnotationSet(_shuffled(answers.only("neuron"), seed))
-        )
+        return AnnotationSet().merge(*(AnnotationSet(_shuffled(answers.only(kind), seed)) for kind in KINDS))
     return AnnotationSet(
         _marked(each, kind, answer=_TURNED[each.answer] if kind == "inverted" else kind) for each in answers
     )
@@ -63,14 +62,14 @@ def _shuffled(answers: AnnotationSet, seed: int) -> list[AnyAnswer]:
     for thing, other in zip(things, dealt, strict=True):
         first = said[thing][0]
         about = {"id": first.id, "target": first.target, "question": first.question}
-        if not isinstance(first, ImageAnswer):
+        if isinstance(first, NeuronAnswer):
             about |= {"neuron": first.neuron, "patch": first.patch}
         found += [_marked(each, "shuffled", **about) for each in said[other]]
     return found
 
 
 def _thing(answer: AnyAnswer) -> object:
-    return answer.id if isinstance(answer, ImageAnswer) else (answer.neuron, answer.patch)
+    return (answer.neuron, answer.patch) if isinstance(answer, NeuronAnswer) else answer.id
 
 
 def _marked(said: AnyAnswer, kind: Control, **changed: object) -> AnyAnswer:

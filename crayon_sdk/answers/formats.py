@@ -151,8 +151,8 @@ def write_answers(
     Args:
         answers: The answers.
         path: The file; replaced when it exists.
-        kind: "jsonl", "csv", "mturk", "label-studio", "fiftyone", "published" (verdicts about images) or
-            "published-neurons".
+        kind: "jsonl", "csv", "mturk", "label-studio", "fiftyone", "published" (verdicts about images only: answers
+            about neurons and spots are left out) or "published-neurons".
         dataset_ids: For "published": all sample ids of the training set, in its order.
         num_neurons: For "published-neurons": of the model.
 
@@ -217,7 +217,8 @@ def to_published(
     """Write answers about images in the published form, to be saved as JSON.
 
     Args:
-        answers: Answers about images; those about neurons are passed over.
+        answers: Answers about images; those about neurons and about spots are passed over, for the form has no word
+            for what they are about.
         dataset_ids: All sample ids of the training set, in its order.
         rule: How votes become a verdict.
         missing: What an image without answers becomes: "error" refuses,
@@ -236,7 +237,7 @@ def to_published(
     _check_missing(missing, "maybe")
     ids = list(dataset_ids)
     _check_unique(ids)
-    relevance = answers.for_ids(ids).image_relevance(rule)
+    relevance = answers.only("image").for_ids(ids).image_relevance(rule)
     lacking = [id_ for id_ in ids if id_ not in relevance]
     if lacking and missing == "error":
         raise MismatchError(
@@ -256,7 +257,7 @@ def to_published_neurons(
     """Write answers about neurons in the published form, to be saved as JSON.
 
     Args:
-        answers: Answers about neurons; those about images are passed over.
+        answers: Answers about neurons; those about images and spots are passed over.
         num_neurons: Number of neurons of the model.
         rule: How votes become a verdict.
         missing: What a neuron without answers becomes: "error" refuses,

@@ -32,7 +32,8 @@ _COLUMNS = {
 _MEANING = """\
 | column | what it is |
 | --- | --- |
-| `kind` | `image`: about the highlight on a picture; `neuron`: about a patch that a neuron responds to |
+| `kind` | `image`: about the highlight on a picture; `neuron`: about a patch that a neuron responds to; \
+`spot`: about the brightest spot of that highlight |
 | `id` | the picture |
 | `answer` | `yes`: it lies on what matters; `no`; `unsure` |
 | `annotator`, `time`, `seconds` | who answered, when, how long it took |

@@ -33,7 +33,7 @@ from crayon_sdk._base.text import given_only
 from crayon_sdk.answers.relevance import Answer
 from crayon_sdk.errors import AnswerError
 
-__all__ = ["AnyAnswer", "ImageAnswer", "NeuronAnswer", "pairs_of", "parse_record"]
+__all__ = ["AnyAnswer", "ImageAnswer", "NeuronAnswer", "SpotAnswer", "pairs_of", "parse_record"]
 
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(datetime)
 
@@ -168,7 +168,36 @@ class NeuronAnswer(_Record, frozen=True):
     target: Index | None = None
 
 
-AnyAnswer: TypeAlias = ImageAnswer | NeuronAnswer
+class SpotAnswer(_Record, frozen=True):
+    """One person's answer about the brightest spot of the highlight on one picture.
+
+    Attributes:
+        kind: Always "spot".
+        id: Sample id of the picture, not empty.
+        answer: "yes" (the spot lies on what matters), "no" or "unsure".
+        annotator: Who answered, not empty.
+        question: The text that was asked.
+        target: Class index the saliency map was made for, if known.
+        model: Fingerprint of the model the map was made from; "" = unknown.
+        time: When, with a time zone (kept in UTC).
+        seconds: How long it took, at least 0.
+        simulated: Whether a program answered in a person's place.
+        source: Where the answer came from, such as "grid".
+        extra: What else the file of another tool said, as (name, text); written as a JSON object.
+
+    Raises:
+        AnswerError: A field is missing, unknown, of the wrong type or out of range.
+
+    >>> SpotAnswer(id="birds/1.jpg", answer="yes", annotator="ann").kind
+    'spot'
+    """
+
+    kind: Literal["spot"] = "spot"
+    id: NonEmpty
+    target: Index | None = None
+
+
+AnyAnswer: TypeAlias = ImageAnswer | NeuronAnswer | SpotAnswer
 _ADAPTER: TypeAdapter[AnyAnswer] = TypeAdapter(Annotated[AnyAnswer, Field(discriminator="kind")])
 
 
@@ -184,9 +213,9 @@ def _describe_one(problem: ErrorDetails, fields: Collection[str]) -> str:
     if kind == "json_invalid":
         return f"not valid JSON ({problem['ctx']['error']})"
     if kind == "union_tag_not_found":
-        return "field 'kind' is missing; expected 'image' or 'neuron'"
+        return "field 'kind' is missing; expected 'image', 'neuron' or 'spot'"
     if kind == "union_tag_invalid":
-        return f"field 'kind' is {problem['ctx']['tag']!r}; expected 'image' or 'neuron'"
+        return f"field 'kind' is {problem['ctx']['tag']!r}; expected 'image', 'neuron' or 'spot'"
     if kind == "missing":
         return f"field {name!r} is missing"
     if kind == "extra_forbidden":

@@ -1,6 +1,6 @@
 """From votes to verdicts, and how far the voters agree: pure functions, no files, no state.
 
-An answer is a fact; whether an image or a neuron counts as relevant is a
+An answer is a fact; whether an image, a spot or a neuron counts as relevant is a
 verdict over all answers about it, by a named rule:
 
 | rule | relevant | irrelevant | mixed |
@@ -31,6 +31,7 @@ from crayon_sdk.errors import AnswerError, SettingsError
 __all__ = [
     "CONTROLS",
     "CROWD_RULES",
+    "KINDS",
     "RULES",
     "Agreement",
     "Control",
@@ -46,7 +47,8 @@ __all__ = [
 ]
 
 Answer = Literal["yes", "no", "unsure"]
-Kind = Literal["image", "neuron"]
+Kind = Literal["image", "neuron", "spot"]
+"""What answers are about: highlights of pictures, patches of neurons, or the brightest spots of highlights."""
 Rule = Literal["unanimous", "majority", "share", "dawid-skene", "mace"]
 Relevance = Literal["relevant", "irrelevant", "mixed"]
 NeuronRelevance = Literal["relevant", "irrelevant"]
@@ -55,6 +57,7 @@ Control = Literal["yes", "no", "shuffled", "inverted"]
 
 ANSWERS = ("yes", "no", "unsure")
 CONTROLS: tuple[Control, ...] = get_args(Control)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 CROWD_RULES = ("dawid-skene", "mace")
 RULES = ("unanimous", "majority", "share", *CROWD_RULES)
 
@@ -189,10 +192,10 @@ def check_kind(kind: str) -> None:
     """Refuse a kind of answer that does not exist.
 
     Raises:
-        SettingsError: It is neither "image" nor "neuron".
+        SettingsError: It is none of "image", "neuron" and "spot".
     """
-    if kind not in ("image", "neuron"):
-        raise SettingsError(f"kind={kind!r} is unknown; expected 'image' or 'neuron'")
+    if kind not in KINDS:
+        raise SettingsError(f"kind={kind!r} is unknown; expected 'image', 'neuron' or 'spot'")
 
 
 def _count(votes: Sequence[str]) -> tuple[int, int, int]:
@@ -242,7 +245,7 @@ class Agreement:
     """How far annotators agree, over the items that at least two of them answered.
 
     Attributes:
-        kind: "image" or "neuron" (there an item is one patch of one neuron).
+        kind: "image", "spot" or "neuron" (there an item is one patch of one neuron).
         percent: Agreeing pairs of answers per item in per cent, averaged over
             the items, in [0, 100]; None without any item.
         kappa: Agreement beyond chance, at most 1. None where it is undefined:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import SchemaValidator, core_schema, to_json
 
-from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, pairs_of, parse_record
-from crayon_sdk.answers.relevance import ANSWERS, Kind
+from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, SpotAnswer, pairs_of, parse_record
+from crayon_sdk.answers.relevance import ANSWERS, KINDS, Kind
 from crayon_sdk.errors import AnswerError
 
 __all__ = ["About", "AnswerTable", "Mask", "Rows", "Votes", "distinct"]
@@ -38,7 +38,8 @@ _FIRST = (datetime.min.replace(tzinfo=timezone.utc) - _START) // _TICK
 _LAST = (datetime.max.replace(tzinfo=timezone.utc) - _START) // _TICK
 _BATCH = 2048
 _MOST_NEW_SHAPES = _BATCH // 8  # of a batch; with more of them it is faster to read every line as JSON
-_IMAGE, _NEURON = b'{"kind":"image","id":"', b'{"kind":"neuron","id":"'
+_CLASSES: dict[str, type[AnyAnswer]] = {"image": ImageAnswer, "neuron": NeuronAnswer, "spot": SpotAnswer}
+_STARTS = {kind: f'{{"kind":"{kind}","id":"'.encode() for kind in KINDS}
 _TIMES = re.compile(rb'(?:"(?!0000)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z")*')
 _NUMBERS = re.compile(rb"(?:(?:null|(?:0|[1-9]\d{0,14})\.\d{1,17}),)*")
 _lock = threading.Lock()
@@ -130,10 +131,10 @@ class _Shapes(dict[tuple[bytes, bytes], tuple[int, bytes]]):
         """Read one line as JSON, and remember its shape if it is one that we write."""
         self.left -= 1
         about = self.table._code(_read_line(line))
-        start, ours, rest = (piece.encode() for piece in self.table._pieces(about))
+        _, ours, rest = (piece.encode() for piece in self.table._pieces(about))
         if self.left < 0 or (ours, rest) != (b',"answer":' + middle + b'"time":', b',"simulated":' + end):
             raise ValueError
-        self[middle, end] = found = (about, _IMAGE if start + b'"' == _IMAGE else _NEURON)
+        self[middle, end] = found = (about, _STARTS[self.table._abouts.in_order[about][0]])
         return found
 
 
@@ -174,7 +175,7 @@ class AnswerTable:
             AnswerError: It was made around the checks of its class.
         """
         try:
-            if type(answer) is not (ImageAnswer if answer.kind == "image" else NeuronAnswer):
+            if type(answer) is not _CLASSES[answer.kind]:
                 raise TypeError(f"it is a {type(answer).__name__}")
             time = _NEVER if answer.time is None else (answer.time - _START) // _TICK
             seconds = _NO_SECONDS if answer.seconds is None else answer.seconds
@@ -182,8 +183,8 @@ class AnswerTable:
             self._data += np.array(row, _ROW).tobytes()
         except (TypeError, ValueError, OverflowError, KeyError, AttributeError) as error:
             raise AnswerError(
-                f"expected a record made by ImageAnswer(...) or NeuronAnswer(...), got one that was changed or made in "
-                f"another way ({error})"
+                f"expected a record made by ImageAnswer(...), NeuronAnswer(...) or SpotAnswer(...), got one that was "
+                f"changed or made in another way ({error})"
             ) from error
 
     def read(self, numbered: Iterable[tuple[int, bytes]]) -> tuple[int, int, str]:
@@ -229,7 +230,7 @@ class AnswerTable:
         return rows
 
     def _code(self, fields: dict[str, Any]) -> int:
-        return self._abouts[(_about_image if fields["kind"] == "image" else _about_neuron)(fields)]
+        return self._abouts[(_about_neuron if fields["kind"] == "neuron" else _about_picture)(fields)]
 
     def _rows_of_ours(self, batch: Sequence[tuple[int, bytes]], shapes: _Shapes) -> Rows:
         """Rows of lines that are just as `lines` writes them, which need not be taken apart as JSON.
@@ -247,7 +248,9 @@ class AnswerTable:
             about, start = shapes.get((middle, end)) or shapes.learn(line, middle, end)
             name = head[len(start) : -1].decode()
             plain = '"' not in name and "\\" not in name and name.isprintable()
-            if not (plain and head.startswith(start) and head.endswith(b'"')) or (not name and start is _IMAGE):
+            if not (plain and head.startswith(start) and head.endswith(b'"')) or (
+                not name and start is not _STARTS["neuron"]
+            ):
                 raise ValueError
             abouts.append(about)
             ids.append(self._ids[name])
@@ -276,8 +279,7 @@ class AnswerTable:
     def _record(self, about: int, **fields: Any) -> AnyAnswer:
         """A record around the checks: what is in the table has passed them on its way in."""
         found = self._abouts.in_order[about]
-        made: type[AnyAnswer] = ImageAnswer if found[0] == "image" else NeuronAnswer
-        return made.model_construct(**dict(zip(About._fields, found, strict=False)), **fields)
+        return _CLASSES[found[0]].model_construct(**dict(zip(About._fields, found, strict=False)), **fields)
 
     def lines(self, rows: Rows | None = None) -> Iterator[str]:
         """The lines of the rows, byte for byte as the records write them."""
@@ -304,7 +306,9 @@ class AnswerTable:
     def sorted_lines(self) -> Iterator[str]:
         """The lines in the order of their text, without all of them at once."""
         rows = self.rows()
-        kinds = self.of_abouts(rows, lambda about: about.kind == "neuron")
+        kinds: _Ints = np.zeros(len(rows), np.int64)  # as text: "image", "neuron", "spot"
+        for place, kind in enumerate(sorted(KINDS)):
+            kinds[self.of_kind(rows, kind)] = place
         texts = [to_json(id_).decode() for id_ in self._ids.in_order]
         place = np.empty(len(texts), np.int64)
         place[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
@@ -324,6 +328,10 @@ class AnswerTable:
         found[used] = [fits(About(*self._abouts.in_order[about])) for about in used.tolist()]
         fitting: Mask = found[rows["about"]]
         return fitting
+
+    def of_kind(self, rows: Rows, *kinds: Kind) -> Mask:
+        """Which rows are about things of these kinds."""
+        return self.of_abouts(rows, lambda about: about.kind in kinds)
 
     def of_ids(self, rows: Rows, fits: Callable[[str], bool]) -> Mask:
         """Which rows are about an id that fits."""
@@ -348,7 +356,7 @@ class AnswerTable:
     def votes(self, kind: Kind, *, latest_only: bool = True) -> Votes:
         """The votes of one kind, as [`group_votes`][crayon_sdk.answers.relevance.group_votes] would collect them."""
         rows = self.rows()
-        rows = rows[self.of_abouts(rows, lambda about: about.kind == kind)]
+        rows = rows[self.of_kind(rows, kind)]
         people, patches = _Codes(), _Codes()
         said = np.zeros((len(self._abouts.in_order), 3), np.int64)
         for code in np.unique(rows["about"]).tolist():
@@ -356,12 +364,12 @@ class AnswerTable:
             said[code] = (
                 people[about.annotator],
                 ANSWERS.index(about.answer),
-                0 if kind == "image" else patches[about.neuron, about.patch],
+                patches[about.neuron, about.patch] if kind == "neuron" else 0,
             )
         person, answer, patch = said[rows["about"]].T
-        item, chosen = _in_order_of_appearance(rows["id"] if kind == "image" else patch)
-        items = self._ids.in_order if kind == "image" else patches.in_order
-        source = rows["id"] if kind == "image" else patch
+        item, chosen = _in_order_of_appearance(patch if kind == "neuron" else rows["id"])
+        items = patches.in_order if kind == "neuron" else self._ids.in_order
+        source = patch if kind == "neuron" else rows["id"]
         names = [items[code] for code in source[chosen].tolist()]
         if latest_only and len(rows):
             kept = _latest(item * len(people) + person, rows["time"])
@@ -460,7 +468,12 @@ def _reader() -> Callable[[bytes], dict[str, Any]]:
         shared[name] = cs.with_default_schema(text, default="")
     for name, schema in (("time", moment), ("seconds", seconds), ("target", index)):
         shared[name] = cs.with_default_schema(cs.nullable_schema(schema), default=None)
-    own: dict[Any, dict[str, Any]] = {"image": {"id": some_text}, "neuron": {"neuron": index, "patch": index}}
+    about_picture: dict[str, Any] = {"id": some_text}
+    own: dict[Any, dict[str, Any]] = {
+        "image": about_picture,
+        "neuron": {"neuron": index, "patch": index},
+        "spot": about_picture,
+    }
     choices: dict[Any, Any] = {}
     for kind, fields in own.items():
         named = shared | fields | {"kind": cs.literal_schema([kind])}
@@ -471,5 +484,5 @@ def _reader() -> Callable[[bytes], dict[str, Any]]:
 
 
 _read_line = _reader()
-_about_image = itemgetter(*About._fields[:-2])
+_about_picture = itemgetter(*About._fields[:-2])
 _about_neuron = itemgetter(*About._fields)

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, SpotAnswer
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError
 
 __all__ = ["read_csv", "read_tool_json", "write_tool"]
@@ -174,20 +174,28 @@ def _answer(
     if plain.get("time"):
         given["time"] = _moment(plain["time"])
     given["simulated"] = plain.get("simulated", "").lower() in ("true", "1", "yes")
-    known = set(columns.values())
+    of_kind = next((name for name, text in values.items() if _says_spot(name, text)), None)
+    known = {*columns.values(), of_kind}
     extra: Any = {name.removeprefix(_KEPT): text for name, text in values.items() if name not in known and text != ""}
     called = cells.get("id", "")
     sample = find(called) if called else ""
     if called != sample:  # what the tool called the picture is kept too
         extra["called" if columns["id"] == "id" else columns["id"]] = called
     if "neuron" in given:
+        if of_kind:
+            raise AnswerError("the row is about a spot and names a neuron; expected one of the two")
         given.setdefault("patch", 0)
         return NeuronAnswer(id=sample, extra=extra, **given)
     if not sample:
         raise AnswerError("the row names no picture")
     if "patch" in given:
         raise AnswerError("the row names a patch and no neuron")
-    return ImageAnswer(id=sample, extra=extra, **given)
+    return (SpotAnswer if of_kind else ImageAnswer)(id=sample, extra=extra, **given)
+
+
+def _says_spot(name: str, text: str) -> bool:
+    """Whether a cell says that the answer is about a spot; whatever else a column "kind" says is foreign."""
+    return _bare(name) == "kind" and text.strip().lower() == "spot"
 
 
 def _whole(name: str, text: str) -> int:
@@ -369,28 +377,32 @@ def write_tool(answers: AnnotationSet, kind: str) -> str:
         >>> print(write_tool(one, "mturk").splitlines()[1])
         a.jpg,no,ann
     """
-    rows = [_cells(answer) for answer in answers]
+    spots = len(answers.only("spot")) > 0
+    rows = [_cells(answer, spots) for answer in answers]
     if kind == "csv":
         return _csv(rows, {})
     if kind == "mturk":
         theirs = {"id": "Input.sample_id", "answer": "Answer.category.label", "annotator": "WorkerId"}
-        inputs = {name: f"Input.{name}" for name in ("neuron", "patch", "question", "target", "model", "simulated")}
+        named = ("neuron", "patch", "question", "target", "model", "simulated", *(("kind",) if spots else ()))
+        inputs = {name: f"Input.{name}" for name in named}
         return _csv(rows, theirs | inputs | {"seconds": "WorkTimeInSeconds", "time": "SubmitTime"})
     if kind == "label-studio":
         return json.dumps([_task(row) for row in rows], indent=1) + "\n"
     return json.dumps({"samples": [_sample(row) for row in rows]}, indent=1) + "\n"
 
 
-def _cells(answer: AnyAnswer) -> dict[str, str]:
+def _cells(answer: AnyAnswer, spots: bool) -> dict[str, str]:
     values = answer.model_dump(mode="json", exclude={"kind", "extra"}, exclude_defaults=True)
     ordered = {name: values[name] for name in _NAMES if name in values}
     cells = {name: value if isinstance(value, str) else json.dumps(value) for name, value in ordered.items()}
-    return cells | {_safe(name, text): text for name, text in answer.extra}
+    cells |= {"kind": answer.kind} if answer.kind == "spot" else {}
+    return cells | {_safe(name, text, spots): text for name, text in answer.extra}
 
 
-def _safe(name: str, text: str) -> str:
-    """The name of a foreign column, such that it is read as foreign again."""
-    taken = _bare(name) in _ALIASES or name.startswith(("Answer.", "_", _KEPT)) or _was_rejected({name: text})
+def _safe(name: str, text: str, spots: bool) -> str:
+    """The name of a foreign column, such that it is read as foreign again; in a file with spots "kind" is ours."""
+    taken = _says_spot(name, text) or (spots and _bare(name) == "kind")
+    taken |= _bare(name) in _ALIASES or name.startswith(("Answer.", "_", _KEPT)) or _was_rejected({name: text})
     return f"{_KEPT}{name}" if taken else name
 
 

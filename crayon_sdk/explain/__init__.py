@@ -13,7 +13,7 @@ from crayon_sdk._base.lazy import lazily
 if TYPE_CHECKING:
     from crayon_sdk.explain.explainer import Explainer
     from crayon_sdk.explain.maps import SaliencyMaps
-    from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
+    from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers, simulate_spot_answers
     from crayon_sdk.explain.objects import ObjectMaps, find_objects
     from crayon_sdk.explain.patches import NeuronPatches
 
@@ -25,6 +25,7 @@ __all__ = [
     "find_objects",
     "simulate_answers",
     "simulate_neuron_answers",
+    "simulate_spot_answers",
 ]
 
 __getattr__, __dir__ = lazily(
@@ -37,5 +38,6 @@ __getattr__, __dir__ = lazily(
         "find_objects": "objects",
         "simulate_answers": "masks",
         "simulate_neuron_answers": "masks",
+        "simulate_spot_answers": "masks",
     },
 )

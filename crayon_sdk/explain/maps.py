@@ -18,7 +18,7 @@ from crayon_sdk._base.text import first_few
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.functional.saliency import normalize_maps, resize_maps
+from crayon_sdk.functional.saliency import brightest_spot, normalize_maps, resize_maps
 from crayon_sdk.show.gallery import Gallery, Order, gallery
 from crayon_sdk.show.overlays import Style
 
@@ -171,6 +171,20 @@ class SaliencyMaps:
             (7, 7)
         """
         return replace(self, values=normalize_maps(resize_maps(self.values, (h, w))))
+
+    def spots(self) -> SaliencyMaps:
+        """Of every map its brightest spot only, on a grid of twice as many rows and columns.
+
+        What people are shown who are asked whether the bright spot is on the object
+        ([`brightest_spot`][crayon_sdk.functional.saliency.brightest_spot]).
+
+        Example:
+            >>> maps = SaliencyMaps(("a",), torch.tensor([[[1.0, 0.2], [0.2, 0.2]]]), torch.tensor([0]))
+            >>> maps.spots().size, maps.spots()["a"].count_nonzero().item()
+            ((4, 4), 4)
+        """
+        height, width = self.size
+        return replace(self, values=brightest_spot(self.values, (2 * height, 2 * width)))
 
     def gallery(
         self,

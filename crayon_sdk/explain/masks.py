@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
-from crayon_sdk.answers.relevance import Answer
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer
+from crayon_sdk.answers.relevance import KINDS, Answer
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, SettingsError
@@ -19,7 +20,7 @@ from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional import metrics
 from crayon_sdk.functional.saliency import resize_maps
 
-__all__ = ["drawn", "highlight_share", "simulate_answers", "simulate_neuron_answers"]
+__all__ = ["drawn", "highlight_share", "simulate_answers", "simulate_neuron_answers", "simulate_spot_answers"]
 
 
 def simulate_answers(
@@ -54,16 +55,66 @@ def simulate_answers(
         DataError: The data set has no masks, or lacks samples of the maps.
         SettingsError: A setting is out of range.
     """
-    _check(annotators, noise)
-    low, high = strictness
-    if not 0 <= low <= high <= 1:
-        raise SettingsError(f"expected strictness (low, high) with 0 <= low <= high <= 1, got {strictness}")
+    _check(annotators, noise, strictness)
     shares = highlight_share(as_maps(maps), masks)
+    return _judged(ImageAnswer, maps, shares, annotators=annotators, noise=noise, strictness=strictness, seed=seed)
+
+
+def simulate_spot_answers(
+    maps: SaliencyMaps,
+    masks: ImageDataset,
+    *,
+    annotators: int = 2,
+    noise: float = 0.0,
+    strictness: tuple[float, float] = (0.4, 0.6),
+    seed: int = 0,
+) -> AnnotationSet:
+    """Answer "is the bright spot on the object?" from object masks.
+
+    As [`simulate_answers`][crayon_sdk.explain.masks.simulate_answers], by the share of the spot
+    ([`SaliencyMaps.spots`][crayon_sdk.explain.maps.SaliencyMaps.spots]) that lies on the object, weighted by the spot.
+
+    Args:
+        maps: The maps to answer about, whole; their spots are taken here.
+        masks: The data set with object masks.
+        annotators: How many, at least 1.
+        noise: Probability in [0, 1] that one answer is turned round.
+        strictness: Thresholds of the most lenient and the strictest annotator, in [0, 1].
+        seed: Of the noise.
+
+    Returns:
+        Answers, each marked as simulated.
+
+    Raises:
+        DataError: The data set has no masks, or lacks samples of the maps.
+        SettingsError: A setting is out of range.
+    """
+    _check(annotators, noise, strictness)
+    spots = as_maps(maps).spots()
+    shares = {
+        sample: float((spots.values[row] * cover[0]).sum() / spots.values[row].sum())
+        for row, sample, cover in _covers(spots, masks)
+    }
+    return _judged(SpotAnswer, maps, shares, annotators=annotators, noise=noise, strictness=strictness, seed=seed)
+
+
+def _judged(
+    record: type[ImageAnswer | SpotAnswer],
+    maps: SaliencyMaps,
+    shares: Mapping[str, float],
+    *,
+    annotators: int,
+    noise: float,
+    strictness: tuple[float, float],
+    seed: int,
+) -> AnnotationSet:
+    """Answers of annotators of every strictness to the share of every sample that lies on the object."""
+    low, high = strictness
     thresholds = [(low + high) / 2] if annotators == 1 else torch.linspace(low, high, annotators).tolist()
     flip = _flips(noise, seed)
     targets = dict(zip(maps.ids, maps.targets.tolist(), strict=True))
     return AnnotationSet(
-        ImageAnswer(
+        record(
             id=sample,
             answer=_word((share > threshold) != flip()),
             annotator=f"simulated-{number}",
@@ -152,11 +203,11 @@ def simulate_neuron_answers(
 
 
 def drawn(answers: AnnotationSet, count: int | None, *, seed: int = 0) -> AnnotationSet:
-    """Keep the answers about some pictures and some neurons only, as if people had seen no more.
+    """Keep the answers about some pictures, spots and neurons only, as if people had seen no more.
 
     Args:
         answers: In any number.
-        count: How many pictures, and how many neurons; ``None`` keeps all. Those of a smaller count are
+        count: How many pictures, how many spots, and how many neurons; ``None`` keeps all. Those of a smaller count are
             among those of a larger one.
         seed: Of the draw.
 
@@ -167,16 +218,13 @@ def drawn(answers: AnnotationSet, count: int | None, *, seed: int = 0) -> Annota
         return answers
     if count < 0:
         raise SettingsError(f"expected count >= 0, got {count}")
-    kept: set[str | int] = set()
-    for known in (
-        sorted({answer.id for answer in answers.image_answers}),
-        sorted({answer.neuron for answer in answers.neuron_answers}),
-    ):
+    things = [(answer.kind, answer.neuron if isinstance(answer, NeuronAnswer) else answer.id) for answer in answers]
+    kept: set[tuple[str, str | int]] = set()
+    for kind in KINDS:
+        known = sorted({thing for thing in things if thing[0] == kind}, key=itemgetter(1))
         order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
         kept |= {known[position] for position in order[:count].tolist()}
-    return AnnotationSet(
-        answer for answer in answers if (answer.neuron if isinstance(answer, NeuronAnswer) else answer.id) in kept
-    )
+    return AnnotationSet(answer for answer, thing in zip(answers, things, strict=True) if thing in kept)
 
 
 def _word(yes: bool) -> Answer:
@@ -188,9 +236,12 @@ def _flips(noise: float, seed: int) -> Callable[[], bool]:
     return lambda: bool(noise) and float(torch.rand((), generator=generator)) < noise
 
 
-def _check(annotators: int, noise: float) -> None:
+def _check(annotators: int, noise: float, strictness: tuple[float, float] = (0.0, 1.0)) -> None:
     if annotators < 1 or not 0 <= noise <= 1:
         raise SettingsError(f"expected annotators >= 1 and noise from 0 to 1, got {annotators} and {noise}")
+    low, high = strictness
+    if not 0 <= low <= high <= 1:
+        raise SettingsError(f"expected strictness (low, high) with 0 <= low <= high <= 1, got {strictness}")
 
 
 def _covers(maps: SaliencyMaps, masks: ImageDataset) -> Iterator[tuple[int, str, Tensor]]:

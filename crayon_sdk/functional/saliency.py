@@ -234,25 +234,31 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def brightest_spot(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Keep of every map what lies around its maximum: the 3 x 3 cells about it that have half of it and more.
+    """Keep of every map its brightest cell, and what is bright around it.
+
+    The map is brought to the grid and divided by its maximum; what stays are the values of at least 0.5 among the
+    3 x 3 cells around its first maximum.
 
     Args:
-        maps: (N, h, w) not negative.
-        size: Grid (H, W) that the maps are brought to before.
+        maps: (N, h, w) floating point in [0, 1].
+        size: Grid (H, W) of the result, usually twice that of the maps: between cells of equal height the brightest
+            place lies elsewhere than in one of them.
 
     Returns:
-        (N, H, W), in shares of the maximum; zeros elsewhere, and where a map is zero.
+        (N, H, W) in [0, 1], with a maximum of one and zero elsewhere; all zeros for a map of zeros.
 
     Example:
-        >>> brightest_spot(torch.tensor([[[0.1, 0.6, 1.0, 0.4, 0.8]]]), (1, 5))
-        tensor([[[0.0000, 0.6000, 1.0000, 0.0000, 0.0000]]])
+        >>> brightest_spot(torch.tensor([[[0.5, 0.3, 0.1, 0.5], [0.0, 0.0, 0.0, 0.0]]]), (2, 4)).tolist()[0][0]
+        [1.0, 0.6000000238418579, 0.0, 0.0]
     """
-    grid = resize_maps(maps, size)
-    top = grid.flatten(1).argmax(dim=1)  # the first one, where several are as bright
-    spot = F.one_hot(top, size[0] * size[1]).view(-1, 1, *size).to(grid.dtype)
-    near = F.max_pool2d(spot, 3, stride=1, padding=1)[:, 0] > 0
-    shares = grid / grid.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-    return torch.where(near & (shares >= 0.5), shares, torch.zeros_like(shares))
+    maps = resize_maps(maps, size)
+    maps = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    peak = maps.flatten(1).argmax(dim=1)
+    down, along = (torch.arange(side, device=maps.device) for side in maps.shape[1:])
+    in_rows = (down - (peak // maps.shape[2])[:, None]).abs() <= 1
+    in_columns = (along - (peak % maps.shape[2])[:, None]).abs() <= 1
+    near = in_rows[:, :, None] & in_columns[:, None, :]
+    return maps * (near & (maps >= 0.5))
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -170,7 +170,7 @@ class Holdings:
         if "neuron answers" in needs:
             inputs["answers about neurons"] = answers.only("neuron").fingerprint
         if "answers" in needs:
-            inputs["answers about pictures"] = answers.only("image").fingerprint
+            inputs["answers about pictures"] = answers.only("image", "spot").fingerprint
         if "maps" in needs:
             inputs["maps"] = self.ledger.digest(MAPS, verify=verify)
         return inputs

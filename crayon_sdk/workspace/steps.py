@@ -38,6 +38,7 @@ from crayon_sdk.workspace.names import MAPS, ORIGINAL, PATCHES, checked_name, de
 __all__ = ["Steps"]
 
 _BATCHES_PER_PART = 64
+SPOTS = 20  # typical ones, which do what all answers do on the tasks tried
 _FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
 _ABOUT = {"image": "pictures", "neuron": "neurons"}
 _log = logging.getLogger(__name__)
@@ -305,7 +306,7 @@ class Steps:
             StaleError: There is nothing to answer about yet.
         """
         answers = self.holdings.answers()
-        given = {"image": len(answers.image_answers), "neuron": len(answers.neuron_answers)}
+        given = {"image": len(answers.only("image", "spot")), "neuron": len(answers.neuron_answers)}
         needed = [kind for kind in _asked_by(method) if not given[kind]]
         if not needed:
             return
@@ -332,16 +333,19 @@ class Steps:
                 )
             except StaleError:  # without patches a model can be pruned all the same
                 continue
-            if found.answered < _FEW * found.total:
+            spots = len(self.holdings.answers().spot_relevance()) if kind == "image" else 0
+            if found.answered < _FEW * found.total and spots < SPOTS:
                 _log.warning(
-                    "only %d of %d %s are answered (%.0f %%): so few guide little, and the result can be worse than "
-                    "none; a tenth is a good start. To answer more first: %s --kind %s",
+                    "only %d of %d %s%s are answered (%.0f %%): so few guide little, and the result can be worse than "
+                    "none; %s. To answer more first: %s --kind %s",
                     found.answered,
                     found.total,
                     "pictures" if kind == "image" else "patches of neurons",
+                    f" and {spots} spots" if spots else "",
                     100 * found.answered / found.total,
+                    f"{SPOTS} typical spots are a good start" if kind == "image" else "a tenth is a good start",
                     self.ledger.command("annotate"),
-                    kind,
+                    f"spot --order typical --limit {SPOTS}" if kind == "image" else kind,
                 )
 
     def _check_guidance(self, maps: SaliencyMaps, answers: AnnotationSet, train: ImageDataset, *, strict: bool) -> None:
