@@ -2,12 +2,15 @@
 
 python benchmarks/answers_needed.py [--tasks box faces ...] [--answers real 20 none yes ...] [--seeds 0 1 2]
 
-Tasks are generated (`crayon_sdk.data.generated`: maps right in some pictures and wrong in others), or "birds" and
-"pets", which need the folder ``shared`` beside the project. All training pictures count in the cross entropy, answered
+Tasks are generated (`crayon_sdk.data.generated`: maps right in some pictures and wrong in others); "pets-box", the
+photographs of pets with a box drawn in whose stripes go with the class; or "birds" and "pets" as they are. These
+three need the folder ``shared`` beside the project. All training pictures count in the cross entropy, answered
 or not. Answers are simulated from object masks, two annotators per picture:
 
-- real: about every picture; a number: about so many, those that ``suggest --method typical`` asks about first;
-  a number and "r", such as 20r: so many, drawn at random;
+- real: about the whole map of every picture; spots: about the brightest spot of every one;
+- a number: about so many spots, those that ``suggest --method typical`` asks about first; with an "r" behind, such as
+  20r: about so many spots, drawn at random; with a "w": about so many typical whole maps; with an "i": 20 typical
+  spots with yes and no exchanged; with an "n": one answer in five is wrong;
 - none: the same training without any; yes, no, shuffled, inverted: what people say who do not look
   (`crayon_sdk.answers.controls`). Answers that are refused because they contradict each other are marked so, and then
   forced with ``spread="never"``.
@@ -25,35 +28,50 @@ import time
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from machine import RESULTS, machine
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import load_file
 
 import crayon_sdk as crayon
 from crayon_sdk.answers.controls import control
 from crayon_sdk.answers.relevance import CONTROLS
 from crayon_sdk.correct import methods
-from crayon_sdk.data.generated import TASKS, generate
+from crayon_sdk.data.generated import TASKS, add_shortcut, generate
 from crayon_sdk.data.preprocessing import Preprocessing
+from crayon_sdk.explain.masks import simulate_spot_answers
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "answers-needed.png"
-PHOTOGRAPHS = ("birds", "pets")
-ANSWERS = ("original", "none", "yes", "no", "shuffled", "inverted", "real", "20", "20r")
+PHOTOGRAPHS = ("birds", "pets", "pets-box")
+COLUMNS: dict[str, dict[str, Any]] = {
+    "birds": {},
+    "pets": {"mask_column": "mask", "group_columns": ["ground"]},
+    "pets-box": {"mask_column": "mask", "group_columns": ["box"]},
+}
+ANSWERS = ("original", "none", "yes", "no", "shuffled", "inverted", "real", "20", "20r", "20w")
+LINES = (
+    ("", "spots", "#0072b2", "o", "typical spots"),
+    ("r", "spots", "#d55e00", "s", "spots at random"),
+    ("w", "real", "#444444", "^", "typical whole maps"),
+)
+"""What is asked about: behind the number, all of it, colour, mark, words."""
 SECONDS = 1.2
 """What a person needs for a picture, as published."""
 # Small, and on small pictures: a correction takes less than a minute on one core.
 SIDE, NETWORK = 96, {"stem_width": 8, "channels": [16, 32, 64, 128], "output_stride": 16}
 ORIGINAL = {"epochs": 25, "lr": 2e-3, "average_decay": 0.0}
 CORRECTION = {"epochs": 8, "lr": 1e-3}
+FINE_TUNED = {"epochs": 6, "lr": 1e-3, "average_decay": 0.0}
 
 
 def main() -> None:
     """Run what is missing, print the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["box", "faces", "small"], choices=[*TASKS, *PHOTOGRAPHS])
-    parser.add_argument("--answers", nargs="+", default=ANSWERS, help="real, none, a control, 20, 20r, ...")
+    parser.add_argument("--answers", nargs="+", default=ANSWERS, help="real, spots, none, a control, 20, 20r, 20w, ...")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=RESULTS / "answers-needed")
     parser.add_argument("--figure", type=Path, default=FIGURE)
@@ -81,11 +99,18 @@ class _Task:
 
     def __init__(self, name: str, output: Path) -> None:
         self.name = name
-        if name in PHOTOGRAPHS:
-            columns = {} if name == "birds" else {"mask_column": "mask", "group_columns": ["ground"]}
-            self._read(SHARED / name / "metadata.csv", **columns)
+        self.settings: dict[str, Any] = {}
+        if name == "pets-box":
+            folder = output / "drawn" / name
+            if not (folder / "metadata.csv").is_file():
+                table = SHARED / "pets" / "metadata.csv"
+                plain = {s: crayon.ImageDataset.from_csv(table, split=s, **COLUMNS["pets"]) for s in ("train", "test")}
+                add_shortcut(plain, folder)
+            self._read(folder / "metadata.csv", **COLUMNS[name])
+            self.model = self._fine_tuned(output / "originals" / name)
+        elif name in PHOTOGRAPHS:
+            self._read(SHARED / name / "metadata.csv", **COLUMNS[name])
             self.model = crayon.load_model(SHARED / "weights" / f"{name}_original")
-            self.settings: dict[str, Any] = {}
         else:
             folder = output / "drawn" / name
             table = folder / "metadata.csv"
@@ -97,6 +122,7 @@ class _Task:
         self.explainer = crayon.Explainer(self.model)
         self.maps = self.explainer.explain(self.train)
         self.answers = crayon.simulate_answers(self.maps, self.train)
+        self.spots = simulate_spot_answers(self.maps, self.train)
 
     def _read(self, table: Path, **columns: Any) -> None:
         self.train, self.test = (crayon.ImageDataset.from_csv(table, split=s, **columns) for s in ("train", "test"))
@@ -116,6 +142,19 @@ class _Task:
             methods["erm"](fresh, **ORIGINAL).fit(self.train).save(kept)
         return crayon.load_model(kept)
 
+    def _fine_tuned(self, kept: Path) -> Any:
+        """ImageNet weights, trained further by plain cross entropy, once."""
+        if not kept.is_dir():
+            torch.manual_seed(0)
+            network = timm.create_model("mobilenetv2_100", pad_type="same")
+            weights = load_file(SHARED / "weights" / "mobilenetv2_100_in1k.fp16.safetensors")
+            network.load_state_dict({name: value.float() for name, value in weights.items()})
+            network.reset_classifier(len(self.train.class_names))
+            view = crayon.load_model(SHARED / "weights" / "pets_original").preprocessing
+            fresh = crayon.SplitModel(network, preprocessing=view, class_names=self.train.class_names)
+            methods["erm"](fresh, **FINE_TUNED).fit(self.train).save(kept)
+        return crayon.load_model(kept)
+
     def row(self, kind: str, seed: int) -> dict[str, Any]:
         """One run; per cent."""
         started, line = time.monotonic(), {"task": self.name, "answers": kind, "seed": seed}
@@ -125,10 +164,8 @@ class _Task:
             model = methods["erm"](model, logit_adjustment=1.0, seed=seed, **own).fit(self.train).model
         elif kind != "original":
             answers = self._answers(kind, seed)
-            line["verdicts"] = {
-                verdict: list(answers.image_relevance().values()).count(verdict)
-                for verdict in ("relevant", "irrelevant", "mixed")
-            }
+            said = [*answers.image_relevance().values(), *answers.spot_relevance().values()]
+            line["verdicts"] = {verdict: said.count(verdict) for verdict in ("relevant", "irrelevant", "mixed")}
             model, line["refused"] = self._corrected(answers, seed)
         found = crayon.evaluate(model, self.test, train=self.train)
         line |= {name: round(100 * value, 2) for name, value in found.summary().items()}
@@ -138,11 +175,16 @@ class _Task:
     def _answers(self, kind: str, seed: int) -> crayon.AnnotationSet:
         if kind in CONTROLS:
             return control(self.answers, kind, seed=seed)
-        if kind == "real":
-            return self.answers
-        count, method = int(kind.removesuffix("r")), "random" if kind.endswith("r") else "typical"
+        if kind in ("real", "spots"):
+            return self.answers if kind == "real" else self.spots
+        count, how = int(kind.rstrip("rwin")), kind.lstrip("0123456789")
+        method = "random" if how == "r" else "typical"
         asked = set(self.explainer.suggest(self.maps, count, method=method, dataset=self.train, seed=seed))
-        return crayon.AnnotationSet(each for each in self.answers if each.id in asked)
+        source = self.answers if how == "w" else self.spots
+        if how == "n":
+            source = simulate_spot_answers(self.maps, self.train, annotators=1, noise=0.2, seed=seed)
+        chosen = crayon.AnnotationSet(each for each in source if each.id in asked)
+        return control(chosen, "inverted") if how == "i" else chosen
 
     def _corrected(self, answers: crayon.AnnotationSet, seed: int) -> tuple[Any, str]:
         """A corrected model, and why the answers were refused before they were forced, if they were."""
@@ -159,7 +201,7 @@ def _order(kind: str) -> tuple[bool, int, str]:
     blind = ("original", "none", *CONTROLS)
     if kind in blind:
         return False, blind.index(kind), ""
-    return True, 2**31 if kind == "real" else int(kind.removesuffix("r")), kind
+    return True, 2**31 if kind in ("real", "spots") else int(kind.rstrip("rwin")), kind
 
 
 def print_table(name: str, rows: list[dict[str, Any]]) -> None:
@@ -191,12 +233,12 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         worst: dict[str, list[float]] = {}
         for row in rows:
             worst.setdefault(row["answers"], []).append(row["worst_group"])
-        for suffix, colour, mark, words in (("", "#0072b2", "o", "typical"), ("r", "#d55e00", "s", "random")):
-            counts = sorted(int(kind.removesuffix("r")) for kind in worst if kind.rstrip("r").isdigit()
-                            and kind.endswith("r") == bool(suffix))  # fmt: skip
+        for suffix, everything, colour, mark, words in LINES:
+            counts = sorted(int(kind.rstrip("rw")) for kind in worst if kind.rstrip("rw").isdigit()
+                            and kind.lstrip("0123456789") == suffix)  # fmt: skip
             points = [(count, worst[f"{count}{suffix}"]) for count in counts]
-            total = sum(next((row["verdicts"].values() for row in rows if row["answers"] == "real"), ()))
-            points += [(total, worst["real"])] if "real" in worst else []
+            total = sum(next((row["verdicts"].values() for row in rows if row["answers"] == everything), ()))
+            points += [(total, worst[everything])] if everything in worst else []
             if points:
                 axes.plot([at for at, _ in points], [statistics.mean(each) for _, each in points], color=colour,
                           marker=mark, label=words)  # fmt: skip

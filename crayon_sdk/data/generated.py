@@ -12,18 +12,19 @@ import csv
 import io
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from crayon_sdk._base.files import new_folder, write_text
 from crayon_sdk._base.text import unknown_name
-from crayon_sdk.errors import OutputExistsError, SettingsError
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.errors import DataError, OutputExistsError, SettingsError
 
-__all__ = ["TASKS", "Task", "generate"]
+__all__ = ["TASKS", "Task", "add_shortcut", "generate"]
 
 _FINE = 2  # things are drawn this many times larger and shrunk, for smooth edges
 
@@ -68,11 +69,11 @@ class _Canvas:
         value = self.random.uniform(0.75, 1.0) if bright else self.random.uniform(0.2, 0.45)
         return _rgb(self.random.uniform(0, 1), self.random.uniform(0.4, 0.9), value)
 
-    def finished(self) -> tuple[Image.Image, Image.Image]:
+    def finished(self, grain: float = 6) -> tuple[Image.Image, Image.Image]:
         """The picture, with grain, and the mask, in their real size."""
         size = (self.side // _FINE, self.side // _FINE)
         small = np.asarray(self.picture.resize(size, Image.Resampling.BOX), dtype=np.float64)
-        grained = np.clip(small + self.random.normal(0, 6, small.shape), 0, 255).astype(np.uint8)
+        grained = np.clip(small + self.random.normal(0, grain, small.shape), 0, 255).astype(np.uint8)
         mask = self.mask.resize(size, Image.Resampling.BOX).point([0] * 128 + [255] * 128)
         return Image.fromarray(grained), mask
 
@@ -138,46 +139,126 @@ def generate(task: str, folder: str | os.PathLike[str], *, size: int = 96, seed:
     """
     if task not in TASKS:
         raise SettingsError(unknown_name(task, TASKS, "task"))
-    wanted, root = TASKS[task], Path(folder)
+    wanted = TASKS[task]
     if size < 32 or not 0 < scale < math.inf or seed < 0:
         raise SettingsError(f"expected size >= 32, scale > 0 and seed >= 0, got {size}, {scale} and {seed}")
-    there = os.path.lexists(root)
-    if there and not (root.is_dir() and not any(root.iterdir())):
-        raise OutputExistsError(f"{str(root)!r} exists already and is no empty folder; name another one")
-    new_folder(root, lambda fresh: _write(wanted, fresh, size=size, seed=seed, scale=scale), overwrite=there)
+    root = _empty(folder)
+    new_folder(root, lambda fresh: _write(wanted, fresh, _drawn(wanted, size, seed, scale)), overwrite=root.exists())
     return root / "metadata.csv"
 
 
-def _write(task: Task, root: Path, *, size: int, seed: int, scale: float) -> None:
-    rows = []
+def _empty(folder: str | os.PathLike[str]) -> Path:
+    """A folder that can be filled: a new one, or an empty one."""
+    root = Path(folder)
+    if os.path.lexists(root) and not (root.is_dir() and not any(root.iterdir())):
+        raise OutputExistsError(f"{str(root)!r} exists already and is no empty folder; name another one")
+    return root
+
+
+def add_shortcut(
+    pictures: Mapping[str, ImageDataset],
+    folder: str | os.PathLike[str],
+    *,
+    shortcut: str = "box",
+    presence: float = 0.75,
+    correlation: float = 0.99,
+    size: int = 160,
+    seed: int = 0,
+) -> Path:
+    """Draw a shortcut into photographs of yours, and write them as `generate` does.
+
+    Args:
+        pictures: Data sets of the splits "train", and others, which are balanced; with object masks. Pictures are cut
+            to their middle square.
+        folder: Where they go: a new folder, or an empty one.
+        shortcut: "box" (stripes, somewhere), "tag" (printed, in a corner) or "patch" (coloured, in a corner).
+        presence: Share of the training pictures with one.
+        correlation: Share of these in which it is of the kind of the class.
+        size: Side in pixels.
+        seed: Of everything random.
+
+    Returns:
+        The table, with the columns image, label, that of the shortcut, split and mask.
+
+    Raises:
+        DataError: A picture has no mask, or cannot be read.
+        OutputExistsError: There is something in the folder.
+        OutputError: It cannot be written.
+        SettingsError: There is no such shortcut, there are no training pictures, or a number does not fit.
+    """
+    if shortcut not in _OVER:
+        raise SettingsError(unknown_name(shortcut, _OVER, "shortcut"))
+    fits = size >= 32 and 0 < presence < 1 and 0 <= correlation <= 1 and seed >= 0
+    if not fits or "train" not in pictures or len({data.class_names for data in pictures.values()}) != 1:
+        raise SettingsError(
+            "expected pictures of the split train, all of the same classes, size >= 32, 0 < presence < 1, 0 <= "
+            f"correlation <= 1 and seed >= 0, got {sorted(pictures)}, {size}, {presence}, {correlation} and {seed}"
+        )
+    for split, data in pictures.items():
+        if not data.has_masks:
+            raise DataError(f"expected object masks of the pictures of {split!r}, got none")
+    classes = pictures["train"].class_names
+    task = Task("", classes, (shortcut,), ((shortcut, _OVER[shortcut]),), correlation, presence)
+    root = _empty(folder)
+    new_folder(root, lambda fresh: _write(task, fresh, _drawn_on(task, pictures, size, seed)), overwrite=root.exists())
+    return root / "metadata.csv"
+
+
+_Drawn = Iterator[tuple[str, int, int, dict[str, int], Image.Image, Image.Image]]
+"""Split, number in it, class, kinds of the shortcuts, picture and mask."""
+
+
+def _drawn(task: Task, size: int, seed: int, scale: float) -> _Drawn:
+    many = len(task.classes)
     for number, split in enumerate(("train", "val", "test")):
-        for kind in ("images", "masks"):
-            (root / kind / split).mkdir(parents=True)
-        count = max(round(getattr(task, split) * scale), 2 * len(task.classes))
-        for index in range(count):
+        for index in range(max(round(getattr(task, split) * scale), 2 * many)):
             random = np.random.default_rng((seed, number, index))
-            label, shown = _kinds(task, index, random, balanced=split != "train")
-            kinds = shown | {"object": label, "plain": len(task.classes)}
+            shown = _kinds(task, index % many, index, random, balanced=split != "train")
+            kinds = shown | {"object": index % many, "plain": many}
             canvas = _Canvas(random, size)
             for name, draw in task.parts:
-                draw(canvas, kinds[name], len(task.classes))
-            picture, mask = canvas.finished()
-            name = f"{split}/{index:05d}.png"
-            picture.save(root / "images" / name, compress_level=1)
-            mask.save(root / "masks" / name, compress_level=1)
-            names = (*task.classes, "none")
-            shortcuts = [names[shown[short]] for short in task.shortcuts]
-            rows.append((f"images/{name}", task.classes[label], *shortcuts, split, f"masks/{name}"))
+                draw(canvas, kinds[name], many)
+            yield split, index, index % many, shown, *canvas.finished()
+
+
+def _drawn_on(task: Task, pictures: Mapping[str, ImageDataset], size: int, seed: int) -> _Drawn:
+    many = len(task.classes)
+    for number, (split, data) in enumerate(pictures.items()):
+        seen = [0] * many
+        for index, (sample, label) in enumerate(zip(data.ids, data.labels.tolist(), strict=True)):
+            random = np.random.default_rng((seed, number, index))
+            shown = _kinds(task, label, seen[label] * many + label, random, balanced=split != "train")
+            seen[label] += 1
+            canvas = _Canvas(random, size)
+            canvas.picture = ImageOps.fit(data.image(sample), canvas.picture.size, Image.Resampling.BILINEAR)
+            mask = data.mask(sample)
+            if mask is None:
+                raise DataError(f"expected a mask of {sample!r}, got none")
+            canvas.mask = ImageOps.fit(mask, canvas.mask.size, Image.Resampling.NEAREST)
+            for name, draw in task.parts:
+                draw(canvas, shown[name], many)
+            yield split, index, label, shown, *canvas.finished(grain=0)
+
+
+def _write(task: Task, root: Path, drawn: _Drawn) -> None:
+    rows, names = [], (*task.classes, "none")
+    for split, index, label, shown, picture, mask in drawn:
+        name = f"{split}/{index:05d}.png"
+        for kind, image in (("images", picture), ("masks", mask)):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+            image.save(root / kind / name, compress_level=1)
+        shortcuts = [names[shown[short]] for short in task.shortcuts]
+        rows.append((f"images/{name}", task.classes[label], *shortcuts, split, f"masks/{name}"))
     table = io.StringIO()
     header = ("image", "label", *task.shortcuts, "split", "mask")
     csv.writer(table, lineterminator="\n").writerows([header, *rows])
     write_text(root / "metadata.csv", table.getvalue())
 
 
-def _kinds(task: Task, index: int, random: np.random.Generator, *, balanced: bool) -> tuple[int, dict[str, int]]:
-    """The class of a picture, and the kind of each shortcut; as many as there are classes stand for none."""
+def _kinds(task: Task, label: int, index: int, random: np.random.Generator, *, balanced: bool) -> dict[str, int]:
+    """The kind of each shortcut; as many as there are classes stand for none."""
     many = len(task.classes)
-    label, kinds = index % many, {}
+    kinds = {}
     for number, name in enumerate(task.shortcuts):
         choices = many + (task.presence < 1)
         if balanced:
@@ -188,7 +269,7 @@ def _kinds(task: Task, index: int, random: np.random.Generator, *, balanced: boo
             kinds[name] = label
         else:
             kinds[name] = int((label + random.integers(1, many)) % many)
-    return label, kinds
+    return kinds
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Colour:
@@ -362,6 +443,7 @@ def _hair(canvas: _Canvas, kind: int, of: int) -> None:
         )
 
 
+_OVER: Mapping[str, Draw] = {"box": _box(0.36, 0.48), "tag": _tag, "patch": _patch}
 _ANY = ("plain", _ground)
 
 TASKS: Mapping[str, Task] = {
