@@ -25,7 +25,7 @@ TOOL_FORMATS = ("csv", "mturk", "label-studio", "fiftyone")
 ANSWER_FORMATS = ("jsonl", *TOOL_FORMATS, "published", "published-neurons")
 """Kinds of answer files that can be written; all can be read."""
 
-KINDS_OF_TASKS = {"image": "pictures", "neuron": "patches"}
+KINDS_OF_TASKS = {"image": "pictures", "neuron": "patches", "spot": "spots"}
 """What people are asked about, in the word that is shown."""
 
 

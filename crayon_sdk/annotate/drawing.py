@@ -38,7 +38,7 @@ class Drawing:
 
     def __init__(self, dataset: ImageDataset, sources: Iterable[SaliencyMaps | NeuronPatches]) -> None:
         self._dataset = dataset
-        self._sources = {"image" if isinstance(each, SaliencyMaps) else "neuron": each for each in sources}
+        self._sources = {isinstance(each, SaliencyMaps): each for each in sources}
         self._kept: OrderedDict[tuple[str, int, Panel, Size], bytes] = OrderedDict()
         self._kept_bytes = 0
         self._lock = threading.Lock()
@@ -49,7 +49,7 @@ class Drawing:
         Args:
             task: What is asked.
             number: Which of its pictures, from 0.
-            which: The panel; "patch" for tasks about neurons, any other for those about pictures.
+            which: The panel; "patch" for tasks about neurons, any other for those about pictures and spots.
             size: "large" to answer about, "small" for the grid.
 
         Raises:
@@ -74,9 +74,11 @@ class Drawing:
         return drawn
 
     def _painter(self, task: Task, number: int, which: Panel, cell: int) -> Callable[[], Image.Image]:
-        source = self._sources[task.kind]
+        source = self._sources[task.kind != "neuron"]
         if isinstance(source, SaliencyMaps):
-            return lambda: panel(self._dataset, source, task.sample, _STYLES[which], cell=cell)
+            # Of one map only: those of all would be four times as large as the maps.
+            maps = source.select([task.sample]).spots() if task.kind == "spot" else source
+            return lambda: panel(self._dataset, maps, task.sample, _STYLES[which], cell=cell)
         return lambda: patch_picture(self._dataset, source, task.patches[number], cell=cell)
 
 

@@ -20,7 +20,7 @@ from crayon_sdk.explain.patches import NeuronPatches
 
 __all__ = ["export_crowd"]
 
-_COLUMNS = ("image_url", "sample_id", "neuron", "patch", "label", "target", "question", "model")
+_COLUMNS = ("image_url", "sample_id", "kind", "neuron", "patch", "label", "target", "question", "model")
 _CONFIGURATION = """\
 <View>
   <Header value="$question"/>
@@ -47,17 +47,18 @@ def export_crowd(
 ) -> Path:
     """Write what a crowd needs to answer: one picture per question and the task files that name them.
 
-    - ``images/``: the three panels of the paper, or a patch as a red rectangle on its picture; JPEG.
+    - ``images/``: the three panels of the paper, the same with the brightest spot of the map only, or a patch as a red
+      rectangle on its picture; JPEG.
     - ``tasks.csv``: a row per question, for MTurk (columns image_url, sample_id, label, question, ...).
     - ``tasks.json`` and ``label-studio.xml``: the same for Label Studio, and its labelling configuration.
 
-    The files of results of both come back with `read_answers`: the sample id, the neuron and the
-    fingerprint of the model travel in the tasks.
+    The files of results of both come back with `read_answers`: the sample id, the neuron, that
+    it is about a spot, and the fingerprint of the model travel in the tasks.
 
     Args:
         folder: The folder to make.
         dataset: Has the pictures.
-        source: Maps, for questions about pictures, or patches, for those about neurons.
+        source: Maps, for questions about pictures or spots, or patches, for those about neurons.
         questions: What to ask, from `open_questions`.
         question: The words, with ``{label}`` for the class; default those of the paper.
         base_url: Where ``images/`` will be served, such as ``https://example.org/birds``; MTurk needs one. For
@@ -76,7 +77,7 @@ def export_crowd(
     """
     if not questions:
         raise SettingsError("expected at least one question, got none: everything was answered often enough")
-    words = question_words(source, question)
+    words = {kind: question_words(source, question, kind=kind) for kind in {each.kind for each in questions}}
 
     def fill(fresh: Path) -> None:
         (fresh / "images").mkdir()
@@ -87,7 +88,8 @@ def export_crowd(
                 image, label, target = _drawn(dataset, source, asked, cell)
                 image.save(fresh / name, format="JPEG", quality=92)
                 about = {"image_url": _address(base_url, name), "sample_id": asked.id, "label": label, "target": target}
-                about |= {"question": words.format(label=label), "model": source.model}
+                about |= {"question": words[asked.kind].format(label=label), "model": source.model}
+                about |= {"kind": "spot" if asked.kind == "spot" else None}
                 rows.append(about | {"neuron": asked.neuron, "patch": asked.patch})
                 advance(1)
         _write_tasks(fresh, rows)
@@ -103,7 +105,11 @@ def _drawn(
     if isinstance(source, SaliencyMaps):
         target = int(source.select([asked.id]).targets[0])
         name = contact_sheets.class_name(dataset, target, source)
-        image = contact_sheets.panels(dataset, source, asked.id, cell=cell)
+        if asked.kind == "spot":
+            spot = source.select([asked.id]).spots()
+            image = contact_sheets.panels(dataset, spot, asked.id, cell=cell, shows="Bright Spot")
+        else:
+            image = contact_sheets.panels(dataset, source, asked.id, cell=cell)
     else:
         target = int(dataset.labels[dataset.index_of(asked.id)])
         name = contact_sheets.class_name(dataset, target)

@@ -30,6 +30,7 @@ from crayon_sdk.annotate.monitoring import disagreements, people
 from crayon_sdk.annotate.store import AnswerStore, Given
 from crayon_sdk.annotate.tasks import Task, records_of
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.relevance import KINDS
 from crayon_sdk.errors import CrayonError
 
 __all__ = ["Round", "create_app"]
@@ -55,7 +56,8 @@ class Round:
 
     Attributes:
         tasks: In the order in which they are asked.
-        desks: Who gets what next, for each kind of task ("image", "neuron"), in the order in which they are asked.
+        desks: Who gets what next, for each kind of task ("image", "neuron", "spot"), in the order in which
+            they are asked.
         store: Keeps what is answered.
         drawing: Draws the pictures.
         model: Fingerprint of the model they are about.
@@ -424,11 +426,10 @@ def _progress(work: Round, person: str) -> dict[str, Any]:
 
 
 def _agreement(answers: AnnotationSet) -> dict[str, dict[str, Any]]:
-    """How far people agree about pictures, and about neurons."""
-    given = {"image": answers.image_answers, "neuron": answers.neuron_answers}
+    """How far people agree, for each kind of what they were asked about."""
     found: dict[str, dict[str, Any]] = {}
-    for kind in ("image", "neuron"):
-        if len({answer.annotator for answer in given[kind]}) >= 2:
+    for kind in KINDS:
+        if len(answers.only(kind).annotators) >= 2:
             each = answers.agreement(kind)
             found[kind] = {"percent": each.percent, "kappa": each.kappa}
     return found

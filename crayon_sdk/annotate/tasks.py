@@ -10,7 +10,8 @@ from typing import Any
 
 from crayon_sdk._base.files import sha256_of
 from crayon_sdk._base.text import one_line
-from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.records import AnyAnswer, ImageAnswer, NeuronAnswer, SpotAnswer
+from crayon_sdk.answers.relevance import Kind
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.explain.asking import Question, question_words
 from crayon_sdk.explain.contact_sheets import class_name
@@ -26,7 +27,7 @@ class Task:
 
     Attributes:
         id: 20 hex digits, the same in every run about the same model; says nothing about the picture.
-        kind: "image" or "neuron".
+        kind: "image", "neuron" or "spot".
         question: The words.
         sample: Id of the picture; of the first where there are several.
         target: Class that is asked about; ``None`` when the patches are of several classes.
@@ -35,7 +36,7 @@ class Task:
     """
 
     id: str
-    kind: str
+    kind: Kind
     question: str
     sample: str
     target: int | None
@@ -60,7 +61,7 @@ def make_tasks(
 
     Args:
         dataset: Has the class names.
-        source: Maps, for questions about pictures; patches, for those about neurons. An answer to a patch
+        source: Maps, for questions about pictures and spots; patches, for those about neurons. An answer to a patch
             that several neurons share is one about each of them.
         questions: From `open_questions`.
         question: The words, with ``{label}`` for the class; default those of the paper.
@@ -72,7 +73,7 @@ def make_tasks(
     words = question_words(source, question, several=group_patches)
     if isinstance(source, SaliencyMaps):
         targets = dict(zip(source.ids, source.targets.tolist(), strict=True))
-        return [_image_task(dataset, source, words, each.id, targets[each.id]) for each in questions]
+        return [_picture_task(dataset, source, question, each, targets[each.id]) for each in questions]
     neurons = [int(each.neuron or 0) for each in questions]
     if group_patches:
         return [_group_task(dataset, source, words, neuron) for neuron in dict.fromkeys(neurons)]
@@ -89,9 +90,11 @@ def _label(dataset: ImageDataset, target: int, maps: SaliencyMaps | None = None)
     return one_line(class_name(dataset, target, maps))
 
 
-def _image_task(dataset: ImageDataset, maps: SaliencyMaps, words: str, sample: str, target: int) -> Task:
-    asked = words.format(label=_label(dataset, target, maps))
-    return Task(_task_id("image", maps.model, sample, target), "image", asked, sample, target)
+def _picture_task(
+    dataset: ImageDataset, maps: SaliencyMaps, question: str | None, about: Question, target: int
+) -> Task:
+    words = question_words(maps, question, kind=about.kind).format(label=_label(dataset, target, maps))
+    return Task(_task_id(about.kind, maps.model, about.id, target), about.kind, words, about.id, target)
 
 
 def _patch_task(dataset: ImageDataset, source: NeuronPatches, words: str, neuron: int, rank: int) -> Task:
@@ -134,8 +137,9 @@ def records_of(
     """
     shared: dict[str, Any] = {"answer": answer, "annotator": person, "question": task.question, "model": model}
     shared |= {"time": time, "seconds": seconds, "source": source}
-    if task.kind == "image":
-        return (ImageAnswer(id=task.sample, target=task.target, **shared),)
+    if task.kind != "neuron":
+        record = ImageAnswer if task.kind == "image" else SpotAnswer
+        return (record(id=task.sample, target=task.target, **shared),)
     together = (("shown together", str(len(task.patches))),) if len(task.patches) > 1 else ()
     return tuple(
         NeuronAnswer(neuron=neuron, patch=rank, id=sample, target=task.target, extra=together, **shared)

@@ -246,13 +246,11 @@ class AnnotationSet:
         words: Counter[str] = Counter()
         for about, number in abouts:
             words[about.answer] += number
-        pictures = [
-            chosen._table.of_abouts(rows, lambda about, own=own: about.kind == own) for own in ("image", "spot")
-        ]
+        about_pictures = (chosen._table.of_kind(rows, "image"), chosen._table.of_kind(rows, "spot"))
         neurons = {about.neuron for about, _ in abouts if about.kind == "neuron"}
         return {
             "answers": len(chosen),
-            "items": sum(len(np.unique(rows["id"][of_kind])) for of_kind in pictures) + len(neurons),
+            "items": sum(len(np.unique(rows["id"][of_kind])) for of_kind in about_pictures) + len(neurons),
             "yes": words["yes"],
             "no": words["no"],
             "unsure": words["unsure"],

@@ -17,6 +17,7 @@ A neuron becomes one answer about its patch 0.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 
 __all__ = ["from_published", "read_answers", "to_published", "to_published_neurons", "write_answers"]
 
+_log = logging.getLogger(__name__)
 _VOTES: dict[str, tuple[Answer, Answer]] = {"yes": ("yes", "yes"), "maybe": ("yes", "no"), "no": ("no", "no")}
 _WORDS = {"relevant": "yes", "mixed": "maybe", "irrelevant": "no"}
 _SOURCE = "published file"
@@ -170,6 +172,10 @@ def write_answers(
     if kind not in ANSWER_FORMATS:
         raise SettingsError(f"expected a kind of file from {', '.join(ANSWER_FORMATS)}, got {kind!r}")
     as_answers(answers)
+    if kind.startswith("published") and (spots := len(answers.only("spot"))):
+        _log.warning(
+            "%d answers about spots are left out of %s: the published lists have no place for them", spots, path
+        )
     if kind == "jsonl":
         answers.save(path)
     elif kind == "published":

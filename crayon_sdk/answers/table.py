@@ -307,8 +307,8 @@ class AnswerTable:
         """The lines in the order of their text, without all of them at once."""
         rows = self.rows()
         kinds: _Ints = np.zeros(len(rows), np.int64)  # as text: "image", "neuron", "spot"
-        for place, kind in enumerate(sorted(KINDS)):
-            kinds[self.of_kind(rows, kind)] = place
+        for number, kind in enumerate(sorted(KINDS)):
+            kinds[self.of_kind(rows, kind)] = number
         texts = [to_json(id_).decode() for id_ in self._ids.in_order]
         place = np.empty(len(texts), np.int64)
         place[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crayon_sdk._base.fetching import is_on_hub
-from crayon_sdk._base.text import ANSWER_FORMATS as KINDS
-from crayon_sdk._base.text import KINDS_OF_TASKS
-from crayon_sdk.answers.relevance import ANSWERS, CONTROLS, CROWD_RULES, RULES, Control, Kind, Rule
+from crayon_sdk._base.text import ANSWER_FORMATS, KINDS_OF_TASKS
+from crayon_sdk.answers.relevance import ANSWERS, CONTROLS, CROWD_RULES, KINDS, RULES, Control, Rule
 from crayon_sdk.cli.common import Commands, Shell, command, how_far, next_step
 from crayon_sdk.cli.hub import hub_options, publish_quietly, show_published
 
@@ -29,7 +28,8 @@ def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) 
     """Ask people: a page with a picture, a question, and the keys Y and N.
 
     Asks about the maps of all pictures, then about the patches of neurons. Those are for
-    "correct --method both" or pruning; --kind image leaves them out.
+    "correct --method both" or pruning; --kind image leaves them out. --kind spot asks about the
+    brightest spot of every map instead.
 
     Runs until Ctrl-C. Every answer is on the disk before the page goes on, and in answers.jsonl
     at the end at the latest. Only this machine can reach the page unless --host says otherwise;
@@ -88,7 +88,9 @@ def import_(shell: Shell, *, file: Path, annotator: str, skip_bad: bool) -> None
 
 @command("export", example="crayon answer export answers.csv --format csv", workspace="first")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(KINDS), default="jsonl", show_default=True, help="Kind of file.")
+@click.option(
+    "--format", "kind", type=click.Choice(ANSWER_FORMATS), default="jsonl", show_default=True, help="Kind of file."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file when it exists.")
 def export(shell: Shell, *, file: Path, kind: str, overwrite: bool) -> None:
     """Write all answers to FILE; "crayon answer import" reads every kind of it back."""
@@ -118,7 +120,7 @@ def control(shell: Shell, *, kind: Control, file: Path, seed: int, overwrite: bo
     "export-crowd", example="crayon answer export-crowd tasks --base-url https://example.org/birds", workspace="first"
 )
 @click.argument("folder_out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(["image", "neuron"]), default="image", show_default=True, help="What to ask.")
+@click.option("--kind", type=click.Choice(KINDS), default="image", show_default=True, help="What to ask.")
 @click.option("--count", type=int, default=None, help="How many questions at most; default all that are open.")
 @click.option("--votes", type=int, default=1, show_default=True, help="Ask what fewer people have answered.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order.")
@@ -159,8 +161,8 @@ def push(shell: Shell, *, repo_id: str, **given: Any) -> None:
 def simulate(shell: Shell, **given: Any) -> None:
     """Let the object masks answer in the place of people; for experiments.
 
-    Every such answer is marked as simulated. Earlier simulated answers are replaced, those
-    of people stay.
+    Every such answer is marked as simulated. Earlier simulated answers of the same kind are
+    replaced, those of people stay.
     """
     workspace = shell.workspace()
     made = workspace.simulate_answers(**shell.options("simulate", given))
@@ -180,9 +182,9 @@ def show(shell: Shell, *, rule: Rule | None) -> None:
     found = shell.answering().holdings.answers()
     facts: dict[str, Any] = _facts(found, rule)
     people = _people(found, rule) if rule in CROWD_RULES else None
-    table = Table("", "pictures", "neurons", title=f"{len(found):,} answers")
+    table = Table("", "pictures", "neurons", "spots", title=f"{len(found):,} answers")
     for row in ("answers", "simulated", "annotators", "relevant", "irrelevant", "mixed", "agreement %", "kappa"):
-        table.add_row(row, *(_cell(facts[kind][row]) for kind in ("image", "neuron")))
+        table.add_row(row, *(_cell(facts[kind][row]) for kind in KINDS))
     if people is None:
         shell.result(facts, table)
         return
@@ -226,15 +228,15 @@ def _people(answers: AnnotationSet, rule: Rule | None) -> dict[str, dict[str, An
 
 def _facts(answers: AnnotationSet, rule: Rule | None = None) -> dict[str, dict[str, Any]]:
     facts: dict[str, dict[str, Any]] = {}
-    kinds: tuple[Kind, ...] = ("image", "neuron")
-    for kind in kinds:
+    for kind in KINDS:
         counts = answers.counts(kind)
         agreement = answers.agreement(kind) if counts["answers"] else None
         verdicts: Counter[str] = Counter()
-        if counts["answers"] and kind == "image":
-            verdicts.update(answers.image_relevance(rule or "unanimous").values())
-        elif counts["answers"]:
+        if counts["answers"] and kind == "neuron":
             verdicts.update(answers.neuron_relevance(rule or "majority").values())
+        elif counts["answers"]:
+            judged = answers.image_relevance if kind == "image" else answers.spot_relevance
+            verdicts.update(judged(rule or "unanimous").values())
         facts[kind] = {
             **{name: counts[name] for name in ("answers", "simulated", "annotators")},
             **{word: verdicts[word] for word in ("relevant", "irrelevant", "mixed")},

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
 
@@ -30,6 +30,8 @@ from crayon_sdk.errors import shortened
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+    from crayon_sdk.answers.relevance import Kind
+    from crayon_sdk.explain.asking import Asked
     from crayon_sdk.workspace.answering import Answering
     from crayon_sdk.workspace.workspace import Workspace
 
@@ -235,8 +237,13 @@ class _Visible:
 
 def how_far(workspace: Workspace) -> str:
     """How much of what there is to ask is answered, in words."""
-    found = workspace.asked()
+    found = begun(workspace.asked())
     return " and ".join(f"{each.answered:,} of {each.total:,} {KINDS_OF_TASKS[kind]}" for kind, each in found.items())
+
+
+def begun(asked: Mapping[Kind, Asked]) -> dict[Kind, Asked]:
+    """What there is to say about: spots only where somebody has answered about one, for most people never do."""
+    return {kind: each for kind, each in asked.items() if kind != "spot" or each.answered}
 
 
 def next_step(workspace: Workspace) -> str:

@@ -135,8 +135,10 @@ class ExplainOptions(_Working):
 class SimulateOptions:
     """Answers from object masks."""
 
+    kind: Literal["both", "image", "neuron", "spot"] = "both"
+    """Answer about maps of pictures, patches of neurons, both of them, or the brightest spots of the maps."""
     annotators: OneOrMore = 2
-    """Simulated people who answer about pictures."""
+    """Simulated people who answer about pictures, or spots."""
     neuron_annotators: OneOrMore = 1
     """Simulated people who answer about patches."""
     noise: Share = 0.0
@@ -144,7 +146,7 @@ class SimulateOptions:
     coverage: Share = 0.5
     """Least covered share of a patch for a yes."""
     count: Count | None = None
-    """Answer about so many pictures only, drawn by the seed."""
+    """Answer about so many pictures (or spots) only, drawn by the seed."""
     neuron_count: Count | None = None
     """Answer about so many neurons only, drawn by the seed."""
     ids: Names | None = None
@@ -159,8 +161,8 @@ class SuggestOptions:
 
     count: OneOrMore = 20
     """How many at most."""
-    kind: Literal["image", "neuron"] = "image"
-    """Pictures or patches."""
+    kind: Literal["image", "neuron", "spot"] = "image"
+    """Pictures, patches, or the brightest spots of the maps."""
     votes: OneOrMore = 1
     """How many people are to answer each."""
     seed: Seed = 0
@@ -174,8 +176,9 @@ class SuggestOptions:
 class AnnotateOptions:
     """The annotation app."""
 
-    kind: Literal["both", "image", "neuron"] = "both"
-    """Ask about maps of pictures, patches of neurons, or pictures first and then patches."""
+    kind: Literal["both", "image", "neuron", "spot"] = "both"
+    """Ask about maps of pictures, patches of neurons, pictures first and then patches, or the brightest spots of the
+    maps."""
     votes: OneOrMore = 1
     """How many different people are to answer each."""
     order: Literal["random", "coverage", "uncertain", "typical"] = "random"

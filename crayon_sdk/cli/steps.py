@@ -137,7 +137,8 @@ def suggest(shell: Shell, **given: Any) -> None:
     if found or shell.as_json:
         shell.result({"questions": [asdict(each) for each in found]}, table)
     if not found:
-        what, people = ("picture", "neuron")[options["kind"] == "neuron"], options["votes"]
+        what = {"image": "picture", "neuron": "neuron", "spot": "spot"}[options["kind"]]
+        people = options["votes"]
         shell.say(
             f"nothing is left to ask: every {what} with something to see has {people} answer{'s' * (people > 1)} or "
             f"more; --votes {people + 1} asks once more"

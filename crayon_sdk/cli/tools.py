@@ -6,20 +6,21 @@ import functools
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.text import KINDS_OF_TASKS, first_line
 from crayon_sdk.cli.allocator import keep_memory
-from crayon_sdk.cli.common import Command, Shell, command, how_far
+from crayon_sdk.cli.common import Command, Shell, begun, command, how_far
 from crayon_sdk.errors import CrayonError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crayon_sdk.answers.annotations import AnnotationSet
+    from crayon_sdk.answers.relevance import Kind
     from crayon_sdk.explain.asking import Asked
     from crayon_sdk.results.weight_changes import WeightChanges
     from crayon_sdk.workspace.workspace import Workspace
@@ -57,7 +58,7 @@ def info(shell: Shell, *, tensors: bool, verify: bool) -> None:
     asked = _asked(workspace)
     if asked:
         inputs.add_row("answered", how_far(workspace))
-        if any(each.answered < each.total for each in asked.values()):
+        if any(each.answered < each.total for each in begun(asked).values()):
             inputs.add_row("to be asked", f"{_to_be_asked(asked)}: {workspace.command('annotate')}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("file", "state", "made (UTC)", "seconds", "why; what to run"):
@@ -84,7 +85,7 @@ def info(shell: Shell, *, tensors: bool, verify: bool) -> None:
     )
 
 
-def _asked(workspace: Workspace) -> Mapping[Literal["image", "neuron"], Asked]:
+def _asked(workspace: Workspace) -> Mapping[Kind, Asked]:
     """How far people are; nothing where there is nothing that can be asked about."""
     try:
         return workspace.asked()
@@ -92,8 +93,8 @@ def _asked(workspace: Workspace) -> Mapping[Literal["image", "neuron"], Asked]:
         return {}
 
 
-def _to_be_asked(asked: Mapping[Literal["image", "neuron"], Asked]) -> str:
-    left = {kind: each.total - each.answered for kind, each in asked.items()}
+def _to_be_asked(asked: Mapping[Kind, Asked]) -> str:
+    left = {kind: each.total - each.answered for kind, each in begun(asked).items()}
     return " and ".join(f"{count:,} {KINDS_OF_TASKS[kind]}" for kind, count in left.items() if count)
 
 

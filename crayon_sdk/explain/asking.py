@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from crayon_sdk._base.files import read_tensors, write_tensors
 from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.relevance import Kind, check_kind
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import Workers
 from crayon_sdk.errors import MismatchError, SettingsError, UnsupportedModelError
@@ -46,6 +47,7 @@ Method = Literal["random", "coverage", "uncertain", "typical"]
 _EVERYTHING = 2**31
 _CLUSTERS = 100  # as many pictures as there are clusters would be typical of nothing but themselves
 _IMAGE_QUESTION = "Is the highlight mainly on the {label}?"
+_SPOT_QUESTION = "Is the bright spot on the {label}?"
 _NEURON_QUESTION = "Is the red rectangle mainly on the {label}?"
 _NEURONS_QUESTION = "Are the red rectangles mainly on the {label}?"
 
@@ -55,14 +57,14 @@ class Question:
     """One thing to ask a person.
 
     Attributes:
-        kind: "image" or "neuron".
+        kind: "image", "neuron", or "spot": the brightest spot of a map.
         id: Sample id of the picture.
         votes: How many people have answered it.
         neuron: With "neuron": which one; of neurons that share a patch, the first.
         patch: With "neuron": which of its patches, 0 is the strongest.
     """
 
-    kind: str
+    kind: Kind
     id: str
     votes: int
     neuron: int | None = None
@@ -82,15 +84,23 @@ class Asked:
     total: int
 
 
-def how_far(source: SaliencyMaps | NeuronPatches, answers: AnnotationSet) -> Asked:
-    """Count what is answered of what there is to ask: pictures with evidence, or different patches.
+def how_far(source: SaliencyMaps | NeuronPatches, answers: AnnotationSet, *, kind: Kind | None = None) -> Asked:
+    """Count what is answered of what there is to ask: pictures with evidence (or their spots), or different patches.
+
+    Args:
+        source: Maps or patches.
+        answers: What was answered.
+        kind: "spot" counts the spots of maps; ``None`` the maps themselves, or the patches.
+
+    Raises:
+        SettingsError: An unknown kind, or one that the source does not show.
 
     Example:
         >>> maps = SaliencyMaps(("a", "b"), torch.ones(2, 1, 1), torch.tensor([0, 0]))
         >>> how_far(maps, AnnotationSet())
         Asked(answered=0, total=2)
     """
-    asked = _questions(source, answers)
+    asked = _questions(source, answers, kind)
     return Asked(sum(question.votes > 0 for question in asked), len(asked))
 
 
@@ -101,6 +111,7 @@ def open_questions(
     count: int = 20,
     votes: int = 1,
     seed: int = 0,
+    kind: Kind | None = None,
 ) -> tuple[Question, ...]:
     """Draw pictures or patches that have fewer answers than wanted, in random order.
 
@@ -110,12 +121,13 @@ def open_questions(
         count: How many questions at most, at least 1.
         votes: How many people are to answer each, at least 1.
         seed: Of the order.
+        kind: "spot" asks about the brightest spots of maps; ``None`` about the maps themselves, or the patches.
 
     Returns:
         Questions in the order to ask them; fewer than ``count`` when fewer are open.
 
     Raises:
-        SettingsError: ``count``, ``votes`` or ``seed`` is out of range.
+        SettingsError: ``count``, ``votes`` or ``seed`` is out of range, or the source does not show this kind.
 
     Example:
         >>> maps = SaliencyMaps(("a", "b"), torch.ones(2, 1, 1), torch.tensor([0, 0]))
@@ -124,21 +136,38 @@ def open_questions(
     """
     if count < 1 or votes < 1 or not 0 <= seed < 2**63:
         raise SettingsError(f"expected count >= 1, votes >= 1 and seed >= 0, got {count}, {votes} and {seed}")
-    asked = _questions(source, answers)
+    asked = _questions(source, answers, kind)
     order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = [asked[position] for position in order if asked[position].votes < votes]
     return tuple(chosen[:count])
 
 
-def _questions(source: SaliencyMaps | NeuronPatches, answers: AnnotationSet) -> list[Question]:
+def _questions(source: SaliencyMaps | NeuronPatches, answers: AnnotationSet, kind: Kind | None) -> list[Question]:
     """All there is to ask, in its own order: pictures with evidence, or different patches."""
-    return _about_images(source, answers) if isinstance(source, SaliencyMaps) else _about_patches(source, answers)
+    kind = _kind_of(source, kind)
+    return (
+        _about_pictures(source, answers, kind) if isinstance(source, SaliencyMaps) else _about_patches(source, answers)
+    )
 
 
-def _about_images(maps: SaliencyMaps, answers: AnnotationSet) -> list[Question]:
-    people = answers.voters("image")
+def _kind_of(source: SaliencyMaps | NeuronPatches, kind: Kind | None) -> Kind:
+    """What is asked about a source."""
+    own: Kind = "image" if isinstance(source, SaliencyMaps) else "neuron"
+    if kind is None:
+        return own
+    check_kind(kind)
+    if (kind == "neuron") != (own == "neuron"):
+        raise SettingsError(
+            f"kind={kind!r} cannot be asked about {type(source).__name__}; give maps for 'image' and 'spot', patches "
+            "for 'neuron'"
+        )
+    return kind
+
+
+def _about_pictures(maps: SaliencyMaps, answers: AnnotationSet, kind: Kind) -> list[Question]:
+    people = answers.voters(kind)
     shown = zip(maps.ids, maps.evidence.tolist(), strict=True)
-    return [Question("image", sample, len(people.get(sample, ()))) for sample, evidence in shown if evidence]
+    return [Question(kind, sample, len(people.get(sample, ()))) for sample, evidence in shown if evidence]
 
 
 def _about_patches(patches: NeuronPatches, answers: AnnotationSet) -> list[Question]:
@@ -153,25 +182,35 @@ def _about_patches(patches: NeuronPatches, answers: AnnotationSet) -> list[Quest
     return list(questions.values())
 
 
-def question_words(source: SaliencyMaps | NeuronPatches, question: str | None = None, *, several: bool = False) -> str:
-    """The words to ask in, with ``{label}`` for the class; those of the paper when none are given.
+def question_words(
+    source: SaliencyMaps | NeuronPatches,
+    question: str | None = None,
+    *,
+    several: bool = False,
+    kind: Kind | None = None,
+) -> str:
+    """The words to ask in, with ``{label}`` for the class; when none are given those of the paper, which asks no spots.
 
     Args:
         source: What is asked about.
         question: Other words.
         several: Whether several patches are shown together.
+        kind: "spot" for the spots of maps; ``None`` for the maps themselves, or the patches.
 
     Raises:
-        SettingsError: They have another placeholder than ``{label}``.
+        SettingsError: They have another placeholder than ``{label}``, or the source does not show this kind.
 
     Example:
         >>> maps = SaliencyMaps(("a",), torch.ones(1, 1, 1), torch.tensor([0]))
         >>> question_words(maps).format(label="bird")
         'Is the highlight mainly on the bird?'
     """
-    default = _NEURONS_QUESTION if several else _NEURON_QUESTION
-    words = question or (_IMAGE_QUESTION if isinstance(source, SaliencyMaps) else default)
-    return checked_words(words)
+    default = {
+        "image": _IMAGE_QUESTION,
+        "neuron": _NEURONS_QUESTION if several else _NEURON_QUESTION,
+        "spot": _SPOT_QUESTION,
+    }
+    return checked_words(question or default[_kind_of(source, kind)])
 
 
 def checked_words(words: str) -> str:

@@ -233,7 +233,9 @@ def patches_sheet(
     save_sheet(path, title=title, notes=list(notes), headers=headers, rows=rows, cell=cell)
 
 
-def panels(dataset: ImageDataset, maps: SaliencyMaps, sample: str, *, cell: int = 320) -> Image.Image:
+def panels(
+    dataset: ImageDataset, maps: SaliencyMaps, sample: str, *, cell: int = 320, shows: str = "Highlight"
+) -> Image.Image:
     """Draw the three panels of one picture side by side: Original, Highlight Overlaid, Highlight in Red.
 
     Args:
@@ -241,6 +243,7 @@ def panels(dataset: ImageDataset, maps: SaliencyMaps, sample: str, *, cell: int 
         maps: Has its map.
         sample: Its id.
         cell: Longer side of each panel in pixels, at least 48.
+        shows: What is marked, for the titles, where it is not the whole highlight.
 
     Raises:
         MismatchError: There is no map for it.
@@ -248,7 +251,8 @@ def panels(dataset: ImageDataset, maps: SaliencyMaps, sample: str, *, cell: int 
     """
     styles: tuple[Style | None, ...] = (None, "overlaid", "red")
     shown = [panel(dataset, maps, sample, style, cell=cell) for style in styles]
-    return side_by_side([Cell(image, [Line(title)]) for image, title in zip(shown, _panel_titles(), strict=True)], cell)
+    titles = [title.replace("Highlight", shows) for title in _panel_titles()]
+    return side_by_side([Cell(image, [Line(title)]) for image, title in zip(shown, titles, strict=True)], cell)
 
 
 def panel(

@@ -237,16 +237,15 @@ def _simulated(facts: Facts) -> str:
 
 
 def _wrong(facts: Facts) -> str:
-    said = facts.answers.counts("image")
+    said, what = facts.answers.counts("image"), "a map's highlight lies"
+    if not said["answers"]:
+        said, what = facts.answers.counts("spot"), "the brightest spot of a map lies"
     if not said["answers"]:
         about = facts.answers.counts("neuron")["answers"]
         judged = "The neurons of its last layer were judged by the patches of pictures that excite them most."
         return judged if about else "No answers are behind it."
     share = 100 * said["no"] / said["answers"]
-    return (
-        f"To the question whether a map's highlight lies on what matters, {share:.0f} % of the {said['answers']:,} "
-        "answers were no."
-    )
+    return f"To the question whether {what} on what matters, {share:.0f} % of the {said['answers']:,} answers were no."
 
 
 def _step(record: Mapping[str, Any]) -> dict[str, str]:
@@ -264,7 +263,7 @@ def _step(record: Mapping[str, Any]) -> dict[str, str]:
 def _answers(each: Any) -> dict[str, str]:
     counts = each.counts
     return {
-        "about": f"{counts['items']:,} {'pictures' if each.kind == 'image' else 'neurons'}",
+        "about": each.what,
         "count": f"{counts['answers']:,}",
         "words": ", ".join(f"{counts[word]:,} {word}" for word in ("yes", "no", "unsure")),
         "by": each.by,

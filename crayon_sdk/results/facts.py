@@ -10,7 +10,7 @@ from typing import Any
 
 from crayon_sdk._base.text import one_line
 from crayon_sdk.answers.annotations import Agreement, AnnotationSet
-from crayon_sdk.answers.relevance import Kind
+from crayon_sdk.answers.relevance import KINDS, Kind
 from crayon_sdk.errors import MismatchError, SettingsError
 from crayon_sdk.models.rebuild import how_to_load, is_timm
 from crayon_sdk.models.split import SplitModel
@@ -19,6 +19,7 @@ from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
 __all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "gather_facts", "group_rows", "summary"]
 
+_ABOUT: dict[Kind, str] = {"image": "picture", "neuron": "neuron", "spot": "bright spot"}
 METHODS = {"attention": "CRAYON-Attention", "erm": "Further training (ERM)", "pruning": "CRAYON-Pruning"}
 
 
@@ -172,10 +173,10 @@ def group_rows(before: Evaluation | None, after: Evaluation | None) -> tuple[Gro
 
 @dataclass(frozen=True)
 class AnswerFacts:
-    """The answers about pictures, or those about neurons.
+    """The answers about pictures, those about neurons, or those about spots.
 
     Attributes:
-        kind: "image" or "neuron".
+        kind: "image", "neuron" or "spot".
         counts: As `AnnotationSet.counts` gives them.
         agreement: Between the people who answered the same things.
     """
@@ -183,6 +184,12 @@ class AnswerFacts:
     kind: Kind
     counts: Mapping[str, int]
     agreement: Agreement
+
+    @property
+    def what(self) -> str:
+        """What they are about, in words: "12 pictures"."""
+        items = self.counts["items"]
+        return f"{items:,} {_plural(items, _ABOUT[self.kind])}"
 
     @property
     def by(self) -> str:
@@ -206,8 +213,7 @@ class AnswerFacts:
 
 def answer_facts(answers: AnnotationSet) -> tuple[AnswerFacts, ...]:
     """Count answers and measure agreement, by what they are about; kinds without an answer are left out."""
-    kinds: tuple[Kind, ...] = ("image", "neuron")
-    found = (AnswerFacts(kind, answers.counts(kind), answers.agreement(kind)) for kind in kinds)
+    found = (AnswerFacts(kind, answers.counts(kind), answers.agreement(kind)) for kind in KINDS)
     return tuple(each for each in found if each.counts["answers"])
 
 
@@ -217,10 +223,7 @@ def summary(facts: Facts) -> tuple[str, str, str]:
 
 
 def _done(facts: Facts) -> str:
-    about = [
-        f"{each.counts['items']:,} {_plural(each.counts['items'], 'picture' if each.kind == 'image' else 'neuron')}"
-        for each in answer_facts(facts.answers)
-    ]
+    about = [each.what for each in answer_facts(facts.answers)]
     classes = f"{facts.num_classes:,} classes"
     if facts.class_names and facts.num_classes <= 5:
         classes += f": {', '.join(facts.class_names)}"

@@ -303,7 +303,8 @@ def _answers(facts: Facts) -> dict[str, Any]:
     if facts.answers.is_simulated:
         what = "All" if facts.answers.all_simulated else "Some"
         lacking.append(f"{what} answers are simulated: a program gave them in the place of people.")
-    heads = ["about pictures" if each.kind == "image" else "about patches of neurons" for each in found]
+    about = {"image": "about pictures", "neuron": "about patches of neurons", "spot": "about bright spots"}
+    heads = [about[each.kind] for each in found]
     rows = [
         ["answers", *(f"{each.counts['answers']:,}" for each in found)],
         ["about how many", *(f"{each.counts['items']:,}" for each in found)],

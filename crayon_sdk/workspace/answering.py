@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +18,9 @@ from crayon_sdk._base.files import free_folder, read_shapes
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.controls import control as without_looking
 from crayon_sdk.answers.formats import read_answers, write_answers
-from crayon_sdk.answers.relevance import Control, Rule
-from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, SettingsError, StaleError
+from crayon_sdk.answers.records import ImageAnswer
+from crayon_sdk.answers.relevance import KINDS, Control, Kind, Rule, check_kind
+from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, StaleError
 from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs
 from crayon_sdk.workspace.ledger import Ledger, now
@@ -27,7 +28,9 @@ from crayon_sdk.workspace.names import ANSWERS, MAPS, PATCHES, plain
 
 if TYPE_CHECKING:
     from crayon_sdk.explain.asking import Asked, Method, Outlook, Question
+    from crayon_sdk.explain.maps import SaliencyMaps
     from crayon_sdk.explain.objects import Worth
+    from crayon_sdk.explain.patches import NeuronPatches
 
 __all__ = ["Answering", "Intake"]
 
@@ -215,7 +218,7 @@ class Answering:
         self,
         folder: str | os.PathLike[str],
         *,
-        kind: Literal["image", "neuron"] = "image",
+        kind: Kind = "image",
         count: int | None = None,
         votes: int = 1,
         seed: int = 0,
@@ -228,7 +231,7 @@ class Answering:
 
         Args:
             folder: The folder to make.
-            kind: "image" or "neuron".
+            kind: "image", "neuron", or "spot": the brightest spots of the maps.
             count: How many questions at most; ``None`` asks all that are open.
             votes: Ask what fewer people than this have answered.
             seed: Of the order.
@@ -248,10 +251,9 @@ class Answering:
         from crayon_sdk.annotate.export import export_crowd
 
         free_folder(folder, overwrite=overwrite)
-        source = self.holdings.maps() if kind == "image" else self.holdings.patches()
         asked = self.suggest(count=_ALL if count is None else count, kind=kind, votes=votes, seed=seed, method=method)
         how: dict[str, Any] = {"question": question, "base_url": base_url, "overwrite": overwrite}
-        export_crowd(folder, self.inputs.dataset(), source, asked, **how)
+        export_crowd(folder, self.inputs.dataset(), self._shown(kind), asked, **how)
         return len(asked)
 
     def simulate_answers(
@@ -265,19 +267,22 @@ class Answering:
         neuron_count: int | None = None,
         ids: Sequence[str] | None = None,
         seed: int = 0,
+        kind: Literal["both", "image", "neuron", "spot"] = "both",
     ) -> AnnotationSet:
-        """Answer from the object masks of the training pictures; earlier simulated answers are replaced.
+        """Answer from the object masks of the training pictures; earlier simulated answers of the kind are replaced.
 
         Args:
-            annotators: How many answer about pictures.
+            annotators: How many answer about pictures, or about spots.
             neuron_annotators: How many answer about patches.
             noise: Probability in [0, 1] that one answer is turned round.
             coverage: Least covered share of a patch for a yes.
-            count: Answer about so many pictures only, drawn by the seed: those of a smaller count are among
+            count: Answer about so many pictures (or spots) only, drawn by the seed: those of a smaller count are among
                 those of a larger one. ``None`` answers about all.
             neuron_count: Likewise, about so many neurons.
             ids: Answer about these pictures only.
             seed: Of the noise, and of what is drawn.
+            kind: Answer about "image" maps, about "neuron" patches, about "both" of them, or about the "spot" of
+                every map.
 
         Returns:
             The new answers, each marked as simulated. Those of people stay as they are.
@@ -287,25 +292,33 @@ class Answering:
             SettingsError: A setting is out of range.
             StaleError: There are no maps or patches yet.
         """
-        from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers
+        from crayon_sdk.explain.masks import drawn, simulate_answers, simulate_neuron_answers, simulate_spot_answers
 
+        if kind != "both":
+            check_kind(kind)
+        kinds = ("image", "neuron") if kind == "both" else (kind,)
         with self.ledger.working("answer simulate"):
             train = self.inputs.dataset()
-            made = simulate_answers(self.holdings.maps(), train, annotators=annotators, noise=noise, seed=seed)
-            about_patches = simulate_neuron_answers(
-                self.holdings.patches(), train, annotators=neuron_annotators, noise=noise, coverage=coverage, seed=seed
-            )
+            made, about_patches = AnnotationSet(), AnnotationSet()
+            if kind != "neuron":
+                about_pictures = simulate_spot_answers if kind == "spot" else simulate_answers
+                made = about_pictures(self.holdings.maps(), train, annotators=annotators, noise=noise, seed=seed)
+            if "neuron" in kinds:
+                how_often: dict[str, Any] = {"annotators": neuron_annotators, "noise": noise, "seed": seed}
+                about_patches = simulate_neuron_answers(self.holdings.patches(), train, coverage=coverage, **how_often)
             if ids is not None:
                 for sample in ids:
                     train.index_of(sample)  # raises for one that there is not
                 made = AnnotationSet(answer for answer in made if answer.id in set(ids))
             made = drawn(made, count, seed=seed).merge(drawn(about_patches, neuron_count, seed=seed))
-            people = AnnotationSet(answer for answer in self.holdings.answers(missing_ok=True) if not answer.simulated)
+            before = self.holdings.answers(missing_ok=True)
+            people = AnnotationSet(each for each in before if not (each.simulated and each.kind in kinds))
             how: dict[str, Any] = {
                 "annotators": annotators,
                 "neuron_annotators": neuron_annotators,
                 "coverage": coverage,
             }
+            how |= {} if kind == "both" else {"kind": kind}
             how |= {"count": count, "neuron_count": neuron_count, "ids": None if ids is None else list(ids)}
             self._keep_answers(people, made, "simulated", seed=seed, noise=noise, **how)
         return made
@@ -314,7 +327,7 @@ class Answering:
         self,
         *,
         count: int = 20,
-        kind: Literal["image", "neuron"] = "image",
+        kind: Kind = "image",
         votes: int = 1,
         seed: int = 0,
         method: Method = "random",
@@ -323,11 +336,11 @@ class Answering:
 
         Args:
             count: How many at most.
-            kind: "image" or "neuron".
+            kind: "image", "neuron", or "spot": the brightest spots of the maps.
             votes: How many people are to answer each.
             seed: Of the order.
-            method: "random"; for pictures also "coverage", every next one being that whose neurons differ most
-                from all before; "uncertain", that first whose class the model expected least; or "typical", the
+            method: "random"; for pictures and spots also "coverage", every next one being that whose neurons differ
+                most from all before; "uncertain", that first whose class the model expected least; or "typical", the
                 most typical of every cluster of what is highlighted, with as many clusters as questions. These run
                 the model once over the training pictures, and keep what they saw in ``runs/``.
 
@@ -337,15 +350,26 @@ class Answering:
         """
         from crayon_sdk.explain.asking import suggest
 
-        if kind not in ("image", "neuron"):
-            raise SettingsError(f"expected kind 'image' or 'neuron', got {kind!r}")
-        source = self.holdings.maps() if kind == "image" else self.holdings.patches()
-        return suggest(
-            source, self.holdings.answers(), self._outlook, count=count, votes=votes, seed=seed, method=method
-        )
+        source, answers = self._shown(kind), self.holdings.answers()
+        if kind == "spot":
+            # Spots are chosen as their pictures are, where nobody was asked about but spots.
+            given = answers.only("spot")
+            answers = AnnotationSet(ImageAnswer(**each.model_dump(exclude={"kind"})) for each in given)
+        asked = suggest(source, answers, self._outlook, count=count, votes=votes, seed=seed, method=method)
+        return tuple(replace(each, kind=kind) for each in asked)
 
-    def asked(self) -> dict[Literal["image", "neuron"], Asked]:
-        """How far people are with the pictures ("image") and the patches of neurons ("neuron") that there are.
+    def _shown(self, kind: Kind) -> SaliencyMaps | NeuronPatches:
+        """What people look at who are asked about a kind.
+
+        Raises:
+            SettingsError: There is no such kind.
+            StaleError: There is nothing to ask about yet.
+        """
+        check_kind(kind)
+        return self.holdings.patches() if kind == "neuron" else self.holdings.maps()
+
+    def asked(self) -> dict[Kind, Asked]:
+        """How far people are with the pictures ("image"), the patches of neurons ("neuron") and the spots ("spot").
 
         Raises:
             StaleError: There is nothing to ask about yet.
@@ -353,7 +377,7 @@ class Answering:
         from crayon_sdk.explain.asking import how_far
 
         answers = self.holdings.answers()
-        return {"image": how_far(self.holdings.maps(), answers), "neuron": how_far(self.holdings.patches(), answers)}
+        return {kind: how_far(self._shown(kind), answers, kind=kind) for kind in KINDS}
 
     def worth(self, *, rule: Rule = "unanimous", device: str = "auto") -> Worth:
         """Say what the answers about pictures are worth: whether they go together, by a probe of cells.

@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ["STORE", "Links", "annotate", "export"]
 
-Kind = Literal["both", "image", "neuron"]
+Kind = Literal["both", "image", "neuron", "spot"]
 STORE = "annotate.sqlite"
 """Where a workspace keeps the answers of the app."""
 
-_KINDS: dict[str, tuple[Literal["image", "neuron"], ...]] = {
+_KINDS: dict[str, tuple[Literal["image", "neuron", "spot"], ...]] = {
     "both": ("image", "neuron"),
     "image": ("image",),
     "neuron": ("neuron",),
+    "spot": ("spot",),
 }
 _LOCK = ".annotate.lock"
 _ALL = 2**31
@@ -51,7 +52,7 @@ class Links:
     Attributes:
         answer: The page to answer on: name -> link. The name "" is for anybody, who then says a name.
         owner: The owner's page.
-        tasks: How many tasks there are of each kind ("image", "neuron").
+        tasks: How many tasks there are of each kind ("image", "neuron", "spot").
         open: How many of them lack votes.
     """
 
@@ -102,7 +103,8 @@ def annotate(
 
     Args:
         workspace: Has been explained.
-        kind: Ask about "image" maps, about "neuron" patches, or about "both": pictures first, then patches.
+        kind: Ask about "image" maps, about "neuron" patches, about "both": pictures first, then patches; or about the
+            brightest "spot" of every map.
         votes: How many different people are to answer each, at least 1.
         order: "random", "uncertain", "coverage" or, with a limit, "typical"; see `Workspace.suggest`. With "both"
             it is that of the pictures, and patches are asked about at random.
@@ -137,7 +139,7 @@ def annotate(
         for each in _KINDS[kind]:
             by: Method = "random" if kind == "both" and each == "neuron" else order
             asked = workspace.suggest(count=count, kind=each, votes=_ALL, seed=seed, method=by)
-            sources.append(workspace.maps() if each == "image" else workspace.patches())
+            sources.append(workspace.patches() if each == "neuron" else workspace.maps())
             tasks += make_tasks(dataset, sources[-1], asked, question=question, group_patches=group_patches)
         if not tasks:
             raise SettingsError("there is nothing to ask: no picture has a map with evidence")
@@ -145,7 +147,7 @@ def annotate(
         access = _access(store, people, required=require_token or not is_loopback(host))
         drawing = Drawing(dataset, sources)
         # Loads what drawing needs, and says before anybody waits that a picture cannot be read.
-        drawing.jpeg(tasks[0], 0, "original" if tasks[0].kind == "image" else "patch", "large")
+        drawing.jpeg(tasks[0], 0, "patch" if tasks[0].kind == "neuron" else "original", "large")
         work = _round(workspace, store, tasks, desks, drawing)
         how = {
             "lifespan": "off",
@@ -283,18 +285,18 @@ def _exporting(work: Round) -> Iterator[None]:
 
 def _voters(tasks: Sequence[Task], answers: AnnotationSet) -> dict[str, set[str]]:
     """Who answered each task before, programs aside: of several patches, all of them."""
-    about_image: dict[str, set[str]] = defaultdict(set)
+    about_picture: dict[tuple[str, str], set[str]] = defaultdict(set)
     about_patch: dict[tuple[int, int], set[str]] = defaultdict(set)
-    for image in answers.image_answers:
-        about_image[image.id].update([] if image.simulated else [image.annotator])
+    for each in (*answers.image_answers, *answers.spot_answers):
+        about_picture[each.kind, each.id].update([] if each.simulated else [each.annotator])
     for patch in answers.neuron_answers:
         about_patch[patch.neuron, patch.patch].update([] if patch.simulated else [patch.annotator])
     found = {}
     for task in tasks:
-        if task.kind == "image":
-            found[task.id] = about_image[task.sample]
-        else:
+        if task.kind == "neuron":
             found[task.id] = set.intersection(*(about_patch[neuron, rank] for neuron, rank, _ in task.about))
+        else:
+            found[task.id] = about_picture[task.kind, task.sample]
     return found
 
 

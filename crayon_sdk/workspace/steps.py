@@ -40,7 +40,7 @@ __all__ = ["Steps"]
 _BATCHES_PER_PART = 64
 SPOTS = 20  # typical ones, which do what all answers do on the tasks tried
 _FEW = 0.1  # of what can be asked: what the paper found to be nearly enough (docs/how-to/how-many-answers.md)
-_ABOUT = {"image": "pictures", "neuron": "neurons"}
+_ABOUT = {"image": "pictures", "neuron": "neurons", "spot": "spots"}
 _log = logging.getLogger(__name__)
 
 

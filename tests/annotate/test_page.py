@@ -58,6 +58,13 @@ def neurons(place, tmp_path_factory, start):
 
 
 @pytest.fixture(scope="module")
+def spots(place, tmp_path_factory, start):
+    """Eight tasks about the brightest spots of the same maps."""
+    folder = shutil.copytree(place, tmp_path_factory.mktemp("spots") / "ws")
+    return start(folder, "--kind", "spot")
+
+
+@pytest.fixture(scope="module")
 def drivers(tmp_path_factory):
     opened = [open_browser(tmp_path_factory.mktemp(f"profile{number}")) for number in range(2)]
     yield opened
@@ -155,6 +162,34 @@ def test_answer_undo_and_reload(drivers, images):
     page.wait(lambda: page.find("single").is_displayed())
     page.press("n")
     page.sent()
+    assert page.errors() == []
+
+
+def test_spots_are_answered_with_the_same_keys(drivers, spots):
+    page = Page(drivers[0], spots, "ann")
+    page.shown()
+    assert page.find("question").text == f"Is the bright spot on the {BAD_NAME}?"
+    titles = [each.text for each in drivers[0].find_elements(By.TAG_NAME, "figcaption")]
+    assert titles == ["Original", "Bright Spot Overlaid", "Bright Spot in Orange"]
+    assert page.find("panels-button").is_displayed()
+    page.look("spot")
+    page.press("y", "n")
+    page.sent()
+    page.press("?")
+    assert "one bright spot" in page.find("help-text").text
+    page.press(Keys.ESCAPE, "g")  # all that is left, on one page
+    page.wait(lambda: page.find("grid").is_displayed())
+    pictures = drivers[0].find_elements(By.CSS_SELECTOR, "#cells img")
+    assert len(pictures) == 6
+    assert all("/orange?" in each.get_attribute("src") for each in pictures)  # what lies around the spot is seen
+    page.wait(lambda: drivers[0].execute_script("return [...document.images].every(i => i.naturalWidth > 0)"))
+    page.look("spots")
+    assert page.find("facts").text.startswith("2 of 8 spots")
+    assert spots.call("/api/owner")[1]["kinds"] == {"spot": {"tasks": 8, "done": 2}}
+    spots.call("/api/owner/export", {})
+    said = AnnotationSet.load(spots.folder / "answers.jsonl")
+    assert [each.answer for each in said.spot_answers] == ["yes", "no"]
+    assert said.spot_answers == tuple(said)
     assert page.errors() == []
 
 

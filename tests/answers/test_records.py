@@ -95,8 +95,8 @@ def test_missing_fields_and_bad_neurons_are_named():
     ("line", "message"),
     [
         (b'{"kind": "image", "id": ', "not valid JSON"),
-        (b'{"id": "a"}', "field 'kind' is missing; expected 'image' or 'neuron'"),
-        (b'{"kind": "imagge"}', "field 'kind' is 'imagge'; expected 'image' or 'neuron'"),
+        (b'{"id": "a"}', "field 'kind' is missing; expected 'image', 'neuron' or 'spot'"),
+        (b'{"kind": "imagge"}', "field 'kind' is 'imagge'; expected 'image', 'neuron' or 'spot'"),
         (b'["yes", "no"]', "published format"),
         (b"3", "expected one record"),
         (b"null", "expected one record"),

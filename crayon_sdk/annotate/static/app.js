@@ -48,7 +48,8 @@ function panelsOf(task) {
     return Array.from({ length: task.pictures }, (_, number) => ({ panel: "patch", number, title: "" }));
   }
   const chosen = Object.keys(PANELS).filter((panel) => state.panels.includes(panel));
-  return chosen.map((panel) => ({ panel, number: 0, title: PANELS[panel] }));
+  const shows = task.kind === "spot" ? "Bright Spot" : "Highlight";
+  return chosen.map((panel) => ({ panel, number: 0, title: PANELS[panel].replace("Highlight", shows) }));
 }
 
 /** Pictures of a task, fetched and decoded before they are needed. */
@@ -325,7 +326,13 @@ function look(step) {
 // --- the grid -----------------------------------------------------------------------------
 
 function gridPanel(task) {
-  return task.kind === "neuron" ? "patch" : state.panels.find((panel) => panel !== "original") || "overlaid";
+  if (task.kind === "neuron") {
+    return "patch";
+  }
+  if (task.kind === "spot") { // overlaid alone would show the spot, and nothing around it
+    return state.panels.find((panel) => panel === "orange" || panel === "red") || "orange";
+  }
+  return state.panels.find((panel) => panel !== "original") || "overlaid";
 }
 
 function showGrid() {
@@ -465,7 +472,7 @@ function keyAction(key) {
   if (!$("turn").hidden && document.activeElement.id !== "turn-undo" && (key === "Enter" || key === " ")) {
     return goOn;
   }
-  if (/^[1-4]$/.test(key) && "image" in state.session.kinds) {
+  if (/^[1-4]$/.test(key) && hasPanels()) {
     return () => togglePanel(Object.keys(PANELS)[Number(key) - 1]);
   }
   if (state.view === "grid" && state.cells.length > 0) {
@@ -492,6 +499,11 @@ function openDialog(id) {
   if (!$(id).open) {
     $(id).showModal();
   }
+}
+
+/** Whether anything is asked that is shown in panels: all but patches. */
+function hasPanels() {
+  return Object.keys(state.session.kinds).some((kind) => kind !== "neuron");
 }
 
 // --- panels -------------------------------------------------------------------------------
@@ -555,6 +567,9 @@ async function tryToJoin(name) {
 }
 
 function describeTask(kind) {
+  if (kind === "spot") {
+    return "Look at the one bright spot. If it lies on what the question names, answer yes; if it lies on the rest of the picture, no.";
+  }
   return kind === "image"
     ? "Look at what is highlighted. If most of it lies on what the question names, answer yes; if it lies on the rest of the picture, no."
     : "Look at what is in the red rectangle. If it is mainly part of what the question names, answer yes; else no.";
@@ -589,7 +604,7 @@ async function start() {
   for (const [kind, left] of Object.entries(state.session.kinds)) {
     state.progress[kind] = { answered: 0, left };
   }
-  $("panels-button").hidden = !("image" in state.session.kinds);
+  $("panels-button").hidden = !hasPanels();
   setInterval(() => {
     outbox.flush(); // what a tab has left that was closed since
     // Holds what is here, and looks again where nothing was free.

@@ -43,7 +43,7 @@ async function request(path, body) {
 const pictureOf = (task, number, panel, size) => `api/pictures/${task.id}/${number}/${panel}?size=${size}`;
 
 /** Tasks of a kind, as people call them. */
-const MANY = { image: "pictures", neuron: "patches" };
+const MANY = { image: "pictures", neuron: "patches", spot: "spots" };
 
 /** Seconds in words that people use. */
 function inWords(seconds) {
