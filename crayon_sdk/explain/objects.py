@@ -41,6 +41,7 @@ _SHARPNESS = 0.5  # power of the odds: a cell half as likely in odds as the best
 _MOST = 500  # answered pictures that are learned from; more say little more, and have to be kept
 _BATCH = 64
 _PRIOR = 10.0  # ridge penalty, times the number of answered pictures: of those tried the best by object masks
+_FEW = 10  # yes, below which the object may be hard to find for want of them
 LEAST = 3  # clear yes, below which nothing can be learned of what the object looks like
 _TESTED = 20  # of each kind; fewer, and typical ones above all, differ too much to be foretold by each other
 _LACKING = 0.5  # real answers gave 0.57 and more on the tasks tried, exchanged ones 0.52 and less
@@ -74,7 +75,7 @@ class Worth:
     @property
     def doubtful(self) -> bool:
         """Whether what got a yes is lacking in some pictures, as what goes with the object often is."""
-        return self.everywhere < _LACKING
+        return self.relevant >= _FEW and self.everywhere < _LACKING
 
     @property
     def contradictory(self) -> bool:
@@ -99,14 +100,13 @@ class Worth:
         foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"
-        if self.doubtful:
-            return (
-                "in a tenth of the pictures hardly anything looks like what got a yes. Are yes and no exchanged, or is "
-                "the object not in every picture? Look at some of the answers again"
-            )
+        but = (
+            ". But in a tenth of the pictures hardly anything looks like what got a yes: are yes and no exchanged, or is "
+            "the object not in every picture?"
+        )
         if self.chance <= _CHANCE:
-            return f"the answers go together: {foretold}"
-        return f"{self.relevant:,} yes and {self.irrelevant:,} no do not show yet whether they go together"
+            return f"the answers go together: {foretold}{but if self.doubtful else ''}"
+        return f"{self.relevant:,} yes and {self.irrelevant:,} no do not show yet whether they go together{but if self.doubtful else ''}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["k_centre", "surprise", "typical"]
+from crayon_sdk.functional.cells import fit_logistic
+
+__all__ = ["foretell", "k_centre", "surprise", "typical", "would_change"]
+
+_PENALTY = 10.0  # of the coefficients, times one over the number of answers, as of the cell probe
 
 
 def k_centre(points: Tensor, centres: Tensor | None = None, *, count: int | None = None) -> Tensor:
@@ -110,3 +114,52 @@ def surprise(logits: Tensor, targets: Tensor) -> Tensor:
         [0.69, 0.01]
     """
     return F.cross_entropy(logits, targets, reduction="none")
+
+
+def foretell(points: Tensor, rows: Tensor, yes: Tensor) -> Tensor:
+    """Foretell the answers about all points from those about some, by logistic regression.
+
+    Yes and no weigh the same in all, as in the cell probe. Not part of the paper.
+
+    Args:
+        points: (N, D) floating point, standardised.
+        rows: (A,) int64 positions of those that were answered.
+        yes: (A,) bool.
+
+    Returns:
+        (N,) log odds of a yes; infinite, of one sign, where all answers are the same, and zeros without any.
+
+    Example:
+        >>> points = torch.tensor([[-1.0], [-0.9], [0.1], [1.0]])
+        >>> (foretell(points, torch.tensor([0, 3]), torch.tensor([False, True])) > 0).tolist()
+        [False, False, True, True]
+    """
+    if not len(rows):
+        return points.new_zeros(len(points))
+    if bool(yes.all()) or not bool(yes.any()):
+        return points.new_full((len(points),), torch.inf if bool(yes.all()) else -torch.inf)
+    counts = torch.where(yes, yes.sum(), (~yes).sum()).to(points.dtype)
+    probe = fit_logistic(points[rows], yes, 1 / counts, _PENALTY / len(rows))
+    return points @ probe[:-1] + probe[-1]
+
+
+def would_change(points: Tensor, rows: Tensor, yes: Tensor, asked: int) -> float:
+    """How much the next answer would change: the share of points foretold otherwise after a yes than after a no.
+
+    Args:
+        points: (N, D) floating point, standardised.
+        rows: (A,) int64 positions of those that were answered.
+        yes: (A,) bool.
+        asked: Position of the one that would be answered next.
+
+    Returns:
+        In [0, 1].
+
+    Example:
+        >>> points = torch.tensor([[-1.0], [-0.9], [0.1], [1.0]])
+        >>> would_change(points, torch.tensor([0]), torch.tensor([False]), 3)
+        0.5
+    """
+    more = torch.cat([rows, rows.new_tensor([asked])])
+    said = [foretell(points, more, torch.cat([yes, yes.new_tensor([each])])) > 0 for each in (True, False)]
+    return float((said[0] != said[1]).float().mean())

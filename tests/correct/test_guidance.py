@@ -88,7 +88,7 @@ def test_only_maps_without_evidence_cannot_guide(dataset):
 
 @pytest.mark.parametrize("answers", [AnnotationSet(), neuron_answers([1])])
 def test_no_answers_about_images(dataset, answers):
-    with pytest.raises(AnswerError, match=r"expected answers about images, got .* of which none is about an image"):
+    with pytest.raises(AnswerError, match=r"expected answers about images or spots, got .* of which none is about one"):
         guidance_answers(answers, random_maps(dataset), dataset)
 
 

@@ -209,7 +209,7 @@ def test_a_workspace_asks_in_the_same_order(ws, method):
     assert tuple(each.id for each in ws.suggest(count=7, method=method, seed=3)) == expected
     ws.add_answers(answered(expected[:2]), source="test")
     assert expected[2:] == tuple(each.id for each in ws.suggest(count=5, method=method, seed=3))
-    assert [each.votes for each in ws.suggest(count=3, votes=2, method=method, seed=3)] == [1, 1, 0]
+    assert [each.votes for each in ws.suggest(count=7, votes=2, method=method, seed=3)][:3] == [1, 1, 0]
 
 
 def test_pictures_are_looked_at_once(ws, caplog):
@@ -217,7 +217,7 @@ def test_pictures_are_looked_at_once(ws, caplog):
     (file,) = outlooks(ws)
     seen = Outlook.load(file)
     uncertain = ws.suggest(count=100, method="uncertain")
-    Outlook(seen.neurons, -seen.surprise, seen.highlights).save(file)  # only what is read back can turn the order round
+    Outlook(seen.neurons, -seen.surprise, seen.spots).save(file)  # only what is read back can turn the order round
     assert Workspace(ws.folder).suggest(count=100, method="uncertain") == uncertain[::-1]
     file.write_bytes(b"cut off")
     assert ws.suggest(count=100, method="coverage") == first

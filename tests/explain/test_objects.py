@@ -281,16 +281,17 @@ def test_features_too_large_for_half_precision_are_no_matter():
     torch.testing.assert_close(large.values, usual.values, rtol=0, atol=0.02)
 
 
-def test_a_picture_without_anything_like_an_object_has_a_map_too():
+def test_a_picture_without_anything_like_an_object_has_a_map_too(model, train, maps):
     """However certain it is: every picture has a most certain cell."""
-    cells, probe = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0, 0.0, 0.0])
-    cells[0] -= 9
-    found = objects_module._shares(cells, probe)
-    assert found.isfinite().all()
-    assert torch.equal(found.amax(dim=(1, 2)), torch.ones(3))
-    plain = torch.sigmoid(cells[:, 0].double() * 500)
-    expected = plain / plain.amax(dim=(1, 2), keepdim=True)
-    torch.testing.assert_close(found[1:].double(), expected[1:], rtol=1e-3, atol=1e-6)
+    rows = torch.arange(0, 60)
+    relevant = (rows % 2).bool()
+    images = torch.stack([train.row(position, VIEW) for position in range(len(train))])
+    images = VIEW.normalize(images) if images.dtype == torch.uint8 else images
+    images[100] = 50.0
+    values, worth = objects_of(model, images.__getitem__, train.labels, rows, maps.values[rows], relevant)
+    assert values.isfinite().all()
+    assert torch.equal(values.amax(dim=(1, 2)), torch.ones(len(train)))
+    assert 0 <= worth.everywhere <= 1
 
 
 def test_tensors_give_the_same(model, train, maps, answers, found):
