@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from crayon_sdk._base.files import new_folder, write_text
 from crayon_sdk._base.text import unknown_name
@@ -235,8 +235,11 @@ def _drawn_on(task: Task, pictures: Mapping[str, ImageDataset], size: int, seed:
             if mask is None:
                 raise DataError(f"expected a mask of {sample!r}, got none")
             canvas.mask = ImageOps.fit(mask, canvas.mask.size, Image.Resampling.NEAREST)
+            before = canvas.picture.copy()
             for name, draw in task.parts:
                 draw(canvas, shown[name], many)
+            covered = ImageChops.difference(before, canvas.picture).convert("L").point([0] + [255] * 255)
+            canvas.mask.paste(0, mask=covered)  # what the shortcut hides of the object is none of it
             yield split, index, label, shown, *canvas.finished(grain=0)
 
 

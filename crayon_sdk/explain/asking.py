@@ -24,16 +24,18 @@ from crayon_sdk.explain.maps import SaliencyMaps, readable
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.cells import FINER, cells_on_grid
 from crayon_sdk.functional.saliency import brightest_spot
-from crayon_sdk.functional.selection import k_centre, surprise, typical
+from crayon_sdk.functional.selection import foretell, k_centre, surprise, typical, would_change
 from crayon_sdk.models.passes import check_finite, gives_intermediates, intermediate_features, stream_pictures
 from crayon_sdk.models.split import SplitModel, borrowed
 
 __all__ = [
     "Asked",
+    "Foresight",
     "Method",
     "Outlook",
     "Question",
     "checked_words",
+    "foresee",
     "how_far",
     "look",
     "open_questions",
@@ -41,10 +43,13 @@ __all__ = [
     "suggest",
 ]
 
-Method = Literal["random", "coverage", "uncertain", "typical"]
+Method = Literal["random", "coverage", "uncertain", "typical", "active"]
 """In which order pictures are asked about."""
 
 _EVERYTHING = 2**31
+_ENOUGH = 20  # typical ones, from which on the others can be foretold on the tasks tried
+_LITTLE = 0.03  # share of the pictures that the next answer may still change when there are enough
+_ALIKE = 0.9  # share of one answer, from which on the maps are right, or wrong, as a whole
 _CLUSTERS = 100  # as many pictures as there are clusters would be typical of nothing but themselves
 _IMAGE_QUESTION = "Is the highlight mainly on the {label}?"
 _SPOT_QUESTION = "Is the bright spot on the {label}?"
@@ -354,6 +359,7 @@ def suggest(
     votes: int = 1,
     seed: int = 0,
     method: Method = "random",
+    kind: Kind | None = None,
 ) -> tuple[Question, ...]:
     """Choose what to ask next.
 
@@ -369,7 +375,10 @@ def suggest(
             whose class the model expected least ([`surprise`][crayon_sdk.functional.selection.surprise]); or
             "typical": the most typical picture of every cluster of what the brightest spots show, of the largest first
             ([`typical`][crayon_sdk.functional.selection.typical]); as many clusters as
-            questions, a hundred at most, and what is beyond them at random.
+            questions, a hundred at most, and what is beyond them at random; or "active": typical ones until twenty are
+            answered, then those first whose answer can be foretold least from the others
+            ([`foretell`][crayon_sdk.functional.selection.foretell]).
+        kind: "spot" asks about the brightest spots of maps; ``None`` about the maps themselves, or the patches.
 
     Returns:
         Questions in the order to ask them. With more votes the same call gives the same order, so that the
@@ -381,12 +390,12 @@ def suggest(
     if method not in get_args(Method):
         raise SettingsError(f"expected method to be one of {', '.join(get_args(Method))}, got {method!r}")
     if method == "random":
-        return open_questions(maps, answers, count=count, votes=votes, seed=seed)
+        return open_questions(maps, answers, count=count, votes=votes, seed=seed, kind=kind)
     if not isinstance(maps, SaliencyMaps):
         raise SettingsError(f"method={method!r} chooses pictures; patches of neurons are asked about at random")
     if count < 1:
         raise SettingsError(f"expected count >= 1, got {count}")
-    asked = open_questions(maps, answers, count=_EVERYTHING, votes=votes, seed=seed)
+    asked = open_questions(maps, answers, count=_EVERYTHING, votes=votes, seed=seed, kind=kind)
     if not asked:
         return ()
     seen, row_of = outlook(), {sample: row for row, sample in enumerate(maps.ids)}
@@ -395,6 +404,8 @@ def suggest(
         order = seen.surprise[rows].argsort(descending=True, stable=True)
     elif method == "typical":
         order = _typical(seen.spots, rows, maps.evidence, count, seed)
+    elif method == "active":
+        order = _active(seen.spots, rows, maps, _said(maps, answers, _kind_of(maps, kind)), seed)
     else:
         done = maps.evidence.clone()
         done[rows] = False  # the rest has its answers
@@ -413,3 +424,92 @@ def _typical(highlights: Tensor, rows: Tensor, shown: Tensor, count: int, seed: 
     fresh = [int(places[known[each]]) for cluster, each in enumerate(chosen.tolist()) if cluster not in covered]
     left = sorted(set(range(len(rows))) - set(fresh))
     return torch.tensor([*fresh, *left], dtype=torch.int64)
+
+
+def _said(maps: SaliencyMaps, answers: AnnotationSet, kind: Kind) -> tuple[Tensor, Tensor]:
+    """Positions of the maps with a clear answer, (A,) int64, and whether it is a yes, (A,) bool."""
+    given = answers.spot_relevance("majority") if kind == "spot" else answers.image_relevance("majority")
+    known = {"relevant": True, "irrelevant": False}
+    found = [
+        (row, known[given[sample]])
+        for row, (sample, shown) in enumerate(zip(maps.ids, maps.evidence.tolist(), strict=True))
+        if shown and given.get(sample) in known
+    ]
+    rows, yes = torch.tensor(found, dtype=torch.int64).view(-1, 2).unbind(dim=1)
+    return rows, yes.bool()
+
+
+def _active(spots: Tensor, rows: Tensor, maps: SaliencyMaps, said: tuple[Tensor, Tensor], seed: int) -> Tensor:
+    """Positions among the open questions at ``rows``: typical ones until there are enough, then the least certain."""
+    done, yes = said
+    if len(done) < _ENOUGH or bool(yes.all()) or not bool(yes.any()):
+        return _typical(spots, rows, maps.evidence, _ENOUGH, seed)
+    return foretell(spots, done, yes)[rows].abs().argsort(stable=True)
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What can be foretold from the answers so far, and whether there are enough.
+
+    Attributes:
+        yes: How many say yes.
+        no: How many say no.
+        foretold: Share of all pictures that are foretold to get a yes, in [0, 1].
+        change: Share of all pictures that would be foretold otherwise after a yes than after a no to the question
+            that says most, in [0, 1].
+    """
+
+    yes: int
+    no: int
+    foretold: float
+    change: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether further answers would change little."""
+        return self.yes + self.no >= _ENOUGH and self.change <= _LITTLE
+
+    @property
+    def in_words(self) -> str:
+        """One sentence for people."""
+        total = self.yes + self.no
+        if not total:
+            return f"nothing is answered yet; {_ENOUGH} typical ones are a good start"
+        if total < _ENOUGH:
+            return f"{total} of {_ENOUGH} typical ones are answered"
+        if max(self.yes, self.no) >= _ALIKE * total:
+            same, maps = (self.yes, "right") if self.yes > self.no else (self.no, "wrong")
+            said = "yes" if self.yes > self.no else "no"
+            return f"{same} of {total} are {said}: the maps are {maps}, and nobody needs to be asked further"
+        if self.enough:
+            return (
+                f"enough: {100 * self.foretold:.0f} % of the pictures are foretold to get a yes, and the next answer "
+                f"would change {100 * self.change:.1f} % of them"
+            )
+        return f"the next answer may change {100 * self.change:.0f} % of the pictures: go on"
+
+
+def foresee(maps: SaliencyMaps, answers: AnnotationSet, outlook: Outlook, *, kind: Kind | None = None) -> Foresight:
+    """Foretell the answers that were not given from those that were; takes milliseconds.
+
+    Args:
+        maps: The maps that are asked about.
+        answers: What was answered.
+        outlook: What the model makes of their pictures.
+        kind: "spot" is about the brightest spots of maps; ``None`` about the maps themselves.
+
+    Raises:
+        SettingsError: An unknown kind, or "neuron".
+    """
+    rows, yes = _said(maps, answers, _kind_of(maps, kind))
+    shown = maps.evidence.nonzero().flatten()
+    certain = foretell(outlook.spots, rows, yes)
+    unasked = maps.evidence.clone()
+    unasked[rows] = False
+    left = unasked.nonzero().flatten()
+    change = 0.0
+    if len(left) and len(rows):
+        least = int(left[certain[left].abs().argmin()])
+        change = would_change(outlook.spots, rows, yes, least)
+    likely = float((certain[shown] > 0).float().mean()) if len(shown) else 0.0
+    return Foresight(int(yes.sum()), int((~yes).sum()), likely, change)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
+from crayon_sdk.answers.relevance import Kind
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import Workers
 from crayon_sdk.data.preprocessing import effective_preprocessing
@@ -194,6 +195,7 @@ class Explainer:
         answers: AnnotationSet | None = None,
         votes: int = 1,
         seed: int = 0,
+        kind: Kind = "image",
     ) -> tuple[str, ...]:
         """Choose the pictures to ask people about first.
 
@@ -201,12 +203,14 @@ class Explainer:
             maps: The maps to ask about; those without evidence are left out.
             n: How many at most, at least 1.
             method: "random"; "coverage", every next picture being the one whose neurons differ most from all
-                before; "uncertain", the picture first whose class the model expected least; or "typical", the most
-                typical picture of every cluster of what is highlighted.
+                before; "uncertain", the picture first whose class the model expected least; "typical", the most
+                typical picture of every cluster of what the brightest spots show; or "active", typical ones until
+                twenty are answered, then those first that can be foretold least.
             dataset: Has the pictures; all but "random" run the model over them once.
             answers: What was answered: such pictures are left out, and count as covered.
             votes: How many people are to answer a picture before it counts as answered.
             seed: Of the random order; "coverage" starts with its first picture.
+            kind: Ask about the "image", or the brightest "spot" of its map.
 
         Returns:
             Sample ids in the order of asking.
@@ -237,7 +241,7 @@ class Explainer:
             )
 
         given = AnnotationSet() if answers is None else as_answers(answers)
-        asked = asking.suggest(as_maps(maps), given, look, count=n, votes=votes, seed=seed, method=method)
+        asked = asking.suggest(as_maps(maps), given, look, count=n, votes=votes, seed=seed, method=method, kind=kind)
         return tuple(question.id for question in asked)
 
     def saliency(self, images: Tensor, targets: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ class Worth:
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"
         but = (
-            ". But in a tenth of the pictures hardly anything looks like what got a yes: are yes and no exchanged, or is "
-            "the object not in every picture?"
+            ". But in a tenth of the pictures hardly anything looks like what got a yes: are yes and no exchanged, or "
+            "is the object not in every picture?"
         )
         if self.chance <= _CHANCE:
             return f"the answers go together: {foretold}{but if self.doubtful else ''}"

@@ -351,12 +351,7 @@ class Answering:
         from crayon_sdk.explain.asking import suggest
 
         source, answers = self._shown(kind), self.holdings.answers()
-        if kind == "spot":
-            # Spots are chosen as their pictures are, where nobody was asked about but spots.
-            given = answers.only("spot")
-            answers = AnnotationSet(ImageAnswer(**each.model_dump(exclude={"kind"})) for each in given)
-        asked = suggest(source, answers, self._outlook, count=count, votes=votes, seed=seed, method=method)
-        return tuple(replace(each, kind=kind) for each in asked)
+        return suggest(source, answers, self._outlook, count=count, votes=votes, seed=seed, method=method, kind=kind)
 
     def _shown(self, kind: Kind) -> SaliencyMaps | NeuronPatches:
         """What people look at who are asked about a kind.
