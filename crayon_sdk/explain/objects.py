@@ -100,13 +100,14 @@ class Worth:
         foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"
-        but = (
+        lacking = (
             ". But in a tenth of the pictures hardly anything looks like what got a yes: are yes and no exchanged, or "
             "is the object not in every picture?"
         )
+        but = lacking if self.doubtful else ""
         if self.chance <= _CHANCE:
-            return f"the answers go together: {foretold}{but if self.doubtful else ''}"
-        return f"{self.relevant:,} yes and {self.irrelevant:,} no do not show yet whether they go together{but if self.doubtful else ''}"
+            return f"the answers go together: {foretold}{but}"
+        return f"{self.relevant:,} yes and {self.irrelevant:,} no do not show yet whether they go together{but}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,6 @@ from crayon_sdk._base.files import free_folder, read_shapes
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.controls import control as without_looking
 from crayon_sdk.answers.formats import read_answers, write_answers
-from crayon_sdk.answers.records import ImageAnswer
 from crayon_sdk.answers.relevance import KINDS, Control, Kind, Rule, check_kind
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, StaleError
 from crayon_sdk.workspace.holdings import Holdings

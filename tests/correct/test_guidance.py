@@ -5,6 +5,7 @@ import torch
 from helpers_correction import image_answers, neuron_answers, noise_pictures, random_maps
 
 from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer
+from crayon_sdk.answers.records import SpotAnswer
 from crayon_sdk.correct.guidance import current_targets, guidance_answers, guidance_of
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, MismatchError
@@ -147,3 +148,34 @@ def test_guidance_moves_to_a_device(dataset):
     moved = found.to(torch.device("cpu"))
     assert torch.equal(moved.reference, found.reference)
     assert moved.counts == found.counts
+
+
+def spot_answers(words):
+    return AnnotationSet(SpotAnswer(id=sample, answer=word, annotator="ann") for sample, word in words.items())
+
+
+def test_answers_about_spots_are_kept_apart(dataset):
+    maps = random_maps(dataset)
+    maps.evidence[7] = False
+    both = image_answers(ANSWERS).merge(spot_answers({"s1": "yes", "s4": "no", "s6": "unsure", "s7": "yes"}))
+    found = guidance_of(dataset, maps, guidance_answers(both, maps, dataset), (2, 2))
+    assert found.relevant.nonzero().flatten().tolist() == [0, 5]
+    assert found.irrelevant.nonzero().flatten().tolist() == [1, 3]
+    assert found.spot_on.nonzero().flatten().tolist() == [1]
+    assert found.spot_off.nonzero().flatten().tolist() == [4]
+    assert dict(found.counts) == {
+        "relevant": 2, "irrelevant": 2, "mixed": 1, "unanswered": 0, "without_evidence": 1,
+        "spots_on": 1, "spots_off": 1, "spots_mixed": 1,
+    }  # fmt: skip
+    for position in (0, 1, 3, 4, 5):
+        assert torch.equal(found.reference[position], maps.values[position])
+
+
+def test_spots_alone_are_enough(dataset):
+    maps = random_maps(dataset)
+    found = guidance_of(dataset, maps, spot_answers({"s0": "yes", "s1": "no"}), (2, 2))
+    assert not found.relevant.any()
+    assert not found.irrelevant.any()
+    assert found.counts["unanswered"] == 6
+    with pytest.raises(AnswerError, match="no answer can guide anything: of 1 answered samples 1 are mixed"):
+        guidance_of(dataset, maps, spot_answers({"s0": "unsure"}), (2, 2))

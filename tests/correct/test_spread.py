@@ -11,6 +11,8 @@ from helpers_correction import half_and_half, image_answers, noise_pictures, ran
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import SpotAnswer
 from crayon_sdk.correct.attention import AttentionCorrector
 from crayon_sdk.correct.backgrounds import BackgroundSwap
 from crayon_sdk.correct.guidance import guidance_of
@@ -219,3 +221,57 @@ def test_a_model_without_fitting_features_goes_the_published_way(dataset, caplog
     assert "answers reach no other pictures: features about as fine as the map" in caplog.text
     assert "carried_to" not in found.record.counts
     assert not differing(found, fit(dataset, background_swap=0.0, spread="never"))
+
+
+def spots(words):
+    return AnnotationSet(SpotAnswer(id=sample, answer=word, annotator="ann") for sample, word in words.items())
+
+
+SPOTS = {"s0": "yes", "s1": "no", "s2": "yes", "s3": "no", "s4": "yes", "s5": "unsure"}
+
+
+def test_spots_reach_every_picture(dataset):
+    """The loss of one step: every picture by the object that the spots teach, and no picture by a whole map."""
+    model, maps = split_model(), random_maps(dataset)
+    found = fit(dataset, spots(SPOTS), model, epochs=1, batch_size=12, background_swap=0.0)
+    assert {name: count for name, count in found.record.counts.items() if count} == {
+        "unanswered": 6, "spots_on": 3, "spots_off": 2, "spots_mixed": 1, "carried_to": 7,
+    }  # fmt: skip
+    objects = resize_maps(find_objects(model, dataset, maps, spots(SPOTS), device="cpu").values, (2, 2))
+    objects = objects / objects.amax(dim=(1, 2), keepdim=True)
+    module = copy.deepcopy(model).train()
+    features = module.features(torch.stack([dataset.row(position, None) for position in range(12)]))
+    current = normalize_maps(
+        torch.relu(torch.einsum("nk,nkhw->nhw", module.classifier.weight[dataset.labels] / 4, features))
+    )
+    guidance = sum(
+        10.0 / 12 * (current[row] * (1 - objects[row])).sum().item() / (1 - objects[row]).sum().item()
+        for row in range(12)
+    )
+    assert found.history[0]["guidance"] * 12 == pytest.approx(guidance, rel=1e-4)
+
+
+def test_spots_are_another_thing_than_whole_maps(dataset):
+    whole = image_answers({sample: word for sample, word in SPOTS.items() if word != "unsure"})
+    assert differing(fit(dataset, spots(SPOTS), background_swap=0.0), fit(dataset, whole, background_swap=0.0))
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [(SPOTS, {"spread": "never"}), ({"s0": "yes", "s2": "yes"}, {}), ({"s0": "no", "s2": "no", "s3": "no"}, {})],
+)
+def test_spots_that_can_guide_nothing_are_refused_before_training(dataset, words, settings, tmp_path):
+    with pytest.raises(AnswerError, match=r"guide nothing by themselves: that takes spread=\"auto\".*3 spots on"):
+        fit(dataset, spots(words), checkpoint_dir=tmp_path, **settings)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_exchanged_yes_and_no_are_named(many, caplog):
+    """What got a yes is lacking in most pictures; nothing is refused, for it may be so."""
+    worth = find_objects(split_model(), many, random_maps(many), by_looks(many), device="cpu").worth
+    assert worth.relevant >= 10
+    assert worth.doubtful == (worth.everywhere < 0.5)
+    with caplog.at_level(logging.WARNING, logger="crayon_sdk"):
+        fit(many, by_looks(many), epochs=1)
+    assert ("are yes and no exchanged" in caplog.text) == worth.doubtful
+    assert worth.doubtful  # noise: nothing in the dark half looks like the bright one

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from crayon_sdk import ImageDataset
-from crayon_sdk.data.generated import TASKS, generate
-from crayon_sdk.errors import OutputError, OutputExistsError, SettingsError
+from crayon_sdk.data.generated import TASKS, add_shortcut, generate
+from crayon_sdk.errors import DataError, OutputError, OutputExistsError, SettingsError
 
 every_task = pytest.mark.parametrize("task", TASKS)
 
@@ -173,3 +173,63 @@ def test_a_full_disk_leaves_nothing(full_disk):
         generate("box", full_disk / "task", size=64)
     assert not list((full_disk / "task").iterdir())
     assert [path.name for path in full_disk.iterdir()] == ["task"]
+
+
+@pytest.fixture(scope="module")
+def photographs(drawn_box):
+    return {split: ImageDataset.from_csv(drawn_box, split=split, mask_column="mask") for split in ("train", "test")}
+
+
+@pytest.fixture(scope="module")
+def drawn_box(tmp_path_factory):
+    return generate("box", tmp_path_factory.mktemp("photographs") / "box", size=48, scale=0.1)
+
+
+@pytest.mark.parametrize("shortcut", ["box", "tag", "patch"])
+def test_a_shortcut_is_drawn_into_pictures_of_others(photographs, tmp_path, shortcut):
+    table = add_shortcut(photographs, tmp_path / "new", shortcut=shortcut, size=64, seed=3)
+    rows = rows_of(table)
+    assert list(rows[0]) == ["image", "label", shortcut, "split", "mask"]
+    assert [row["label"] for row in rows] == [
+        data.class_names[label] for data in photographs.values() for label in data.labels.tolist()
+    ]
+    pairs = Counter((row["label"], row[shortcut]) for row in rows if row["split"] == "test")
+    assert len(pairs) == 6
+    assert max(pairs.values()) - min(pairs.values()) <= 1
+    train = [row for row in rows if row["split"] == "train"]
+    there = [row for row in train if row[shortcut] != "none"]
+    assert 0.5 < len(there) / len(train) < 0.95
+    assert sum(row["label"] == row[shortcut] for row in there) / len(there) > 0.9
+    plain = add_shortcut(photographs, tmp_path / "plain", shortcut=shortcut, size=64, seed=3, presence=1e-9)
+    for row, before in zip(train, rows_of(plain), strict=False):
+        one, two, mask, whole = (
+            np.asarray(Image.open(folder / name).convert(mode), dtype=int)
+            for folder, name, mode in (
+                (table.parent, row["image"], "RGB"), (plain.parent, before["image"], "RGB"),
+                (table.parent, row["mask"], "L"), (plain.parent, before["mask"], "L"),
+            )
+        )  # fmt: skip
+        hidden = (one != two).any(axis=2)
+        assert hidden.any() == (row[shortcut] != "none")
+        assert (mask[hidden] > 0).sum() <= 0.2 * hidden.sum()  # edges aside, what is hidden is no object
+        assert (mask[~hidden] == whole[~hidden]).all()
+    again = add_shortcut(photographs, tmp_path / "again", shortcut=shortcut, size=64, seed=3)
+    assert digests(again.parent) == digests(table.parent)
+
+
+def test_what_cannot_be_drawn_into_is_refused(photographs, tmp_path):
+    with pytest.raises(SettingsError, match="hat"):
+        add_shortcut(photographs, tmp_path / "new", shortcut="hat")
+    for wrong in ({"presence": 0}, {"presence": 1}, {"correlation": 2}, {"size": 8}, {"seed": -1}):
+        with pytest.raises(SettingsError, match="expected pictures of the split train"):
+            add_shortcut(photographs, tmp_path / "new", **wrong)
+    with pytest.raises(SettingsError, match="expected pictures of the split train"):
+        add_shortcut({"test": photographs["test"]}, tmp_path / "new")
+    bare = ImageDataset.from_torch([(Image.new("RGB", (48, 48)), 0), (Image.new("RGB", (48, 48)), 1)])
+    with pytest.raises(DataError, match="expected object masks of the pictures of 'train', got none"):
+        add_shortcut({"train": bare}, tmp_path / "new")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").write_text("")
+    with pytest.raises(OutputExistsError, match="is no empty folder"):
+        add_shortcut(photographs, tmp_path / "full")
+    assert not (tmp_path / "new").exists()

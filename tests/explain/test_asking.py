@@ -14,14 +14,16 @@ import torch
 from helpers_workspace import crayon, new_workspace, save_model
 
 from crayon_sdk import AnnotationSet, Explainer, ImageAnswer, ImageDataset, simulate_answers
+from crayon_sdk.answers.records import SpotAnswer
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.explain.asking import Outlook, suggest
+from crayon_sdk.explain.asking import Foresight, Outlook, foresee, suggest
 from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.functional.selection import foretell
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.workspace.workspace import Workspace
 
-METHODS = ("random", "coverage", "uncertain", "typical")
+METHODS = ("random", "coverage", "uncertain", "typical", "active")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,9 @@ def test_the_model_comes_back_as_it_was(explainer, dataset, maps, snapshot):
 
 
 def test_what_is_refused(explainer, dataset, maps, tiny_model):
-    with pytest.raises(SettingsError, match=r"method to be one of random, coverage, uncertain, typical, got 'best'"):
+    with pytest.raises(
+        SettingsError, match=r"method to be one of random, coverage, uncertain, typical, active, got 'best'"
+    ):
         explainer.suggest(maps, 3, method="best")
     with pytest.raises(SettingsError, match=r"method='coverage' looks at the pictures: expected dataset="):
         explainer.suggest(maps, 3, method="coverage")
@@ -264,3 +268,63 @@ def test_from_the_shell(ws, tmp_path):
     assert crayon("answer", "export-crowd", out, "-w", ws.folder, "--count", 2, *more).exit_code == 0
     tasks = json.loads((out / "tasks.json").read_text())
     assert [task["data"]["sample_id"] for task in tasks] == expected[:2]
+
+
+# --- foretold ---
+
+
+@pytest.fixture
+def two_kinds():
+    """Sixty maps whose spots show one of two things, and what the model makes of them."""
+    points = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) * 0.3
+    points[:, 0] += torch.where(torch.arange(60) % 2 == 0, 1.0, -1.0)
+    maps = SaliencyMaps(tuple(f"s{row}" for row in range(60)), torch.rand(60, 3, 3) + 0.1, torch.zeros(60).long())
+    return maps, Outlook(torch.eye(60), torch.zeros(60), points)
+
+
+def said(rows, kind=SpotAnswer):
+    return AnnotationSet(kind(id=f"s{row}", answer="no" if row % 2 else "yes", annotator="ann") for row in rows)
+
+
+def test_what_is_foretold_decides_when_there_are_enough(two_kinds):
+    maps, outlook = two_kinds
+    none = foresee(maps, AnnotationSet(), outlook, kind="spot")
+    assert (none.yes, none.no, none.change, none.enough) == (0, 0, 0.0, False)
+    assert none.in_words == "nothing is answered yet; 20 typical ones are a good start"
+    few = foresee(maps, said(range(6)), outlook, kind="spot")
+    assert (few.yes, few.no, few.enough) == (3, 3, False)
+    assert few.in_words == "6 of 20 typical ones are answered"
+    enough = foresee(maps, said(range(30)), outlook, kind="spot")
+    assert enough.enough
+    assert enough.foretold == pytest.approx(0.5, abs=0.05)
+    assert enough.in_words.startswith("enough: 50 % of the pictures")
+    # Answers about whole maps are counted where whole maps are asked about.
+    assert foresee(maps, said(range(6)), outlook).yes == 0
+    assert foresee(maps, said(range(6), ImageAnswer), outlook).yes == 3
+
+
+def test_answers_of_one_kind_say_that_nobody_needs_to_be_asked():
+    right, wrong = Foresight(yes=18, no=2, foretold=1.0, change=0.1), Foresight(yes=0, no=25, foretold=0.0, change=0.0)
+    assert right.in_words == "18 of 20 are yes: the maps are right, and nobody needs to be asked further"
+    assert wrong.in_words == "25 of 25 are no: the maps are wrong, and nobody needs to be asked further"
+    assert Foresight(yes=12, no=9, foretold=0.5, change=0.2).in_words == (
+        "the next answer may change 20 % of the pictures: go on"
+    )
+
+
+def test_active_asks_what_is_typical_and_then_what_is_least_certain(two_kinds):
+    maps, outlook = two_kinds
+    ask = {"count": 60, "kind": "spot"}
+    first = suggest(maps, AnnotationSet(), lambda: outlook, method="active", **ask)
+    assert [each.kind for each in first] == ["spot"] * 60
+    assert [each.id for each in first[:20]] == [
+        each.id for each in suggest(maps, AnnotationSet(), lambda: outlook, method="typical", count=20, kind="spot")
+    ]
+    given = said(range(24))
+    then = suggest(maps, given, lambda: outlook, method="active", **ask)
+    rows, yes = torch.arange(24), torch.arange(24) % 2 == 0
+    certain = foretell(outlook.spots, rows, yes).abs()
+    assert [int(each.id[1:]) for each in then] == sorted(range(24, 60), key=lambda row: float(certain[row]))
+    # One kind of answers foretells nothing: typical ones again.
+    same = suggest(maps, said(range(0, 50, 2)), lambda: outlook, method="active", **ask)
+    assert len(same) == 35

@@ -15,7 +15,7 @@ from crayon_sdk.functional.cells import (
     fit_logistic,
     out_of_fold,
 )
-from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.functional.saliency import brightest_spot, resize_maps
 
 
 def noise(*shape, seed=0):
@@ -197,3 +197,23 @@ def test_area_of_one_kind_is_none():
     for positive in (torch.ones(3).bool(), torch.zeros(3).bool()):
         assert math.isnan(area_under_curve(torch.rand(3), positive))
     assert area_under_curve(torch.ones(4), torch.tensor([True, False, True, False])) == 0.5
+
+
+def test_a_spot_is_what_its_answer_is_about():
+    """Cell by cell: of a spot the bright cells around the maximum, and what the whole map leaves out."""
+    features, maps, relevant, labels = some_answers()
+    spots = torch.arange(len(maps)) % 2 == 0
+    found = answered_cells(features, maps, relevant, labels, spots)
+    whole = answered_cells(features, maps, relevant, labels)
+    about = brightest_spot(maps, (4, 5)) > 0
+    for picture in range(len(maps)):
+        mine, usual = (each.pictures == picture for each in (found, whole))
+        if not spots[picture]:
+            assert torch.equal(found.features[mine], whole.features[usual])
+            continue
+        lit = found.features[mine & found.highlighted]
+        assert torch.equal(lit, features[picture].flatten(1).T[about[picture].flatten()])
+        assert int((mine & ~found.highlighted).sum()) == int((usual & ~whole.highlighted).sum())
+        assert bool((found.is_object[mine & found.highlighted] == relevant[picture]).all())
+    assert float(found.weights[found.is_object].sum()) == pytest.approx(1.0)
+    assert float(found.weights[~found.is_object].sum()) == pytest.approx(1.0)

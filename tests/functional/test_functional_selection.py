@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from crayon_sdk.functional.selection import k_centre, surprise, typical
+from crayon_sdk.functional.selection import foretell, k_centre, surprise, typical, would_change
 
 
 def cloud(count, dimensions=3, seed=0):
@@ -127,3 +127,37 @@ def test_typical_is_the_same_twice_and_leaves_the_random_numbers_alone():
     assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(typical(points, 7, seed=4)[0], first[0])
+
+
+def test_answers_are_foretold_as_by_slow_gradient_descent():
+    """The balanced loss with its penalty, stepped down with plain loops of autograd."""
+    points = cloud(12, 2)
+    rows, yes = torch.tensor([0, 3, 5, 7, 9]), torch.tensor([True, False, True, True, False])
+    weights, constant = torch.zeros(2, dtype=torch.float64, requires_grad=True), torch.zeros(1, requires_grad=True)
+    for _ in range(4000):
+        loss = 10 / len(rows) / 2 * weights.square().sum()
+        for row, said in zip(rows.tolist(), yes.tolist(), strict=True):
+            score = points[row] @ weights + constant[0]
+            share = 0.5 / (3 if said else 2)
+            loss = loss + share * torch.nn.functional.softplus(-score if said else score)
+        for each, gradient in zip((weights, constant), torch.autograd.grad(loss, (weights, constant)), strict=True):
+            each.data -= 0.1 * gradient
+    found = foretell(points, rows, yes)
+    torch.testing.assert_close(found, (points @ weights + constant).detach(), rtol=1e-3, atol=1e-3)
+
+
+def test_answers_of_one_kind_foretell_themselves():
+    points = cloud(4)
+    assert foretell(points, torch.tensor([1, 2]), torch.tensor([True, True])).tolist() == [math.inf] * 4
+    assert foretell(points, torch.tensor([1]), torch.tensor([False])).tolist() == [-math.inf] * 4
+    assert foretell(points, torch.tensor([], dtype=torch.int64), torch.tensor([], dtype=torch.bool)).tolist() == [0] * 4
+
+
+def test_what_the_next_answer_would_change():
+    """Three of the four lie where only the next answer says anything about them."""
+    points = torch.tensor([[-1.0], [0.9], [1.0], [1.1]])
+    assert would_change(points, torch.tensor([0]), torch.tensor([False]), 2) == 0.75
+    # Where the answers say enough, one more changes nothing.
+    many = torch.cat([torch.linspace(-2, -1, 20), torch.linspace(1, 2, 20)])[:, None]
+    known = torch.arange(0, 40, 2)
+    assert would_change(many, known, many[known, 0] > 0, 1) == 0
