@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
 from typing import Literal, get_args
 
@@ -15,11 +15,12 @@ from torch.nn import functional as F  # noqa: N812
 from crayon_sdk._base.files import read_tensors, write_tensors
 from crayon_sdk._base.text import first_few
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import ImageAnswer
 from crayon_sdk.answers.relevance import Kind, check_kind
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import Workers
 from crayon_sdk.errors import MismatchError, SettingsError
-from crayon_sdk.explain.maps import SaliencyMaps, readable
+from crayon_sdk.explain.maps import SaliencyMaps, as_maps, readable
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.selection import k_centre, surprise, typical
 from crayon_sdk.models.passes import stream_features
@@ -36,6 +37,7 @@ __all__ = [
     "open_questions",
     "question_words",
     "suggest",
+    "suggest_spots",
 ]
 
 Method = Literal["random", "coverage", "uncertain", "typical"]
@@ -390,6 +392,45 @@ def suggest(
         done[rows] = False  # the rest has its answers
         order = k_centre(seen.neurons[rows], seen.neurons[done], count=min(count, len(rows)))
     return tuple(asked[position] for position in order[:count].tolist())
+
+
+def suggest_spots(
+    maps: SaliencyMaps,
+    answers: AnnotationSet,
+    outlook: Callable[[], Outlook],
+    *,
+    count: int = 20,
+    votes: int = 1,
+    seed: int = 0,
+    method: Method = "random",
+) -> tuple[Question, ...]:
+    """Choose the brightest spots to ask about next: those of the pictures that `suggest` would choose.
+
+    Args:
+        maps: Maps whose spots are asked about; maps without evidence are left out.
+        answers: What was answered; only what was answered about spots counts.
+        outlook: As for `suggest`, and so are the others.
+        count: How many questions at most, at least 1.
+        votes: How many people are to answer each, at least 1.
+        seed: Of the random order.
+        method: In which order.
+
+    Returns:
+        Questions in the order to ask them.
+
+    Raises:
+        SettingsError: A setting is out of range.
+
+    Example:
+        >>> maps = SaliencyMaps(("a", "b"), torch.ones(2, 1, 1), torch.tensor([0, 0]))
+        >>> said = AnnotationSet.from_dict({"a": "yes"}, annotator="ann", kind="spot")
+        >>> [(question.kind, question.id) for question in suggest_spots(as_maps(maps), said, Outlook)]
+        [('spot', 'b')]
+    """
+    # To `suggest`, which orders pictures, an answer about a spot is one about its picture.
+    given = AnnotationSet(ImageAnswer(**each.model_dump(exclude={"kind"})) for each in answers.only("spot"))
+    asked = suggest(as_maps(maps), given, outlook, count=count, votes=votes, seed=seed, method=method)
+    return tuple(replace(question, kind="spot") for question in asked)
 
 
 def _typical(highlights: Tensor, rows: Tensor, shown: Tensor, count: int, seed: int) -> Tensor:

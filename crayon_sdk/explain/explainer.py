@@ -194,6 +194,7 @@ class Explainer:
         answers: AnnotationSet | None = None,
         votes: int = 1,
         seed: int = 0,
+        kind: Literal["image", "spot"] = "image",
     ) -> tuple[str, ...]:
         """Choose the pictures to ask people about first.
 
@@ -207,6 +208,7 @@ class Explainer:
             answers: What was answered: such pictures are left out, and count as covered.
             votes: How many people are to answer a picture before it counts as answered.
             seed: Of the random order; "coverage" starts with its first picture.
+            kind: "image", or "spot": what was answered about the brightest spots of the maps counts, and nothing else.
 
         Returns:
             Sample ids in the order of asking.
@@ -237,7 +239,10 @@ class Explainer:
             )
 
         given = AnnotationSet() if answers is None else as_answers(answers)
-        asked = asking.suggest(as_maps(maps), given, look, count=n, votes=votes, seed=seed, method=method)
+        if kind not in ("image", "spot"):
+            raise SettingsError(f"expected kind 'image' or 'spot', got {kind!r}")
+        choose = asking.suggest_spots if kind == "spot" else asking.suggest
+        asked = choose(as_maps(maps), given, look, count=n, votes=votes, seed=seed, method=method)
         return tuple(question.id for question in asked)
 
     def saliency(self, images: Tensor, targets: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,6 @@ from crayon_sdk._base.files import free_folder, read_shapes
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.controls import control as without_looking
 from crayon_sdk.answers.formats import read_answers, write_answers
-from crayon_sdk.answers.records import ImageAnswer
 from crayon_sdk.answers.relevance import KINDS, Control, Kind, Rule, check_kind
 from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputExistsError, StaleError
 from crayon_sdk.workspace.holdings import Holdings
@@ -348,15 +347,14 @@ class Answering:
             SettingsError: A setting is out of range, or patches are to be chosen by anything but chance.
             StaleError: There is nothing to ask about yet.
         """
-        from crayon_sdk.explain.asking import suggest
+        from crayon_sdk.explain.asking import suggest, suggest_spots
+        from crayon_sdk.explain.maps import as_maps
 
-        source, answers = self._shown(kind), self.holdings.answers()
+        shown, answers = self._shown(kind), self.holdings.answers()
+        how: dict[str, Any] = {"count": count, "votes": votes, "seed": seed, "method": method}
         if kind == "spot":
-            # Spots are chosen as their pictures are, where nobody was asked about but spots.
-            given = answers.only("spot")
-            answers = AnnotationSet(ImageAnswer(**each.model_dump(exclude={"kind"})) for each in given)
-        asked = suggest(source, answers, self._outlook, count=count, votes=votes, seed=seed, method=method)
-        return tuple(replace(each, kind=kind) for each in asked)
+            return suggest_spots(as_maps(shown), answers, self._outlook, **how)
+        return suggest(shown, answers, self._outlook, **how)
 
     def _shown(self, kind: Kind) -> SaliencyMaps | NeuronPatches:
         """What people look at who are asked about a kind.
