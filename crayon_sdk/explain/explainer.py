@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
-from crayon_sdk.answers.relevance import Kind
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import Workers
 from crayon_sdk.data.preprocessing import effective_preprocessing
@@ -195,7 +194,7 @@ class Explainer:
         answers: AnnotationSet | None = None,
         votes: int = 1,
         seed: int = 0,
-        kind: Kind = "image",
+        kind: Literal["image", "spot"] = "image",
     ) -> tuple[str, ...]:
         """Choose the pictures to ask people about first.
 
@@ -210,7 +209,7 @@ class Explainer:
             answers: What was answered: such pictures are left out, and count as covered.
             votes: How many people are to answer a picture before it counts as answered.
             seed: Of the random order; "coverage" starts with its first picture.
-            kind: Ask about the "image", or the brightest "spot" of its map.
+            kind: "image", or "spot": what was answered about the brightest spots of the maps counts, and nothing else.
 
         Returns:
             Sample ids in the order of asking.
@@ -241,6 +240,8 @@ class Explainer:
             )
 
         given = AnnotationSet() if answers is None else as_answers(answers)
+        if kind not in ("image", "spot"):
+            raise SettingsError(f"expected kind 'image' or 'spot', got {kind!r}")
         asked = asking.suggest(as_maps(maps), given, look, count=n, votes=votes, seed=seed, method=method, kind=kind)
         return tuple(question.id for question in asked)
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime, timedelta, timezone
 
 import pytest
 import torch
 from conftest import make_pictures
+from PIL import Image
 
 from crayon_sdk.annotate.access import MAX_BODY, Access, Role, is_loopback, problem_with
+from crayon_sdk.annotate.drawing import Drawing
 from crayon_sdk.annotate.monitoring import disagreements, people
 from crayon_sdk.annotate.store import Row
 from crayon_sdk.annotate.tasks import make_tasks, records_of
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import SpotAnswer
 from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.explain.asking import Question, open_questions
 from crayon_sdk.explain.maps import SaliencyMaps
@@ -73,6 +78,43 @@ def test_a_picture_becomes_one_record(dataset, maps):
     (record,) = given(task, "no")
     assert (record.id, record.answer, record.annotator, record.target) == (dataset.ids[0], "no", "ann", 0)
     assert (record.question, record.model, record.seconds) == ("Is it on the cat?", "f" * 64, 0.5)
+
+
+def test_a_spot_becomes_a_record_of_its_own(dataset, maps):
+    spot, image = (Question(kind, dataset.ids[0], 0) for kind in ("spot", "image"))
+    one, other = make_tasks(dataset, maps, [spot, image])
+    assert one.id != other.id
+    assert (one.kind, one.question, one.pictures) == ("spot", "Is the bright spot on the cat?", 1)
+    assert other.question == "Is the highlight mainly on the cat?"
+    (record,) = given(one, "no")
+    assert type(record) is SpotAnswer
+    assert (record.id, record.answer, record.target, record.question) == (dataset.ids[0], "no", 0, one.question)
+    # Who answered about the picture has not answered about its spot.
+    assert _voters([one, other], AnnotationSet(given(one))) == {one.id: {"ann"}, other.id: set()}
+    assert _voters([one, other], AnnotationSet(given(other))) == {one.id: set(), other.id: {"ann"}}
+
+
+def test_the_picture_of_a_spot_shows_the_spot_only(dataset):
+    values = torch.full((len(dataset), 4, 4), 0.7)
+    values[:, 0, 0] = 1.0
+    maps = SaliencyMaps(
+        dataset.ids, values, torch.as_tensor(dataset.labels), preprocessing=Preprocessing(size=(96, 96))
+    )
+    asked = [Question(kind, dataset.ids[0], 0) for kind in ("spot", "image")]
+    spot, image = make_tasks(dataset, maps, asked)
+    drawing = Drawing(dataset, [maps])
+
+    def orange(task):
+        picture = Image.open(io.BytesIO(drawing.jpeg(task, 0, "orange", "large"))).convert("RGB")
+        pixels = torch.tensor(list(picture.getdata())).view(picture.height, picture.width, 3)
+        return pixels[..., 0] - pixels[..., 2] > 40
+
+    shown, whole = orange(spot), orange(image)
+    assert shown[:60, :60].all()
+    assert not shown[240:].any()
+    assert not shown[:, 240:].any()
+    assert whole.float().mean() > 0.9
+    assert drawing.jpeg(spot, 0, "original", "large") == drawing.jpeg(image, 0, "original", "large")
 
 
 def test_a_shared_patch_is_answered_for_every_neuron_that_has_it(dataset, patches):

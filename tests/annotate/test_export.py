@@ -161,3 +161,40 @@ def test_bad_rows_from_the_shell(workspace, tmp_path):
     assert taken.exit_code == 0, taken.stderr
     assert "1 lines of" in taken.stderr
     assert [answer.annotator for answer in workspace.answers()] == ["ann", "ann"]
+
+
+def test_spots_to_answer(workspace, tmp_path):
+    """Titles say what is marked; the kind goes to the crowd and comes back."""
+    pictures, out = tmp_path / "pictures", tmp_path / "spots"
+    count = workspace.export_crowd(out, kind="spot", method="typical")
+    assert workspace.export_crowd(pictures, method="typical") == count
+    rows = tasks(out)
+    assert {(row["kind"], row["question"]) for row in rows} == {
+        ("spot", f"Is the bright spot on the {name}?") for name in ("cat", "dog")
+    }
+    assert [row["sample_id"] for row in rows] == [row["sample_id"] for row in tasks(pictures)]
+    assert "kind" not in tasks(pictures)[0]
+    one = [(folder / tasks(folder)[0]["image_url"]).read_bytes() for folder in (out, pictures)]
+    assert one[0] != one[1]
+    assert workspace.import_answers(mturk_results(rows, tmp_path / "batch.csv")) == 2 * len(rows)
+    answers = workspace.answers()
+    assert len(answers.spot_answers) == len(answers) == 2 * len(rows)
+    assert {answer.model for answer in answers} == {workspace.maps().model}
+    assert workspace.export_crowd(tmp_path / "again") == count  # nobody was asked about the highlights
+    with pytest.raises(SettingsError, match="everything was answered often enough"):
+        workspace.export_crowd(tmp_path / "more", kind="spot")
+    exported = json.loads((out / "tasks.json").read_text())
+    done = [
+        each | {"annotations": [{"result": [{"value": {"choices": ["no"]}}], "completed_by": 7}]} for each in exported
+    ]
+    (tmp_path / "project.json").write_text(json.dumps(done))
+    assert workspace.import_answers(tmp_path / "project.json") == count
+    assert workspace.answers().counts("spot")["no"] > count
+
+
+def test_spots_from_the_shell(workspace, tmp_path):
+    out = tmp_path / "tasks"
+    assert crayon("answer", "export-crowd", "-w", workspace.folder, out, "--kind", "spot", "--count", 3).exit_code == 0
+    assert [row["kind"] for row in tasks(out)] == ["spot"] * 3
+    refused = crayon("answer", "export-crowd", "-w", workspace.folder, out, "--kind", "spots")
+    assert "'spots' is not one of 'image', 'neuron', 'spot'" in refused.output

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from crayon_sdk._base.showing import as_text
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
-from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, OutputError, SettingsError
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -30,6 +31,10 @@ def image(id_="1.jpg", answer="yes", annotator="ann", minutes=None, **more):
 
 def neuron(number=0, patch=0, answer="yes", annotator="ann", **more):
     return NeuronAnswer(neuron=number, patch=patch, answer=answer, annotator=annotator, **more)
+
+
+def spot(id_="1.jpg", answer="yes", annotator="ann", **more):
+    return SpotAnswer(id=id_, answer=answer, annotator=annotator, **more)
 
 
 @pytest.fixture
@@ -516,3 +521,63 @@ def test_answers_are_looked_up_by_picture():
 def test_what_is_no_set_of_answers(given, message):
     with pytest.raises(AnswerError, match=f"expected an AnnotationSet, {message}"):
         as_answers(given)
+
+
+# --- spots ------------------------------------------------------------------------------------------------------------
+
+
+def test_spots_beside_images():
+    """The same pictures, and answers of their own."""
+    spots = {"1.jpg": "irrelevant", "2.jpg": "mixed"}
+    both = AnnotationSet([image("1.jpg"), spot("1.jpg", "no"), neuron(2), spot("2.jpg", "unsure", "ben")])
+    assert [type(one) for one in both] == [ImageAnswer, SpotAnswer, NeuronAnswer, SpotAnswer]
+    assert both.spot_answers == tuple(both.only("spot")) == (both["1.jpg"][1], *both["2.jpg"])
+    assert (both.image_relevance(), both.spot_relevance()) == ({"1.jpg": "relevant"}, spots)
+    assert both.spot_relevance("majority", min_votes=2) == {}
+    assert (both.counts()["items"], both.counts("spot")["items"], both.counts("image")["items"]) == (4, 2, 1)
+    assert both.voters("spot") == {"1.jpg": frozenset({"ann"}), "2.jpg": frozenset({"ben"})}
+    assert repr(both) == "AnnotationSet(1 image answers, 1 neuron answers, 2 spot answers, 2 annotators)"
+    cells = next(row.replace("│", " ").split() for row in as_text(both.table()).splitlines() if "spots" in row)
+    assert cells == ["spots", "2", "2", "0", "1", "1", "2", "0", "-", "-"]
+    assert "2.jpg" in both
+    assert len(both.merge(AnnotationSet([spot("1.jpg", "no")]))) == 4
+    assert both.only("image").fingerprint == AnnotationSet([image("1.jpg")]).fingerprint
+    with pytest.raises(SettingsError, match="kind='spots' is unknown; expected 'image', 'neuron' or 'spot'"):
+        both.only("spots")
+    with pytest.raises(SettingsError, match="rule='most' is unknown"):
+        both.spot_relevance("most")
+
+
+def test_agreement_about_spots_is_of_spots():
+    both = AnnotationSet(
+        [image("1", "yes", who) for who in ("ann", "ben")]
+        + [spot(str(n), word, who) for n in range(4) for who, word in (("ann", "yes"), ("ben", "no" if n else "yes"))]
+    )
+    assert both.agreement().percent == 100
+    found = both.agreement("spot")
+    assert (found.kind, found.percent, found.items, found.kappa_kind) == ("spot", 25.0, 4, "cohen")
+
+
+def test_filters_treat_spots_like_images():
+    both = AnnotationSet([spot("1", model=A, target=1), spot("2", model=B, target=7), neuron(0, model=A)])
+    assert [each.id for each in both.for_model(A, strict=False)] == ["1", ""]
+    assert [each.id for each in both.for_ids(["2"], strict=False)] == ["2", ""]
+    with pytest.raises(MismatchError, match=r"1 images that are not in the data set.* keep the 1 that fit"):
+        both.for_ids(["2"])
+    assert [each.id for each in both.for_classes(5, strict=False)] == ["1", ""]
+    with pytest.raises(MismatchError, match="target 7 of '2' by ann"):
+        both.for_classes(5)
+    assert len(both.for_neurons(1)) == 3
+
+
+def test_spots_from_a_dictionary(tmp_path):
+    made = AnnotationSet.from_dict({"1.jpg": True, "2.jpg": "no"}, annotator="ann", kind="spot")
+    assert list(made) == [spot("1.jpg"), spot("2.jpg", "no")]
+    made.save(tmp_path / "a.jsonl")
+    assert AnnotationSet.load(tmp_path / "a.jsonl") == made
+    assert AnnotationSet.from_records(each.model_dump() for each in made) == made
+    for wrong in ("neuron", "spots"):
+        with pytest.raises(SettingsError, match=f"expected kind 'image' or 'spot', got '{wrong}'"):
+            AnnotationSet.from_dict({"1.jpg": True}, annotator="ann", kind=wrong)
+    with pytest.raises(AnswerError, match="expected a list of answers, got SpotAnswer; write AnnotationSet"):
+        AnnotationSet(spot())

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from helpers_workspace import crayon, new_workspace, save_model
 
-from crayon_sdk import AnnotationSet, ImageAnswer, NeuronAnswer
+from crayon_sdk import AnnotationSet, ImageAnswer, NeuronAnswer, SpotAnswer
 from crayon_sdk.answers.consensus import consensus, image_verdicts, neuron_verdicts
 from crayon_sdk.answers.relevance import relevance_of
 from crayon_sdk.errors import MissingExtraError, SettingsError, install_extra
@@ -281,3 +281,15 @@ def test_without_crowd_kit_the_shell_says_so(ws, monkeypatch):
     monkeypatch.setitem(sys.modules, "crowdkit.aggregation", None)
     result = crayon("answer", "show", ws.folder, "--rule", "mace")
     assert (result.exit_code, install_extra("crowd") in " ".join(result.output.split())) == (2, True)
+
+
+@by_each_rule
+def test_spots_are_judged_as_pictures_are(rule):
+    _, answers = crowd(MIXED)
+    spots = AnnotationSet(SpotAnswer(**each.model_dump(exclude={"kind"})) for each in answers)
+    assert consensus(spots, rule, kind="spot") == consensus(answers, rule)
+    assert spots.spot_relevance(rule) == answers.image_relevance(rule)
+    assert spots.image_relevance(rule) == {}
+    both = answers.merge(spots)
+    assert both.spot_relevance(rule) == both.image_relevance(rule) == answers.image_relevance(rule)
+    assert both.spot_relevance(rule, min_votes=4) == {}

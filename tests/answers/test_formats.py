@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.answers.formats import from_published, to_published, to_published_neurons
-from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.formats import from_published, to_published, to_published_neurons, write_answers
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer
 from crayon_sdk.errors import AnswerError, FileFormatError, MismatchError, SettingsError
 
 
@@ -108,3 +108,24 @@ def test_writing_refuses_what_has_no_word():
 def test_empty_lists_are_empty_sets():
     assert len(from_published([], [])) == 0
     assert to_published(AnnotationSet(), []) == []
+
+
+def test_spots_have_no_place_in_the_published_lists(tmp_path, caplog):
+    answers = AnnotationSet(
+        [
+            ImageAnswer(id="a", answer="yes", annotator="ann"),
+            SpotAnswer(id="a", answer="no", annotator="ann"),
+            SpotAnswer(id="elsewhere", answer="no", annotator="ann"),
+            NeuronAnswer(neuron=0, patch=0, answer="no", annotator="ann"),
+        ]
+    )
+    assert to_published(answers, ["a"]) == ["yes"]
+    assert to_published_neurons(answers, 1) == [False]
+    write_answers(answers, tmp_path / "p.json", "published", ["a"])
+    assert json.loads((tmp_path / "p.json").read_text()) == ["yes"]
+    assert "2 answers about spots are left out" in caplog.text
+    caplog.clear()
+    write_answers(answers.only("image"), tmp_path / "p.json", "published", ["a"])
+    assert caplog.text == ""
+    with pytest.raises(MismatchError, match="1 of 1 images have no answer"):
+        to_published(answers.only("spot"), ["a"])

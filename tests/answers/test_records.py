@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, parse_record
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer, parse_record
 from crayon_sdk.errors import AnswerError
 
 FULL = {
@@ -112,3 +112,16 @@ def test_wrong_lines_are_answer_errors(line, message):
     with pytest.raises(AnswerError, match=message) as caught:
         parse_record(line)
     assert len(str(caught.value)) < 500
+
+
+def test_a_spot_has_the_fields_of_an_image():
+    assert list(SpotAnswer.model_fields) == list(ImageAnswer.model_fields)
+    spot = SpotAnswer(id="a.jpg", answer="no", annotator="ann", target=3)
+    image = ImageAnswer(id="a.jpg", answer="no", annotator="ann", target=3)
+    assert spot != image
+    line = spot.model_dump_json()
+    assert line == image.model_dump_json().replace('"kind":"image"', '"kind":"spot"')
+    assert parse_record(line.encode()) == spot
+    for wrong, message in (({"id": ""}, "field 'id' is ''"), ({"neuron": 1}, "unknown field 'neuron'")):
+        with pytest.raises(AnswerError, match=message):
+            SpotAnswer(**{"id": "a", "answer": "yes", "annotator": "x", **wrong})

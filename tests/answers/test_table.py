@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from crayon_sdk._base.files import sha256_of
 from crayon_sdk.answers import table as answer_table
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, parse_record
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer, parse_record
 from crayon_sdk.answers.relevance import agreement_of, group_votes, neuron_relevance_of, relevance_of
 from crayon_sdk.errors import AnswerError, FileFormatError
 
@@ -36,8 +36,10 @@ SHARED = {
     "target": st.none() | st.integers(0, 2**70),
     "extra": st.dictionaries(TEXTS, TEXTS, max_size=2),
 }
-RECORDS = st.builds(ImageAnswer, id=SOME, **SHARED) | st.builds(
-    NeuronAnswer, id=TEXTS, neuron=st.integers(0, 9), patch=st.integers(0, 3), **SHARED
+RECORDS = (
+    st.builds(ImageAnswer, id=SOME, **SHARED)
+    | st.builds(NeuronAnswer, id=TEXTS, neuron=st.integers(0, 9), patch=st.integers(0, 3), **SHARED)
+    | st.builds(SpotAnswer, id=SOME, **SHARED)
 )
 
 
@@ -76,7 +78,7 @@ MOMENT_TEXTS = [
 ]
 # Values that are right, nearly right and wrong, for every field.
 ODD = {
-    "kind": ["image", "neuron", "images", 1],
+    "kind": ["image", "neuron", "spot", "images", 1],
     "id": ["a.jpg", "", "a\\b", "\t", 3, None],
     "answer": ["yes", "Yes", True],
     "annotator": ["ann", "", None],
@@ -151,25 +153,30 @@ def test_verdicts_are_those_of_one_item_after_the_other():
                 "annotator": f"p{dice.randrange(few)}",
                 "time": when,
             }
-            if dice.random() < 0.5:
-                answers.add(ImageAnswer(id=f"{dice.randrange(5)}", **about))
+            if dice.random() < 0.6:
+                record = dice.choice([ImageAnswer, SpotAnswer])
+                answers.add(record(id=f"{dice.randrange(5)}", **about))
             else:
                 answers.add(NeuronAnswer(neuron=dice.randrange(3), patch=dice.randrange(2), **about))
         for latest_only in (True, False):
             images = group_votes(((one.id, one) for one in answers.image_answers), latest_only=latest_only)
+            spots = group_votes(((one.id, one) for one in answers.spot_answers), latest_only=latest_only)
             units = group_votes((((a.neuron, a.patch), a) for a in answers.neuron_answers), latest_only=latest_only)
             for rule in ("unanimous", "majority", "share"):
                 wanted = {id_: relevance_of([vote.answer for vote in own], rule) for id_, own in images.items()}
                 assert list(answers.image_relevance(rule, latest_only=latest_only).items()) == list(wanted.items())
+                wanted = {id_: relevance_of([vote.answer for vote in own], rule) for id_, own in spots.items()}
+                assert list(answers.spot_relevance(rule, latest_only=latest_only).items()) == list(wanted.items())
                 patches: dict[int, list[list[str]]] = {}
                 for (neuron, _), own in units.items():
                     patches.setdefault(neuron, []).append([vote.answer for vote in own])
                 wanted = {neuron: neuron_relevance_of(words, rule) for neuron, words in patches.items()}
                 assert list(answers.neuron_relevance(rule, latest_only=latest_only).items()) == list(wanted.items())
-        for kind, votes in (("image", group_votes((a.id, a) for a in answers.image_answers)), ("neuron", None)):
-            votes = votes or group_votes(((a.neuron, a.patch), a) for a in answers.only(kind))
-            if kind == "neuron":
-                votes = group_votes(((a.neuron, a.patch), a) for a in answers.neuron_answers)
+        for kind, votes in (
+            ("image", group_votes((a.id, a) for a in answers.image_answers)),
+            ("neuron", group_votes(((a.neuron, a.patch), a) for a in answers.neuron_answers)),
+            ("spot", group_votes((a.id, a) for a in answers.spot_answers)),
+        ):
             wanted = agreement_of(({vote.annotator: vote.answer for vote in own} for own in votes.values()), kind=kind)
             assert answers.agreement(kind) == wanted
             assert answers.voters(kind) == {key: {vote.annotator for vote in own} for key, own in votes.items()}
@@ -255,3 +262,24 @@ def test_the_line_of_the_first_broken_answer_is_told_in_a_long_file(tmp_path):
     with pytest.raises(FileFormatError, match=r"line 17001: field 'answer' is 'ja'.* 1 of 20000 lines are broken"):
         AnnotationSet.load(path)
     assert len(AnnotationSet.load(path, strict=False)) == 19_999
+
+
+def test_files_of_spots_are_read_by_shape_and_line_by_line_alike(tmp_path):
+    """In the order of their text a picture comes before a neuron and a spot last, whatever is put in first."""
+    records = [
+        SpotAnswer(id="b", answer="yes", annotator="ann", time=datetime(2026, 1, 1, tzinfo=timezone.utc)),
+        NeuronAnswer(id="", neuron=1, patch=0, answer="no", annotator="ann"),
+        ImageAnswer(id="b", answer="no", annotator="ann"),
+        SpotAnswer(id="a", answer="unsure", annotator="ann", seconds=1.0),
+    ] * 300
+    lines = [one.model_dump_json() for one in records]
+    (tmp_path / "a.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    ours = AnnotationSet.load(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(json.loads(line)) + "\n" for line in lines))
+    assert ours == AnnotationSet.load(tmp_path / "b.jsonl") == AnnotationSet(records)
+    assert list(ours._table.sorted_lines()) == sorted(lines)
+    assert ours.fingerprint == sha256_of(*sorted(lines))
+    # An empty id is one of a neuron only.
+    (tmp_path / "c.jsonl").write_text(lines[0].replace('"b"', '""') + "\n")
+    with pytest.raises(FileFormatError, match="field 'id' is ''"):
+        AnnotationSet.load(tmp_path / "c.jsonl")

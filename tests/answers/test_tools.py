@@ -13,7 +13,7 @@ from crayon_sdk._base.text import ANSWER_FORMATS as KINDS
 from crayon_sdk._base.text import TOOL_FORMATS as FORMATS
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.answers.formats import read_answers, write_answers
-from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer
 from crayon_sdk.answers.tools import write_tool
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 
@@ -273,13 +273,16 @@ SHARED = {
     "source": WORDS | st.just(""),
     "target": st.none() | st.integers(0, 9),
     "extra": st.dictionaries(
-        WORDS | st.sampled_from(["id", "image_url", "Input.image_url", "label", "lead_time", "note", "extra.id"]),
-        WORDS,
+        WORDS
+        | st.sampled_from(["id", "image_url", "Input.image_url", "label", "lead_time", "note", "extra.id"])
+        | st.sampled_from(["kind", "Kind", "Input.kind", "extra.kind", "fiftyone_field"]),
+        WORDS | st.sampled_from(["spot", " Spot", "image", "kind"]),
         max_size=3,
     ),
 }
 RECORDS = st.lists(
     st.builds(ImageAnswer, id=st.sampled_from(IDS), **SHARED)
+    | st.builds(SpotAnswer, id=st.sampled_from(IDS), **SHARED)
     | st.builds(
         NeuronAnswer, id=st.sampled_from(["", *IDS]), neuron=st.integers(0, 99), patch=st.integers(0, 2), **SHARED
     ),
@@ -328,3 +331,29 @@ def test_kinds(tmp_path):
     write_answers(cut, tmp_path / "n.json", "published-neurons", num_neurons=2)
     assert json.loads((tmp_path / "n.json").read_text()) == [True, False]
     assert write_tool(one, "csv") == "id,answer,annotator\r\nplain,no,ann\r\n"
+
+
+def test_a_column_says_what_is_about_a_spot(tmp_path):
+    text = "image,answer,kind,rater\nplain,Y,spot,ann\nplain,N, Spot ,bob\nplain,N,image,ann\nplain,N,,bob\n"
+    found = list(read_answers(write(tmp_path / "t.csv", text), IDS))
+    assert found == [
+        SpotAnswer(id="plain", answer="yes", annotator="ann"),
+        SpotAnswer(id="plain", answer="no", annotator="bob"),
+        ImageAnswer(id="plain", answer="no", annotator="ann", extra=(("kind", "image"),)),
+        ImageAnswer(id="plain", answer="no", annotator="bob"),
+    ]
+    both = write(tmp_path / "both.csv", "image,answer,kind,neuron,rater\nplain,Y,spot,3,ann\n")
+    with pytest.raises(FileFormatError, match="line 2: the row is about a spot and names a neuron"):
+        read_answers(both, IDS)
+    no_id = write(tmp_path / "none.csv", "image,answer,kind\n,Y,spot\n")
+    with pytest.raises(FileFormatError, match="line 2: the row names no picture"):
+        read_answers(no_id, IDS)
+
+
+def test_what_is_written_without_spots_has_no_column_for_them():
+    one = AnnotationSet([ImageAnswer(id="plain", answer="no", annotator="ann", extra=(("kind", "bird"),))])
+    assert write_tool(one, "csv") == "id,answer,annotator,kind\r\nplain,no,ann,bird\r\n"
+    assert write_tool(one, "mturk").splitlines()[0] == "Input.sample_id,Answer.category.label,WorkerId,kind"
+    spot = AnnotationSet([SpotAnswer(id="plain", answer="no", annotator="ann")])
+    assert write_tool(spot, "csv") == "id,answer,annotator,kind\r\nplain,no,ann,spot\r\n"
+    assert write_tool(spot, "mturk").splitlines()[0] == "Input.sample_id,Answer.category.label,WorkerId,Input.kind"

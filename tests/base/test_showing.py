@@ -61,6 +61,7 @@ def shown(tmp_path_factory, picture_folder, correction):
         "Preprocessing": SMALL,
         "SaliencyMaps": random_maps(dataset),
         "SplitModel": model,
+        "SpotAnswer": crayon.SpotAnswer(id=LONG, **answer),
         "UnaskedCorrector": crayon.UnaskedCorrector(model),
         "Workspace": new_workspace(place / "w", picture_folder, save_model(place / "m")),
     }

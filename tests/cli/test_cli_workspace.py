@@ -394,6 +394,29 @@ def test_few_simulated_answers(ws):
     failed(crayon("answer", "simulate", ws, "--ids", "nobody"), 3, "there is no sample 'nobody'")
 
 
+def test_spots_from_the_shell(ws, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert "spots" not in crayon("info", ws).stdout
+    assert json.loads(crayon("info", ws, "--json").stdout)["asked"]["spot"]["answered"] == 0
+    chosen = json.loads(crayon("suggest", ws, "--kind", "spot", "--count", 2, "--json").stdout)["questions"]
+    assert {each["kind"] for each in chosen} == {"spot"}
+    ids = [argument for each in chosen for argument in ("--ids", each["id"])]
+    assert crayon("answer", "simulate", ws, "--kind", "spot", *ids, "--annotators", 1).exit_code == 0
+    assert {each.id for each in Workspace(ws).answers().spot_answers} == {each["id"] for each in chosen}
+    shown = crayon("info", ws).stdout
+    assert re.search(r"answered +8 of 8 pictures and (\d+) of \1 patches and 2 of 8 spots *\n", shown)
+    assert re.search(rf"to be asked +6 spots: crayon annotate -w {ws} *\n", shown)
+    facts = json.loads(crayon("answer", "show", ws, "--json").stdout)
+    assert (facts["spot"]["answers"], facts["spot"]["simulated"]) == (2, 2)
+    assert facts["spot"]["relevant"] + facts["spot"]["irrelevant"] == 2
+    assert "spots" in crayon("answer", "show", ws).stdout
+    nothing = crayon("suggest", ws, "--kind", "spot", "--votes", 1, "--count", 9)
+    assert len(json.loads(crayon("suggest", ws, "--kind", "spot", "--json").stdout)["questions"]) == 6
+    assert nothing.exit_code == 0
+    assert crayon("answer", "simulate", ws, "--kind", "spot").exit_code == 0
+    assert "every spot with something to see" in crayon("suggest", ws, "--kind", "spot").stderr
+
+
 def test_answers_of_people_who_do_not_look(ws, tmp_path):
     file = tmp_path / "no.jsonl"
     result = crayon("answer", "control", ws, "no", file)

@@ -13,11 +13,19 @@ import pytest
 import torch
 from helpers_workspace import crayon, new_workspace, save_model
 
-from crayon_sdk import AnnotationSet, Explainer, ImageAnswer, ImageDataset, simulate_answers
-from crayon_sdk.answers.records import SpotAnswer
+from crayon_sdk import AnnotationSet, Explainer, ImageAnswer, ImageDataset, SpotAnswer, simulate_answers
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
-from crayon_sdk.explain.asking import Foresight, Outlook, foresee, suggest
+from crayon_sdk.explain.asking import (
+    Asked,
+    Foresight,
+    Outlook,
+    foresee,
+    how_far,
+    open_questions,
+    question_words,
+    suggest,
+)
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.functional.selection import foretell
 from crayon_sdk.models.split import SplitModel
@@ -328,3 +336,65 @@ def test_active_asks_what_is_typical_and_then_what_is_least_certain(two_kinds):
     # One kind of answers foretells nothing: typical ones again.
     same = suggest(maps, said(range(0, 50, 2)), lambda: outlook, method="active", **ask)
     assert len(same) == 35
+
+
+# --- spots ---
+
+
+def test_spots_are_asked_about_beside_their_pictures(maps):
+    done = answered(maps.ids[:2])
+    spots = AnnotationSet([SpotAnswer(id=maps.ids[0], answer="no", annotator="ann")])
+    total = int(maps.evidence.sum())
+    assert how_far(maps, done.merge(spots)) == Asked(2, total)
+    assert how_far(maps, done.merge(spots), kind="spot") == Asked(1, total)
+    left = open_questions(maps, done.merge(spots), count=99, kind="spot")
+    assert {each.kind for each in left} == {"spot"}
+    assert {each.id for each in left} == set(maps.select(maps.ids[1:]).ids) & {
+        sample for sample, shown in zip(maps.ids, maps.evidence.tolist(), strict=True) if shown
+    }
+    assert [each.id for each in open_questions(maps, done, count=99, seed=5, kind="spot")] == [
+        each.id for each in open_questions(maps, AnnotationSet(), count=99, seed=5)
+    ]
+
+
+def test_words_about_spots(maps, ws):
+    assert question_words(maps, kind="spot") == "Is the bright spot on the {label}?"
+    assert question_words(maps, "On the {label}?", kind="spot") == "On the {label}?"
+    assert question_words(maps, kind="image") == question_words(maps)
+    for source, kind in ((ws.patches(), "spot"), (ws.patches(), "image"), (maps, "neuron")):
+        with pytest.raises(SettingsError, match=f"kind='{kind}' cannot be asked about {type(source).__name__}"):
+            question_words(source, kind=kind)
+        with pytest.raises(SettingsError, match="give maps for 'image' and 'spot', patches for 'neuron'"):
+            open_questions(source, AnnotationSet(), kind=kind)
+    with pytest.raises(SettingsError, match="kind='spots' is unknown"):
+        how_far(maps, AnnotationSet(), kind="spots")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_spots_come_in_the_order_of_their_pictures(explainer, dataset, maps, method):
+    """As if the answers about spots were about pictures, and there were no others."""
+    order = explainer.suggest(maps, 9, method=method, dataset=dataset, seed=3)
+    given = AnnotationSet(SpotAnswer(id=sample, answer="yes", annotator="ann") for sample in order[:2])
+    about = {"method": method, "dataset": dataset, "seed": 3, "kind": "spot"}
+    assert explainer.suggest(maps, 9, **about) == order
+    left = explainer.suggest(maps, 7, answers=given.merge(answered(maps.ids)), **about)
+    assert left == explainer.suggest(maps, 7, method=method, dataset=dataset, seed=3, answers=answered(order[:2]))
+    with pytest.raises(SettingsError, match="expected kind 'image' or 'spot', got 'neuron'"):
+        explainer.suggest(maps, kind="neuron")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_workspace_asks_about_spots(ws, method):
+    order = [each.id for each in ws.suggest(count=5, method=method, seed=3)]
+    found = ws.suggest(count=5, kind="spot", method=method, seed=3)
+    assert ([each.id for each in found], {each.kind for each in found}) == (order, {"spot"})
+    said = [SpotAnswer(id=sample, answer="yes", annotator="ann") for sample in order[:2]]
+    assert ws.add_answers(AnnotationSet(said), source="test") == 2
+    assert [each.id for each in ws.suggest(count=3, method=method, seed=3)] == order[:3]
+    assert not {each.id for each in ws.suggest(count=99, kind="spot", method=method)} & set(order[:2])
+    assert [each.votes for each in ws.suggest(count=3, kind="spot", votes=2, method=method, seed=3)] == [1, 1, 0]
+    assert ws.asked()["spot"] == Asked(2, int(ws.maps().evidence.sum()))
+    with pytest.raises(MismatchError, match="are not in the training pictures"):
+        ws.add_answers(AnnotationSet([SpotAnswer(id="nobody", answer="yes", annotator="ann")]), source="test")
+    with pytest.raises(SettingsError, match="kind='spots' is unknown"):
+        ws.suggest(kind="spots")

@@ -12,7 +12,7 @@ from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps
 from crayon_sdk.explain.patches import NeuronPatches
-from crayon_sdk.functional.saliency import normalize_maps, resize_maps
+from crayon_sdk.functional.saliency import brightest_spot, normalize_maps, resize_maps
 
 
 @pytest.fixture
@@ -194,3 +194,15 @@ def test_a_map_is_known_by_its_sample():
         SettingsError, match=r"expected SaliencyMaps, got list; Explainer\(model\).explain\(dataset\) makes"
     ):
         as_maps([1])
+
+
+def test_spots_are_of_the_same_maps(maps):
+    spots = maps.spots()
+    assert torch.equal(spots.values, brightest_spot(maps.values, (2 * maps.size[0], 2 * maps.size[1])))
+    assert spots.size == (2 * maps.size[0], 2 * maps.size[1])
+    for name in ("ids", "model", "target_rule", "score", "class_names", "preprocessing"):
+        assert getattr(spots, name) == getattr(maps, name)
+    assert torch.equal(spots.targets, maps.targets)
+    assert torch.equal(spots.evidence, maps.evidence)
+    assert torch.equal(maps.select(maps.ids[:1]).spots().values, spots.values[:1])
+    assert len(maps.select([]).spots()) == 0

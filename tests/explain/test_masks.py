@@ -6,12 +6,18 @@ import pytest
 import torch
 
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.answers.records import ImageAnswer
+from crayon_sdk.answers.records import ImageAnswer, SpotAnswer
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.explain.maps import SaliencyMaps
-from crayon_sdk.explain.masks import drawn, highlight_share, simulate_answers, simulate_neuron_answers
+from crayon_sdk.explain.masks import (
+    drawn,
+    highlight_share,
+    simulate_answers,
+    simulate_neuron_answers,
+    simulate_spot_answers,
+)
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.neurons import TopPatches
 
@@ -185,3 +191,60 @@ def test_drawn_answers_are_few_marked_and_nested():
     assert len(drawn(answers, 0)) == 0
     with pytest.raises(SettingsError, match="expected count >= 0, got -1"):
         drawn(answers, -1)
+
+
+def test_spots_are_judged_by_their_share(masks):
+    """The highlight covers everything; its brightest place lies at the top, or in row 2 of 4 (rows 4 and 5 of 8)."""
+    values = torch.full((5, 4, 4), 0.6)
+    values[:, 0, 1] = 1.0
+    maps = SaliencyMaps(tuple(SHARES), values, torch.tensor([0, 1, 0, 1, 0]), model="f", preprocessing=SIDE)
+    found = simulate_spot_answers(maps, masks)
+    assert found.spot_answers == tuple(found)
+    assert found.all_simulated
+    assert found.spot_relevance() == {
+        "none": "irrelevant", "little": "relevant", "half": "relevant", "most": "relevant", "all": "relevant",
+    }  # fmt: skip
+    assert ({each.model for each in found}, [each.target for each in found][:4]) == ({"f"}, [0, 0, 1, 1])
+    assert found.annotators == ("simulated-1", "simulated-2")
+    assert simulate_answers(maps, masks).image_relevance()["little"] == "irrelevant"
+
+    # By hand: of the spot's rows some lie on the upper half, weighted by how bright they are.
+    values = torch.zeros(5, 4, 4)
+    values[:, 1, 1], values[:, 2, 1] = 0.8, 1.0
+    maps = SaliencyMaps(tuple(SHARES), values, torch.zeros(5, dtype=torch.int64), preprocessing=SIDE)
+    spot = maps.spots()["half"]
+    share = float(spot[:4].sum() / spot.sum())
+    assert 0 < share < 1
+    for threshold, word in ((share - 1e-4, "yes"), (share + 1e-4, "no")):
+        said = simulate_spot_answers(maps, masks, annotators=1, strictness=(threshold, threshold))
+        assert next(each.answer for each in said if each.id == "half") == word
+
+
+def test_spots_have_the_noise_and_the_refusals_of_pictures(masks, maps):
+    plain = simulate_spot_answers(maps, masks)
+    turned = simulate_spot_answers(maps, masks, noise=1.0)
+    assert all({one.answer, other.answer} == {"yes", "no"} for one, other in zip(plain, turned, strict=True))
+    assert simulate_spot_answers(maps, masks, noise=0.5, seed=3) == simulate_spot_answers(
+        maps, masks, noise=0.5, seed=3
+    )
+    evidence = torch.tensor([True, False, True, True, True])
+    some = SaliencyMaps(maps.ids, maps.values, maps.targets, evidence=evidence, preprocessing=SIDE)
+    assert {each.id for each in simulate_spot_answers(some, masks)} == set(SHARES) - {"little"}
+    for wrong, message in (
+        ({"annotators": 0}, "expected annotators >= 1"),
+        ({"noise": 2}, "noise from 0 to 1"),
+        ({"strictness": (0.6, 0.4)}, "expected strictness"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            simulate_spot_answers(maps, masks, **wrong)
+    with pytest.raises(SettingsError, match="expected SaliencyMaps, got str"):
+        simulate_spot_answers("maps", masks)
+
+
+def test_pictures_and_spots_are_drawn_each_for_themselves():
+    images = AnnotationSet(ImageAnswer(id=f"{number}.png", answer="yes", annotator="a") for number in range(20))
+    spots = AnnotationSet(SpotAnswer(id=f"{number}.png", answer="no", annotator="a") for number in range(10, 30))
+    few = drawn(images.merge(spots), 5, seed=1)
+    assert (len(few.image_answers), len(few.spot_answers)) == (5, 5)
+    assert few.only("image") == drawn(images, 5, seed=1)
+    assert few.only("spot") == drawn(spots, 5, seed=1)

@@ -9,6 +9,7 @@ from torch import nn
 
 from crayon_sdk.functional.losses import attention_loss
 from crayon_sdk.functional.saliency import (
+    brightest_spot,
     grad_cam,
     has_evidence,
     logits_and_grad_cam,
@@ -273,3 +274,37 @@ def test_margin_equals_the_log_odds_of_many_classes():
     targets = torch.tensor([0, 1, 2, 3, 0, 1])
     odds = logits.softmax(dim=1).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(target_scores(logits, targets, "margin"), (odds / (1 - odds)).log())
+
+
+def slow_spot(saliency, size):
+    """One number at a time, from the map on its new grid."""
+    grid = resize_maps(saliency[None], size)[0]
+    top = max(grid.flatten().tolist())
+    places = [(row, column) for row in range(size[0]) for column in range(size[1])]
+    first = next(place for place in places if float(grid[place]) == top)
+    found = torch.zeros(size, dtype=grid.dtype)
+    for row, column in places:
+        near = abs(row - first[0]) <= 1 and abs(column - first[1]) <= 1
+        share = float(grid[row, column]) / top
+        found[row, column] = share if near and share >= 0.5 else 0.0
+    return found
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (4, 4), (1, 1), (14, 3)])
+@pytest.mark.parametrize("size", [(10, 14), (8, 8), (3, 20)])
+def test_the_brightest_spot_equals_a_slow_version(generator, shape, size):
+    maps = rand(generator, 6, *shape).abs() / 4
+    maps[0] = 1.0  # of equal cells the first
+    maps[1, -1, -1] = 1.0  # at the edge
+    found = brightest_spot(maps, size)
+    assert torch.equal(found, torch.stack([slow_spot(each, size) for each in maps]))
+    assert found.amax(dim=(1, 2)).tolist() == [1.0] * 6
+    assert int((found > 0).sum(dim=(1, 2)).max()) <= 9
+    # Neither its neighbours in the batch nor its height change a spot, and it keeps the place on its own grid.
+    assert torch.equal(brightest_spot(maps[2:3] / 8, size), found[2:3])
+    assert torch.equal(brightest_spot(found, size), found)
+
+
+def test_a_map_of_zeros_has_no_spot():
+    assert brightest_spot(torch.zeros(2, 3, 3), (6, 6)).tolist() == torch.zeros(2, 6, 6).tolist()
+    assert brightest_spot(torch.zeros(0, 3, 3), (6, 6)).shape == (0, 6, 6)

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from crayon_sdk._base.text import one_line
+from crayon_sdk.answers.annotations import AnnotationSet, SpotAnswer
 from crayon_sdk.errors import DataError, OutputError, SettingsError
 from crayon_sdk.results.card import Card, escaped, model_card
 from crayon_sdk.results.correction import load_correction
@@ -287,3 +288,19 @@ def test_a_full_disk_leaves_nothing(correction, full_disk):
     with pytest.raises(OutputError, match="disk is full"):
         correction.save(full_disk / "saved", card=Card(images=(full_disk.parent / "big.png",)))
     assert list(full_disk.iterdir()) == []
+
+
+def test_answers_about_spots_are_called_so():
+    bare = bare_correction()
+    spots = AnnotationSet(SpotAnswer(id=f"s{n}", answer="no" if n else "yes", annotator="ann") for n in range(4))
+    _, body = parts(replace(bare, answers=spots).card())
+    text = "\n".join(shown(body))
+    assert (
+        "To the question whether the brightest spot of a map lies on what matters, 75 % of the 4 answers were no."
+        in text
+    )
+    assert "4 yes/no answers about 4 bright spots" in text
+    _, body = parts(replace(bare, answers=bare.answers.merge(spots)).card())
+    text = "\n".join(shown(body))
+    assert "about 2 pictures and 4 bright spots" in text
+    assert "To the question whether a map's highlight lies on what matters" in text

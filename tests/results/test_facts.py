@@ -6,7 +6,7 @@ import pytest
 from helpers_correction import image_answers, neuron_answers, split_model
 
 from crayon_sdk._base.text import one_line
-from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer
+from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer, SpotAnswer
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.results.evaluation import Evaluation, GroupResult
 from crayon_sdk.results.facts import answer_facts, gather_facts, group_rows, summary
@@ -161,3 +161,13 @@ def test_long_names_are_cut_in_the_middle():
     text = one_line("a" * 500 + "END")
     assert len(text) == 120
     assert text.endswith("END")
+
+
+def test_spots_are_counted_as_spots():
+    spots = AnnotationSet(SpotAnswer(id=f"s{n}", answer="no", annotator="sim", simulated=True) for n in range(3))
+    assert "3 simulated yes/no answers about 3 bright spots." in summary(facts(spots))[0]
+    both = image_answers({"s0": "yes"}).merge(spots)
+    assert "5 partly simulated yes/no answers about 1 picture and 3 bright spots." in summary(facts(both))[0]
+    assert [each.kind for each in answer_facts(both)] == ["image", "spot"]
+    assert [each.what for each in answer_facts(both)] == ["1 picture", "3 bright spots"]
+    assert answer_facts(spots)[0].by == "1 simulated annotator, no person"

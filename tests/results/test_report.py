@@ -13,6 +13,7 @@ from helpers_report import EVIL, PLACES, Page, bare_correction, evil_pictures, m
 from PIL import Image
 
 from crayon_sdk._base.text import one_line
+from crayon_sdk.answers.annotations import AnnotationSet, SpotAnswer
 from crayon_sdk.errors import MismatchError, MissingExtraError, OutputError, OutputExistsError, SettingsError
 from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.results.evaluation import evaluate
@@ -237,3 +238,13 @@ def test_shown_sizes_are_those_of_the_pictures(saved, page):
     sheet = next(image for image in page.all("img") if str(image["alt"]).startswith("Random"))
     with Image.open(io.BytesIO((saved.parent / "report-maps-random.png").read_bytes())) as picture:
         assert (int(str(sheet["width"])), int(str(sheet["height"]))) == picture.size
+
+
+def test_answers_about_spots_have_a_column(bare, tmp_path):
+    spots = AnnotationSet(SpotAnswer(id=f"s{n}", answer="no", annotator="p", simulated=True) for n in range(3))
+    found = replace(bare, answers=bare.answers.merge(spots)).report(tmp_path / "report.html")
+    page = Page(found.read_text(encoding="utf-8"))
+    assert ["", "about pictures", "about bright spots"] in page.rows
+    assert ["about how many", "2", "3"] in page.rows
+    assert ["answered by", "2 people", "1 simulated annotator, no person"] in page.rows
+    assert "Some answers are simulated" in page.text

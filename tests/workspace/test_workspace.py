@@ -23,6 +23,7 @@ from crayon_sdk import (
     ImageDataset,
     NeuronAnswer,
     NeuronPruner,
+    SpotAnswer,
     evaluate,
     load_model,
     simulate_answers,
@@ -1050,3 +1051,40 @@ def test_rooms_do_not_reach_into_each_other(module):
     private = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
     foreign = [f"{ast.unparse(node)}, line {node.lineno}" for node in private if ast.unparse(node.value) != "self"]
     assert not [each for each in foreign if "__" not in each]
+
+
+def test_spots_from_masks_leave_the_others(ws):
+    """Simulated answers of one kind are made again; all others stay, those of people too."""
+    before = ws.answers()
+    assert {each.kind for each in before} == {"image", "neuron"}
+    said = AnnotationSet([SpotAnswer(id=ws.dataset().ids[0], answer="no", annotator="ann")])
+    ws.add_answers(said, source="ann")
+    made = ws.simulate_answers(kind="spot", count=3, seed=1)
+    assert made.spot_answers == tuple(made)
+    assert made.all_simulated
+    assert len({each.id for each in made}) == 3
+    assert ws.manifest.answers[-1]["kind"] == "spot"
+    assert ws.answers() == before.merge(said, made)
+    again = ws.simulate_answers(kind="spot", annotators=1)
+    assert ws.answers() == before.merge(said, again)
+    few = ws.simulate_answers(kind="neuron", neuron_count=2)
+    assert (len(few.image_answers), ws.answers().only("image"), ws.answers().only("spot")) == (
+        0, before.only("image"), said.merge(again),
+    )  # fmt: skip
+    ws.simulate_answers()
+    assert ws.answers().only("spot") == said.merge(again)
+    assert "kind" not in ws.manifest.answers[-1]
+    with pytest.raises(SettingsError, match="kind='spots' is unknown"):
+        ws.simulate_answers(kind="spots")
+    assert ws.answers().only("spot") == said.merge(again)
+
+
+def test_spots_go_out_and_come_back(ws, tmp_path):
+    ws.simulate_answers(kind="spot")
+    answers = ws.answers()
+    for kind in ("jsonl", "csv", "mturk", "label-studio", "fiftyone"):
+        ws.export_answers(tmp_path / kind, kind)
+        assert ws.import_file(tmp_path / kind).new == 0
+        assert ws.answers() == answers
+    ws.export_answers(tmp_path / "shuffled", control="shuffled")
+    assert AnnotationSet.load(tmp_path / "shuffled").counts("spot")["answers"] == answers.counts("spot")["answers"]
