@@ -107,7 +107,7 @@ class _Task:
                 plain = {s: crayon.ImageDataset.from_csv(table, split=s, **COLUMNS["pets"]) for s in ("train", "test")}
                 add_shortcut(plain, folder)
             self._read(folder / "metadata.csv", **COLUMNS[name])
-            self.model = self._fine_tuned(output / "originals" / name)
+            self.model, self.settings = self._fine_tuned(output / "originals" / name), CORRECTION
         elif name in PHOTOGRAPHS:
             self._read(SHARED / name / "metadata.csv", **COLUMNS[name])
             self.model = crayon.load_model(SHARED / "weights" / f"{name}_original")
