@@ -396,7 +396,7 @@ def test_few_simulated_answers(ws):
 
 def test_spots_from_the_shell(ws, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    assert "spots" not in crayon("info", ws).stdout
+    assert " spots" not in crayon("info", ws).stdout
     assert json.loads(crayon("info", ws, "--json").stdout)["asked"]["spot"]["answered"] == 0
     chosen = json.loads(crayon("suggest", ws, "--kind", "spot", "--count", 2, "--json").stdout)["questions"]
     assert {each["kind"] for each in chosen} == {"spot"}
