@@ -178,6 +178,8 @@ class AnnotationSet:
             table.add_column(name, justify="left" if name == "about" else "right")
         for kind in KINDS:
             counts, agreed = self.counts(kind), self.agreement(kind)
+            if kind == "spot" and not counts["answers"]:  # most people never ask about them
+                continue
             measured = (agreed.percent, 1), (agreed.kappa, 2)
             cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in measured)
             table.add_row(f"{kind}s", *(f"{counts[name]:,}" for name in names), *cells)
