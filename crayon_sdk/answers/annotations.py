@@ -179,6 +179,8 @@ class AnnotationSet:
             table.add_column(name, justify="left" if name == "about" else "right")
         for kind in KINDS:
             counts, agreed = self.counts(kind), self.agreement(kind)
+            if kind == "spot" and not counts["answers"]:  # most people never ask about them
+                continue
             measured = (agreed.percent, 1), (agreed.kappa, 2)
             cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in measured)
             table.add_row(f"{kind}s", *(f"{counts[name]:,}" for name in names), *cells)
@@ -475,6 +477,29 @@ class AnnotationSet:
         """
         shares = {"yes_share": yes_share, "maybe_share": maybe_share}
         return self._picture_relevance("spot", rule, min_votes=min_votes, latest_only=latest_only, **shares)
+
+    def yes_shares(self, kind: Kind = "spot", *, latest_only: bool = True) -> dict[str, float]:
+        """Share of those who were asked about a picture, or its spot, that said yes; unsure counts half.
+
+        Args:
+            kind: "spot" or "image".
+            latest_only: As for `image_relevance`.
+
+        Returns:
+            Sample id -> share in [0, 1], in order of the first answer.
+
+        Raises:
+            SettingsError: There is no such kind, or it is "neuron".
+
+        >>> AnnotationSet([SpotAnswer(id="1.jpg", answer="yes", annotator=each) for each in "ab"]).yes_shares()
+        {'1.jpg': 1.0}
+        """
+        check_kind(kind)
+        if kind == "neuron":
+            raise SettingsError("expected kind 'spot' or 'image', got 'neuron'; neuron_relevance judges neurons")
+        found = self._table.votes(kind, latest_only=latest_only)
+        counts = zip(found.items, found.counts(), strict=True)
+        return {id_: (yes + unsure / 2) / (yes + no + unsure) for id_, (yes, no, unsure) in counts}
 
     def _picture_relevance(
         self, kind: Kind, rule: Rule, *, min_votes: int, latest_only: bool, yes_share: float, maybe_share: float

@@ -182,9 +182,10 @@ def show(shell: Shell, *, rule: Rule | None) -> None:
     found = shell.answering().holdings.answers()
     facts: dict[str, Any] = _facts(found, rule)
     people = _people(found, rule) if rule in CROWD_RULES else None
-    table = Table("", "pictures", "neurons", "spots", title=f"{len(found):,} answers")
+    kinds = {"image": "pictures", "neuron": "neurons"} | ({"spot": "spots"} if facts["spot"]["answers"] else {})
+    table = Table("", *kinds.values(), title=f"{len(found):,} answers")
     for row in ("answers", "simulated", "annotators", "relevant", "irrelevant", "mixed", "agreement %", "kappa"):
-        table.add_row(row, *(_cell(facts[kind][row]) for kind in KINDS))
+        table.add_row(row, *(_cell(facts[kind][row]) for kind in kinds))
     if people is None:
         shell.result(facts, table)
         return

@@ -153,7 +153,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
         _log.info("guidance: %s", dict(guidance.counts))
         if (
             settings.spread == "auto"
-            and bool((guidance.relevant | guidance.spot_on).any())
+            and bool((guidance.relevant | (guidance.spots > 0.5)).any())
             and gives_intermediates(model)
         ):
             objects = self._objects(model, feed, guidance)
@@ -173,15 +173,16 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             model, feed.labels, settings, guidance.counts, swap=swap, objects=objects, autocast=self.autocast
         )
         if objects is not None:
-            answered = guidance.relevant | guidance.irrelevant | guidance.spot_on | guidance.spot_off
+            answered = guidance.relevant | guidance.irrelevant | ~guidance.spots.isnan()
             made.counted = {"carried_to": len(feed) - int(answered.sum())}
         return made
 
     def _objects(self, model: SplitModel, feed: PixelFeed, guidance: Guidance) -> Tensor | None:
         """Where the object is in every picture, by the answers, if these can be trusted with it."""
         whole = (guidance.relevant | guidance.irrelevant).nonzero().flatten()
-        spots = (guidance.spot_on | guidance.spot_off).nonzero().flatten()
-        rows, relevant = torch.cat([whole, spots]), torch.cat([guidance.relevant[whole], guidance.spot_on[spots]])
+        spots = (~guidance.spots.isnan()).nonzero().flatten()
+        rows = torch.cat([whole, spots])
+        shares = torch.cat([guidance.relevant[whole].float(), guidance.spots[spots]])
         try:
             objects, worth = objects_of(
                 model,
@@ -189,7 +190,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
                 feed.labels,
                 rows.cpu(),
                 guidance.reference[rows],
-                relevant.cpu(),
+                shares.cpu(),
                 spots=torch.arange(len(rows)) >= len(whole),
                 autocast=self.autocast,
             )

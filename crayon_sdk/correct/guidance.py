@@ -21,7 +21,6 @@ from crayon_sdk.functional.saliency import normalize_maps, resample_maps
 __all__ = ["Guidance", "current_targets", "guidance_answers", "guidance_of", "taken_for_right"]
 
 _Box = tuple[float, float, float, float]
-_DECIDED = ("relevant", "irrelevant")
 _LEAST_VIEW = 0.5  # less of the picture, and the answer was about something else
 
 
@@ -33,8 +32,8 @@ class Guidance:
         reference: (N, h, w) float32 maps that were answered; ones where nothing was.
         relevant: (N,) bool, sample is in R.
         irrelevant: (N,) bool, sample is in I.
-        spot_on: (N,) bool, the brightest spot of the map is on the object, as people say.
-        spot_off: (N,) bool, it is not.
+        spots: (N,) float32, share of people who say that the brightest spot of the map is on the object; NaN where
+            nobody said anything clear.
         counts: How many samples are relevant, irrelevant, mixed, unanswered, or
             were answered but have a map without evidence; and, where there are answers about spots, how many spots are
             on the object, off it, or mixed.
@@ -43,8 +42,7 @@ class Guidance:
     reference: Tensor
     relevant: Tensor
     irrelevant: Tensor
-    spot_on: Tensor
-    spot_off: Tensor
+    spots: Tensor
     counts: Mapping[str, int]
 
     def to(self, device: torch.device) -> Guidance:
@@ -132,44 +130,47 @@ def guidance_of(
         size: (h, w) of the map of the model in training; other maps are resized.
         preprocessing: What that model sees of a picture; ``None`` for the same as in the maps. Maps
             of another view are resampled, picture by picture.
-        rule: From votes to relevance.
+        rule: From votes to relevance of whole maps; about spots the share of yes counts.
         zero_maps: "skip" leaves maps without evidence out, "keep" takes them as ones.
 
     Raises:
         AnswerError: Neither R nor I has a sample, and no spot is judged.
         MismatchError: The maps show less than half of what the model in training sees.
     """
-    verdicts, of_spots = answers.image_relevance(rule), answers.spot_relevance(rule)
-    asked = [sample for sample in dataset.ids if sample in verdicts or sample in of_spots]
-    chosen = maps.select([sample for sample in asked if {verdicts.get(sample), of_spots.get(sample)} - {"mixed", None}])
+    verdicts, of_spots = answers.image_relevance(rule), answers.yes_shares("spot")
+    clear = [sample for sample, verdict in verdicts.items() if verdict != "mixed"]
+    clear_spots = [sample for sample, share in of_spots.items() if share != 0.5]
+    asked = verdicts.keys() | of_spots.keys()
+    chosen = maps.select(list(dict.fromkeys([*clear, *clear_spots])))
     usable = chosen.evidence if zero_maps == "skip" else torch.ones(len(chosen), dtype=torch.bool)
     resized = _in_view(dataset, chosen, size, preprocessing)
     reference = torch.ones(len(dataset), *size)
-    found = torch.zeros(4, len(dataset), dtype=torch.bool)
+    relevant = torch.zeros(len(dataset), dtype=torch.bool)
+    irrelevant, spots = relevant.clone(), torch.full((len(dataset),), torch.nan)
     for row in usable.nonzero().flatten().tolist():
         sample = chosen.ids[row]
         position = dataset.index_of(sample)
         reference[position] = resized.values[row]
-        for first, verdict in ((0, verdicts.get(sample)), (2, of_spots.get(sample))):
-            if verdict in _DECIDED:
-                found[first + _DECIDED.index(verdict), position] = True
-    relevant, irrelevant, spot_on, spot_off = found.unbind()
+        relevant[position] = verdicts.get(sample) == "relevant"
+        irrelevant[position] = verdicts.get(sample) == "irrelevant"
+        share = of_spots.get(sample, 0.5)
+        spots[position] = torch.nan if share == 0.5 else share
     counts = {
         "relevant": int(relevant.sum()),
         "irrelevant": int(irrelevant.sum()),
-        "mixed": list(verdicts.values()).count("mixed"),
+        "mixed": len(verdicts) - len(clear),
         "unanswered": len(dataset) - len(asked),
         "without_evidence": int((~usable).sum()),
     }
     if of_spots:
-        counts |= {"spots_on": int(spot_on.sum()), "spots_off": int(spot_off.sum())}
-        counts["spots_mixed"] = list(of_spots.values()).count("mixed")
-    if not bool(found.any()):
+        counts |= {"spots_on": int((spots > 0.5).sum()), "spots_off": int((spots < 0.5).sum())}
+        counts["spots_mixed"] = len(of_spots) - len(clear_spots)
+    if not bool((relevant | irrelevant | ~spots.isnan()).any()):
         raise AnswerError(
             f"no answer can guide anything: of {len(asked)} answered samples {len(asked) - len(chosen)} are mixed and "
             f"{counts['without_evidence']} have a map without evidence; give more answers, or another answer_rule="
         )
-    return Guidance(reference, relevant, irrelevant, spot_on, spot_off, counts)
+    return Guidance(reference, relevant, irrelevant, spots, counts)
 
 
 def _in_view(

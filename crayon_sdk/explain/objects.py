@@ -178,7 +178,7 @@ def find_objects(
         dataset: The pictures; those without an answer get a map, too.
         maps: Maps of the answered pictures.
         answers: Answers about them.
-        rule: From votes to verdicts; mixed ones are left out.
+        rule: From votes to verdicts about whole maps; mixed ones are left out. Of spots the share of yes counts.
         device: "auto" or a torch device.
         precision: "auto", "float32" or "bfloat16" (of the trunk).
 
@@ -195,14 +195,17 @@ def find_objects(
     where = resolve_device(device, split.device)
     fitting = as_answers(answers).only("image", "spot").for_ids(data.ids).for_ids(as_maps(maps).ids, where="the maps")
     shown = dict(zip(maps.ids, maps.evidence.tolist(), strict=True))
+    whole = {
+        sample: float(each == "relevant") for sample, each in fitting.image_relevance(rule).items() if each != "mixed"
+    }
     found = [
-        (sample, verdict == "relevant", about_spot)
-        for about_spot, verdicts in enumerate((fitting.image_relevance(rule), fitting.spot_relevance(rule)))
-        for sample, verdict in verdicts.items()
-        if verdict != "mixed" and shown[sample]
+        (sample, share, about_spot)
+        for about_spot, shares in enumerate((whole, fitting.yes_shares("spot")))
+        for sample, share in shares.items()
+        if share != 0.5 and shown[sample]
     ]
     rows = torch.tensor([data.index_of(sample) for sample, _, _ in found], dtype=torch.int64)
-    relevant, spots = torch.tensor([each[1:] for each in found], dtype=torch.bool).view(-1, 2).unbind(dim=1)
+    said, spots = torch.tensor([each[1:] for each in found]).view(-1, 2).unbind(dim=1)
     places = {sample: place for place, sample in enumerate(maps.ids)}
     known = maps.values[[places[sample] for sample, _, _ in found]]
     preprocessing = effective_preprocessing(data, split.preprocessing)
@@ -219,8 +222,8 @@ def find_objects(
             data.labels.to(where),
             rows,
             known.to(where),
-            relevant,
-            spots=spots,
+            said,
+            spots=spots.bool(),
             autocast=resolve_precision(precision, where),
         )
     check_finite(split, values, "intermediate features", data.ids)
@@ -233,7 +236,7 @@ def objects_of(
     labels: Tensor,
     rows: Tensor,
     maps: Tensor,
-    relevant: Tensor,
+    shares: Tensor,
     *,
     spots: Tensor | None = None,
     autocast: torch.dtype | None = None,
@@ -247,7 +250,7 @@ def objects_of(
         labels: (N,) int64 classes, on the device.
         rows: (A,) int64 positions of the answered pictures; one that was answered both ways is there twice.
         maps: (A, h, w) in [0, 1], their maps, on the device.
-        relevant: (A,) bool.
+        shares: (A,) float32 in [0, 1], but not a half: of people who say that the map is on the object.
         spots: (A,) bool, the answer is about the brightest spot alone; default none.
         autocast: Reduced precision of the trunk.
         seed: Of which are learned from, where many are answered.
@@ -261,6 +264,7 @@ def objects_of(
         DataError: What the model makes of some answered pictures is not finite; of others the values are NaN.
         UnsupportedModelError: The model does not give its intermediate features.
     """
+    relevant = shares > 0.5
     if not bool(relevant.any()):
         raise AnswerError(
             f"expected at least one answered map that is right, got {len(relevant)} answers of which none is a clear "
@@ -269,6 +273,7 @@ def objects_of(
     device = labels.device
     chosen = _sample(relevant, seed)
     about = torch.zeros(len(rows), dtype=torch.bool) if spots is None else spots
+    certainty = (2 * shares[chosen] - 1).abs().to(device)
     rows, maps, relevant, about = (
         rows[chosen], maps[chosen.to(device)], relevant[chosen].to(device), about[chosen].to(device)
     )  # fmt: skip
@@ -300,7 +305,7 @@ def objects_of(
         check_finite(model, energy, "intermediate features", [f"picture number {row + 1:,}" for row in rows.tolist()])
         mean, spread = known.mean(dim=(0, 2, 3), keepdim=True), known.std(dim=(0, 2, 3), keepdim=True) + 1e-6
         known = (known - mean) / spread
-        answered = answered_cells(known, maps, relevant, labels[rows.to(device)], about)
+        answered = answered_cells(known, maps, relevant, labels[rows.to(device)], about, certainty)
         penalty = _PRIOR / len(rows)
         probe = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)
         worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)

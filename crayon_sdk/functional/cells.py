@@ -66,7 +66,12 @@ def cells_on_grid(features: list[Tensor], size: tuple[int, int]) -> Tensor:
 
 
 def answered_cells(
-    features: Tensor, maps: Tensor, relevant: Tensor, labels: Tensor, spots: Tensor | None = None
+    features: Tensor,
+    maps: Tensor,
+    relevant: Tensor,
+    labels: Tensor,
+    spots: Tensor | None = None,
+    certainty: Tensor | None = None,
 ) -> AnsweredCells:
     """Pick the cells of answered pictures that the answers are about.
 
@@ -80,6 +85,7 @@ def answered_cells(
         relevant: (N,) bool: relevant, else irrelevant.
         labels: (N,) int64 classes.
         spots: (N,) bool, the answer is about the brightest spot alone; default none.
+        certainty: (N,) in (0, 1], how much an answer counts; default 1, as where all who were asked agree.
 
     Returns:
         The cells, picture by picture.
@@ -103,6 +109,8 @@ def answered_cells(
     counts = torch.zeros(2 * len(maps), dtype=torch.float32, device=maps.device)
     of = 2 * pictures + highlighted
     weights = 1 / counts.index_add(0, of, torch.ones_like(of, dtype=torch.float32))[of]  # a picture counts once
+    if certainty is not None:
+        weights = weights * certainty[pictures]
     # Every class says as much as the others, of the object and of what is none; and these two of each other.
     kinds = torch.stack([is_object.long(), highlighted.long(), labels[pictures]], dim=1)
     _, kind = kinds.unique(dim=0, return_inverse=True)

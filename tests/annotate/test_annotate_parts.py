@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from datetime import datetime, timedelta, timezone
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_pictures
@@ -106,7 +107,7 @@ def test_the_picture_of_a_spot_shows_the_spot_only(dataset):
 
     def orange(task):
         picture = Image.open(io.BytesIO(drawing.jpeg(task, 0, "orange", "large"))).convert("RGB")
-        pixels = torch.tensor(list(picture.getdata())).view(picture.height, picture.width, 3)
+        pixels = torch.from_numpy(np.array(picture, dtype=np.int64))
         return pixels[..., 0] - pixels[..., 2] > 40
 
     shown, whole = orange(spot), orange(image)

@@ -169,9 +169,8 @@ def test_spots_to_answer(workspace, tmp_path):
     count = workspace.export_crowd(out, kind="spot", method="typical")
     assert workspace.export_crowd(pictures, method="typical") == count
     rows = tasks(out)
-    assert {(row["kind"], row["question"]) for row in rows} == {
-        ("spot", f"Is the bright spot on the {name}?") for name in ("cat", "dog")
-    }
+    assert {row["kind"] for row in rows} == {"spot"}
+    assert all(row["question"] == f"Is the bright spot on the {row['label']}?" for row in rows)
     assert [row["sample_id"] for row in rows] == [row["sample_id"] for row in tasks(pictures)]
     assert "kind" not in tasks(pictures)[0]
     one = [(folder / tasks(folder)[0]["image_url"]).read_bytes() for folder in (out, pictures)]

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -421,6 +422,35 @@ def test_pictures_then_neurons(place, tmp_path, start):
     assert (len(found.image_answers), len(found.neuron_answers) >= 1) == (1, True)
     assert "Answered so far: 1 of 8 pictures and 1 of " in app.said()
     assert f"Next: crayon correct -w {tmp_path / 'ws'} --method both" in app.said()
+
+
+def test_spots_of_the_same_pictures(place, tmp_path, start):
+    """Two people; who answered about highlights before is asked about spots all the same."""
+    folder = copy_of(place, tmp_path)
+    assert crayon("annotate", "-w", folder, "--kind", "spots").exit_code == 2
+    app = start(folder, "--kind", "spot", "--order", "typical", "--limit", 3, "--votes", 2)
+    assert app.links["tasks"] == app.links["open"] == {"spot": 3}
+    first, second = tasks_for(app, "ann", 2)["tasks"]
+    assert {first["kind"], second["kind"]} == {"spot"}
+    assert app.call(f"/api/pictures/{first['id']}/0/orange")[0] == 200
+    assert app.call(f"/api/pictures/{first['id']}/0/patch")[0] == 404
+    answer(app, "ann", ("uid-00000", first["id"], "yes"), ("uid-00001", second["id"], "no"))
+    answer(app, "ben", ("uid-00000", first["id"], "no"), ("uid-00001", second["id"], "no"))
+    summary = app.call("/api/owner")[1]
+    assert summary["kinds"] == {"spot": {"tasks": 3, "done": 2}}
+    assert (summary["agreement"]["spot"]["percent"], list(summary["agreement"])) == (50.0, ["spot"])
+    assert app.stop() == 0
+    found = AnnotationSet.load(folder / "answers.jsonl")
+    assert [each.kind for each in found] == ["spot"] * 4
+    assert Counter(found.spot_relevance().values()) == {"mixed": 1, "irrelevant": 1}
+    assert "and 2 of 8 spots" in app.said()
+    again = start(
+        folder, "--kind", "spot", "--order", "typical", "--limit", 3, "--votes", 2, log=tmp_path / "again.log"
+    )
+    assert again.links["open"] == {"spot": 1}
+    again.stop()
+    images = start(folder, "--kind", "image", "--limit", 3, log=tmp_path / "images.log")
+    assert images.links["open"] == {"image": 3}
 
 
 def test_neurons_together(place, tmp_path, start):

@@ -539,6 +539,7 @@ def test_spots_beside_images():
     assert repr(both) == "AnnotationSet(1 image answers, 1 neuron answers, 2 spot answers, 2 annotators)"
     cells = next(row.replace("│", " ").split() for row in as_text(both.table()).splitlines() if "spots" in row)
     assert cells == ["spots", "2", "2", "0", "1", "1", "2", "0", "-", "-"]
+    assert "spots" not in as_text(both.only("image").table())
     assert "2.jpg" in both
     assert len(both.merge(AnnotationSet([spot("1.jpg", "no")]))) == 4
     assert both.only("image").fingerprint == AnnotationSet([image("1.jpg")]).fingerprint

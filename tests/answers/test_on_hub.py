@@ -10,7 +10,7 @@ from helpers_correction import half_and_half, neuron_answers, noise_pictures
 from helpers_hub import Fault, Repository, serving
 from helpers_hub_client import environment_for, run, start
 
-from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer, NeuronAnswer
+from crayon_sdk.answers.annotations import AnnotationSet, ImageAnswer, NeuronAnswer, SpotAnswer
 from crayon_sdk.answers.on_hub import answer_card
 from crayon_sdk.errors import AnswerError
 
@@ -53,6 +53,7 @@ def all_kinds() -> AnnotationSet:
     answers.add(ImageAnswer(id="ä/1.jpg", answer="unsure", annotator="bob", target=1, seconds=2.5, simulated=True))
     answers.add(ImageAnswer(id="2", answer="no", annotator="bob", time="2026-01-31T12:00:00+01:00", source="grid"))
     answers.add(NeuronAnswer(neuron=7, patch=1, answer="no", annotator="bob", extra=(("HITId", "x1"), ("k", ""))))
+    answers.add(SpotAnswer(id="3", answer="yes", annotator="bob", target=0, question="Spot?"))
     answers.add(ImageAnswer(id="3", answer="no", annotator="bob", time="2026-01-31T12:00:00.250Z", question="Bird?"))
     return answers
 

@@ -161,8 +161,8 @@ def test_answers_about_spots_are_kept_apart(dataset):
     found = guidance_of(dataset, maps, guidance_answers(both, maps, dataset), (2, 2))
     assert found.relevant.nonzero().flatten().tolist() == [0, 5]
     assert found.irrelevant.nonzero().flatten().tolist() == [1, 3]
-    assert found.spot_on.nonzero().flatten().tolist() == [1]
-    assert found.spot_off.nonzero().flatten().tolist() == [4]
+    assert (~found.spots.isnan()).nonzero().flatten().tolist() == [1, 4]
+    assert found.spots[[1, 4]].tolist() == [1.0, 0.0]
     assert dict(found.counts) == {
         "relevant": 2, "irrelevant": 2, "mixed": 1, "unanswered": 0, "without_evidence": 1,
         "spots_on": 1, "spots_off": 1, "spots_mixed": 1,
@@ -179,3 +179,17 @@ def test_spots_alone_are_enough(dataset):
     assert found.counts["unanswered"] == 6
     with pytest.raises(AnswerError, match="no answer can guide anything: of 1 answered samples 1 are mixed"):
         guidance_of(dataset, maps, spot_answers({"s0": "unsure"}), (2, 2))
+
+
+def test_spots_count_by_how_many_agree(dataset):
+    votes = {"s0": "yyyn", "s1": "nnu", "s2": "yn"}
+    words = {"y": "yes", "n": "no", "u": "unsure"}
+    answers = AnnotationSet(
+        SpotAnswer(id=sample, answer=words[vote], annotator=str(person))
+        for sample, said in votes.items()
+        for person, vote in enumerate(said)
+    )
+    found = guidance_of(dataset, random_maps(dataset), answers, (2, 2))
+    assert found.spots[:2].tolist() == pytest.approx([0.75, 0.5 / 3])
+    assert found.spots[2:].isnan().all()
+    assert [found.counts[name] for name in ("spots_on", "spots_off", "spots_mixed")] == [1, 1, 1]

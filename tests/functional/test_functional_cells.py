@@ -217,3 +217,15 @@ def test_a_spot_is_what_its_answer_is_about():
         assert bool((found.is_object[mine & found.highlighted] == relevant[picture]).all())
     assert float(found.weights[found.is_object].sum()) == pytest.approx(1.0)
     assert float(found.weights[~found.is_object].sum()) == pytest.approx(1.0)
+
+
+def test_an_answer_that_is_half_as_certain_counts_half_as_much():
+    features, maps, relevant, labels = some_answers()
+    labels = torch.zeros_like(labels)
+    certainty = torch.ones(len(maps))
+    certainty[1] = 0.5
+    found = answered_cells(features, maps, relevant, labels, None, certainty)
+    per_picture = [float(found.weights[found.is_object & (found.pictures == row)].sum()) for row in (0, 1)]
+    assert per_picture[1] == pytest.approx(per_picture[0] / 2)
+    same = answered_cells(features, maps, relevant, labels, None, torch.full((len(maps),), 0.3))
+    torch.testing.assert_close(same.weights, answered_cells(features, maps, relevant, labels).weights)
