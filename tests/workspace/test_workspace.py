@@ -360,7 +360,7 @@ def test_questions(ws):
     assert all(each.votes == 2 for each in first)
     patches = ws.suggest(kind="neuron", votes=2, count=10_000)
     assert len({(each.neuron, each.patch) for each in patches}) == ws.patches().num_distinct
-    with pytest.raises(SettingsError, match="expected kind"):
+    with pytest.raises(SettingsError, match=r"kind='both' is unknown"):
         ws.suggest(kind="both")
 
 
