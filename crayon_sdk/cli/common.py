@@ -251,7 +251,7 @@ def next_step(workspace: Workspace) -> str:
     answers = workspace.answers()
     if not len(answers):
         return workspace.command("annotate")
-    method = "both" if answers.image_answers and answers.neuron_answers else "pruning"
+    method = "both" if len(answers.only("image", "spot")) and answers.neuron_answers else "pruning"
     return workspace.command("correct") + (f" --method {method}" if answers.neuron_answers else "")
 
 

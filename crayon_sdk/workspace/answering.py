@@ -374,7 +374,7 @@ class Answering:
         return {kind: how_far(self._shown(kind), answers, kind=kind) for kind in KINDS}
 
     def worth(self, *, rule: Rule = "unanimous", device: str = "auto") -> Worth:
-        """Say what the answers about pictures are worth: whether they go together, by a probe of cells.
+        """Say what the answers about pictures and spots are worth: whether they go together, by a probe of cells.
 
         One pass of the model over the training pictures.
 
@@ -383,16 +383,16 @@ class Answering:
             device: "auto" or a torch device.
 
         Raises:
-            AnswerError: There are no answers about pictures, or none is a clear yes.
+            AnswerError: There are no answers about pictures or spots, or none is a clear yes.
             StaleError: The maps are missing or stale.
             UnsupportedModelError: The model does not give its intermediate features.
         """
         from crayon_sdk.explain.objects import find_objects
 
         maps, answers = self.holdings.maps(), self.holdings.answers()
-        if not len(answers.only("image")):
+        if not len(answers.only("image", "spot")):
             raise AnswerError(
-                f"there are no answers about pictures yet. Ask for them: {self.ledger.command('annotate')}"
+                f"there are no answers about pictures or spots yet. Ask for them: {self.ledger.command('annotate')}"
             )
         return find_objects(self.inputs.model, self.inputs.dataset(), maps, answers, rule=rule, device=device).worth
 

@@ -233,6 +233,7 @@ class Steps:
                 there["precision"] = computed  # it may be of another device
             fresh = self.ledger.status(path, inputs, "").state == "fresh"
             if fresh and there == wanted and not overwrite:
+                self.ledger.clear_runs(f"corrections-{name}")  # of a process that was killed right before it did
                 return load_correction(self.ledger.folder / path)
             if there is not None and there != wanted and not overwrite:
                 raise OutputExistsError(
