@@ -75,6 +75,7 @@ def test_from_question_to_file(place, tmp_path, start):
     assert app.call("/api/session")[1] | {"title": ""} == {
         "title": "",
         "kinds": {"image": 5},
+        "ahead": 8,
         "votes": 1,
         "person": None,
         "owner": True,
