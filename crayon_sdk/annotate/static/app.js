@@ -183,7 +183,7 @@ function setForesight({ foresight, current }) {
   state.foresight = foresight || {};
   showFacts();
   if (current === false && state.looking === null) {
-    state.looking = setTimeout(lookAgain, 200);
+    state.looking = setTimeout(lookAgain, 400);
   }
 }
 
