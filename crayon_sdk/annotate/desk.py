@@ -15,6 +15,7 @@ class Desk:
     Args:
         tasks: Ids, in the order in which they are asked.
         votes: How many people are to answer each, at least 1.
+        limit: How many of them are asked, those that somebody has answered already included; ``None`` for all.
         voters: Who answered what already.
         hold: Seconds after which a task that was handed out and not answered is free again.
         clock: Seconds that only grow.
@@ -33,6 +34,7 @@ class Desk:
         tasks: Sequence[str],
         *,
         votes: int = 1,
+        limit: int | None = None,
         voters: Mapping[str, Iterable[str]] | None = None,
         hold: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
@@ -42,6 +44,8 @@ class Desk:
         self._voters: dict[str, set[str]] = {task: set() for task in tasks}
         self._holders: dict[str, dict[str, float]] = {}
         self._open = dict.fromkeys(tasks)
+        self._limit = len(self._voters) if limit is None else min(limit, len(self._voters))
+        self._begun = 0  # tasks that somebody has answered
         self._own: Counter[str] = Counter()  # tasks that a person has answered
         self._own_open: Counter[str] = Counter()  # those of them that are open
         for task, people in (voters or {}).items():
@@ -52,7 +56,8 @@ class Desk:
         return task in self._voters
 
     def __len__(self) -> int:
-        return len(self._voters)
+        """How many are asked."""
+        return max(self._limit, self._begun)
 
     @property
     def done(self) -> int:
@@ -69,7 +74,7 @@ class Desk:
 
     def left(self, person: str) -> int:
         """How many open tasks a person has not answered, whoever holds them at the moment."""
-        return len(self._open) - self._own_open[person]
+        return len(self) - self.done - self._own_open[person]
 
     def hand_out(self, person: str, count: int, held: Sequence[str] = ()) -> list[str]:
         """Give a person tasks to answer.
@@ -89,13 +94,26 @@ class Desk:
                 self._holders.setdefault(task, {})[person] = until
         kept = set(held)
         given: list[str] = []
+        fresh = self._limit - self._begun - sum(self._is_held(task) for task in list(self._holders))
         for task in self._open:
             if len(given) >= count:
                 break
-            if task not in kept and self._is_free(task, person):
+            new = not self._voters[task] and not self._is_held(task)
+            if task not in kept and (fresh > 0 or not new) and self._is_free(task, person):
                 self._holders.setdefault(task, {})[person] = until
                 given.append(task)
+                fresh -= new
         return given
+
+    def reorder(self, tasks: Iterable[str]) -> None:
+        """Hand out in another order from now on; what somebody has in hand or has answered stays as it is.
+
+        Args:
+            tasks: Ids, the next one first. Open ones that are not named come behind them, as they were. What somebody
+                has answered, and lacks votes, comes before all others.
+        """
+        order = [task for task in dict.fromkeys([*tasks, *self._open]) if task in self._open]
+        self._open = dict.fromkeys(sorted(order, key=lambda task: not self._voters[task]))
 
     def hold(self, task: str, person: str) -> None:
         """Keep a task for a person, such as one whose answer was just taken back."""
@@ -115,6 +133,7 @@ class Desk:
         if voters is None or person in voters:
             return
         self.release(task, person)
+        self._begun += not voters
         voters.add(person)
         self._own[person] += 1
         if task in self._open:
@@ -129,6 +148,7 @@ class Desk:
         if voters is None or person not in voters:
             return
         voters.remove(person)
+        self._begun -= not voters
         self._own[person] -= 1
         if task in self._open:
             self._own_open[person] -= 1
@@ -140,8 +160,15 @@ class Desk:
         voters = self._voters.get(task)
         if voters is None or person in voters or task not in self._open:
             return False
-        now = self._clock()
-        holders = self._holders.get(task, {})
+        return len(voters | self._holding(task) - {person}) < self.votes
+
+    def _is_held(self, task: str) -> bool:
+        """Whether a task that nobody has answered is in somebody's hand."""
+        return not self._voters[task] and bool(self._holding(task))
+
+    def _holding(self, task: str) -> set[str]:
+        """Who has a task in hand, now that the time of some may be over."""
+        holders, now = self._holders.get(task, {}), self._clock()
         for other in [other for other, until in holders.items() if until <= now]:
-            del holders[other]
-        return len(voters | holders.keys() - {person}) < self.votes
+            self.release(task, other)
+        return set(holders)

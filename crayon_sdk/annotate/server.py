@@ -26,6 +26,7 @@ from crayon_sdk._base.text import one_line
 from crayon_sdk.annotate.access import HEADERS, MAX_BODY, TOO_LONG, Access, Role, problem_with
 from crayon_sdk.annotate.desk import Desk
 from crayon_sdk.annotate.drawing import Drawing, Panel, Size
+from crayon_sdk.annotate.follower import Follower
 from crayon_sdk.annotate.monitoring import disagreements, people
 from crayon_sdk.annotate.store import AnswerStore, Given
 from crayon_sdk.annotate.tasks import Task, records_of
@@ -64,6 +65,8 @@ class Round:
         title: Shown at the top of the pages.
         export: Writes the answers to the workspace, and says how many are new there.
         lock: Held while the desk and the store change.
+        follower: Is told when answers come or go, and says what follows from them; ``None`` where nothing does.
+        ahead: How many tasks a page may have at hand beside the present one. Those are not chosen anew.
     """
 
     tasks: Sequence[Task]
@@ -74,6 +77,8 @@ class Round:
     title: str
     export: Callable[[], int]
     lock: Any
+    follower: Follower | None = None
+    ahead: int = 8
 
     def hand_out(self, person: str, count: int, held: Sequence[str]) -> list[str]:
         """Tasks for a person: of the next kind when there are not enough of the first."""
@@ -81,6 +86,11 @@ class Round:
         for desk in self.desks.values():
             given += desk.hand_out(person, count - len(given), held)
         return given
+
+    def changed(self) -> None:
+        """Say that an answer came or went."""
+        if self.follower is not None:
+            self.follower.changed()
 
 
 def _plain_name(name: str) -> str:
@@ -283,7 +293,8 @@ def _add_answering(app: FastAPI, work: Round) -> None:
     def session(role: Visitor) -> dict[str, Any]:
         """What the page must know before anybody answers."""
         kinds = {kind: len(desk) for kind, desk in work.desks.items()}
-        return {"title": work.title, "kinds": kinds, "votes": _votes(work), "person": role.person, "owner": role.owner}
+        about = {"title": work.title, "kinds": kinds, "votes": _votes(work), "ahead": work.ahead}
+        return about | {"person": role.person, "owner": role.owner}
 
     @app.post("/api/join")
     def join(body: Join, role: Visitor) -> dict[str, Any]:
@@ -330,6 +341,7 @@ def _add_answering(app: FastAPI, work: Round) -> None:
                 (kept if said == click.answer else changed).append(click.uid)
                 if counts:  # one that was sent again may have been taken back since
                     work.desks[by_id[click.task].kind].answered(click.task, person)
+            work.changed()
             return {"kept": kept, "unknown": unknown, "changed": changed, **_progress(work, person)}
 
     @app.post("/api/undo")
@@ -343,6 +355,7 @@ def _add_answering(app: FastAPI, work: Round) -> None:
                 desk = work.desks[by_id[row.task].kind]
                 desk.withdrawn(row.task, person)
                 desk.hold(row.task, person)
+                work.changed()
                 task = _shown(by_id[row.task]) | {"answer": row.answer}
             return {"undone": row.uid if row else None, "task": task, **_progress(work, person)}
 
@@ -420,9 +433,10 @@ def _votes(work: Round) -> int:
 
 
 def _progress(work: Round, person: str) -> dict[str, Any]:
-    """How far somebody is, in each kind of task."""
+    """How far somebody is, in each kind of task; and what follows from the answers of all."""
     desks = work.desks.items()
-    return {"progress": {kind: {"answered": desk.given(person), "left": desk.left(person)} for kind, desk in desks}}
+    far = {kind: {"answered": desk.given(person), "left": desk.left(person)} for kind, desk in desks}
+    return {"progress": far, **(work.follower.told if work.follower is not None else {})}
 
 
 def _agreement(answers: AnnotationSet) -> dict[str, dict[str, Any]]:

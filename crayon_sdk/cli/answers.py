@@ -12,7 +12,16 @@ import click
 from crayon_sdk._base.fetching import is_on_hub
 from crayon_sdk._base.text import ANSWER_FORMATS, KINDS_OF_TASKS
 from crayon_sdk.answers.relevance import ANSWERS, CONTROLS, CROWD_RULES, KINDS, RULES, Control, Rule
-from crayon_sdk.cli.common import Commands, Shell, command, how_far, next_step
+from crayon_sdk.cli.common import (
+    Commands,
+    Shell,
+    command,
+    foresight_facts,
+    foresight_line,
+    foresights,
+    how_far,
+    next_step,
+)
 from crayon_sdk.cli.hub import hub_options, publish_quietly, show_published
 
 if TYPE_CHECKING:
@@ -54,6 +63,8 @@ def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) 
     new = serving.annotate(workspace, ready=ready, **shell.options("annotate", given))
     shell.say(f"{new:,} new answers in {workspace.folder / 'answers.jsonl'}")
     shell.say(f"Answered so far: {how_far(workspace)}")
+    for kind, each in foresights(workspace).items():
+        shell.say(foresight_line(kind, each))
     shell.say(f"Next: {next_step(workspace)}")
 
 
@@ -126,7 +137,7 @@ def control(shell: Shell, *, kind: Control, file: Path, seed: int, overwrite: bo
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order.")
 @click.option(
     "--method",
-    type=click.Choice(["random", "coverage", "uncertain", "typical"]),
+    type=click.Choice(["random", "coverage", "uncertain", "typical", "active"]),
     default="random",
     show_default=True,
     help='In which order; see "crayon suggest".',
@@ -204,10 +215,14 @@ def worth(shell: Shell, *, rule: Rule, device: str) -> None:
     """Say whether the answers about pictures go together, or look as if nobody had looked.
 
     A probe learns from the answers what an object looks like, and foretells those it did not see; 50 % is chance.
+    Says also what the next answer would change, and whether there are enough.
     """
-    found = shell.workspace().worth(rule=rule, device=device)
-    facts = asdict(found) | {"contradictory": found.contradictory}
-    shell.result({name: None if value != value else value for name, value in facts.items()}, found.in_words)
+    workspace = shell.workspace()
+    found, ahead = workspace.worth(rule=rule, device=device), foresights(workspace, look=True)
+    facts: dict[str, Any] = asdict(found) | {"contradictory": found.contradictory}
+    facts = {name: None if value != value else value for name, value in facts.items()}
+    facts["foresight"] = {kind: foresight_facts(each) for kind, each in ahead.items()}
+    shell.result(facts, found.in_words, *(foresight_line(kind, each) for kind, each in ahead.items()))
 
 
 def _people(answers: AnnotationSet, rule: Rule | None) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from crayon_sdk.answers.relevance import Kind
-    from crayon_sdk.explain.asking import Asked
+    from crayon_sdk.explain.asking import Asked, Foresight
     from crayon_sdk.workspace.answering import Answering
     from crayon_sdk.workspace.workspace import Workspace
 
@@ -47,6 +48,9 @@ __all__ = [
     "MethodsCommand",
     "Shell",
     "command",
+    "foresight_facts",
+    "foresight_line",
+    "foresights",
     "how_far",
     "next_step",
     "section_options",
@@ -244,6 +248,29 @@ def how_far(workspace: Workspace) -> str:
 def begun(asked: Mapping[Kind, Asked]) -> dict[Kind, Asked]:
     """What there is to say about: spots only where somebody has answered about one, for most people never do."""
     return {kind: each for kind, each in asked.items() if kind != "spot" or each.answered}
+
+
+def foresights(workspace: Workspace, *, look: bool = False) -> dict[Kind, Foresight]:
+    """What can be foretold of each kind that somebody has answered about.
+
+    Args:
+        workspace: Whose answers.
+        look: By one pass of the model, where nobody has looked at the pictures; else such a kind is left out.
+    """
+    given = workspace.answers()
+    kinds: tuple[Kind, ...] = ("image", "spot")
+    found = {kind: workspace.foresight(kind, look=look) for kind in kinds if len(given.only(kind))}
+    return {kind: each for kind, each in found.items() if each is not None}
+
+
+def foresight_facts(found: Foresight) -> dict[str, Any]:
+    """As JSON takes it."""
+    return asdict(found) | {"enough": found.enough, "words": found.in_words}
+
+
+def foresight_line(kind: Kind, found: Foresight) -> str:
+    """As people read it."""
+    return f"About {KINDS_OF_TASKS[kind]}: {found.in_words}"
 
 
 def next_step(workspace: Workspace) -> str:

@@ -167,9 +167,9 @@ class SuggestOptions:
     """How many people are to answer each."""
     seed: Seed = 0
     """Of the order."""
-    method: Literal["random", "coverage", "uncertain", "typical"] = "random"
-    """In which order: by chance; what differs most from all before; what the model expected least; or what is typical
-    of what the maps show."""
+    method: Literal["random", "coverage", "uncertain", "typical", "active"] = "random"
+    """In which order: by chance; what differs most from all before; what the model expected least; what is typical
+    of what the maps show; or twenty typical ones, then those whose answer can be foretold least."""
 
 
 @settings
@@ -181,10 +181,10 @@ class AnnotateOptions:
     maps."""
     votes: OneOrMore = 1
     """How many different people are to answer each."""
-    order: Literal["random", "coverage", "uncertain", "typical"] = "random"
-    """What is asked first; see "crayon suggest"."""
+    order: Literal["random", "coverage", "uncertain", "typical", "active"] = "random"
+    """What is asked first; see "crayon suggest". With "active" it is chosen anew after every answer."""
     limit: OneOrMore | None = None
-    """Ask about the first so many of each kind only."""
+    """Ask about the first so many of each kind only; with --order active so many in all."""
     seed: Seed = 0
     """Of the order."""
     group_patches: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from crayon_sdk._base.methods import made_of, with_settings
-from crayon_sdk.cli.common import Assignment, MethodsCommand, Shell, command
+from crayon_sdk.cli.common import Assignment, MethodsCommand, Shell, command, foresight_facts, foresight_line
 from crayon_sdk.cli.options import keys, parse_assignments
 from crayon_sdk.errors import DataError, SettingsError
 
@@ -128,14 +128,19 @@ def suggest(shell: Shell, **given: Any) -> None:
     from rich.table import Table
 
     options = shell.options("suggest", given)
-    found = shell.workspace().suggest(**options)
+    workspace = shell.workspace()
+    found = workspace.suggest(**options)
+    seen = workspace.foresight(options["kind"]) if options["method"] != "random" and found else None
     table = Table("picture", "neuron", "patch", "answers so far")
     for each in found:
         table.add_row(
             each.id, *("" if value is None else str(value) for value in (each.neuron, each.patch)), str(each.votes)
         )
     if found or shell.as_json:
-        shell.result({"questions": [asdict(each) for each in found]}, table)
+        ahead = {} if seen is None else {"foresight": foresight_facts(seen)}
+        shell.result({"questions": [asdict(each) for each in found]} | ahead, table)
+    if seen is not None:
+        shell.say(foresight_line(options["kind"], seen))
     if not found:
         what = {"image": "picture", "neuron": "neuron", "spot": "spot"}[options["kind"]]
         people = options["votes"]

@@ -13,7 +13,7 @@ import click
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.text import KINDS_OF_TASKS, first_line
 from crayon_sdk.cli.allocator import keep_memory
-from crayon_sdk.cli.common import Command, Shell, begun, command, how_far
+from crayon_sdk.cli.common import Command, Shell, begun, command, foresight_facts, foresights, how_far
 from crayon_sdk.errors import CrayonError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crayon_sdk.answers.annotations import AnnotationSet
     from crayon_sdk.answers.relevance import Kind
-    from crayon_sdk.explain.asking import Asked
+    from crayon_sdk.explain.asking import Asked, Foresight
     from crayon_sdk.results.weight_changes import WeightChanges
     from crayon_sdk.workspace.workspace import Workspace
 
@@ -60,6 +60,9 @@ def info(shell: Shell, *, tensors: bool, verify: bool) -> None:
         inputs.add_row("answered", how_far(workspace))
         if any(each.answered < each.total for each in begun(asked).values()):
             inputs.add_row("to be asked", f"{_to_be_asked(asked)}: {workspace.command('annotate')}")
+    ahead = _foresights(workspace)
+    for kind, seen in ahead.items():
+        inputs.add_row(f"about {KINDS_OF_TASKS[kind]}", seen.in_words)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("file", "state", "made (UTC)", "seconds", "why; what to run"):
         table.add_column(name, no_wrap=name != "why; what to run", overflow="fold")
@@ -76,6 +79,7 @@ def info(shell: Shell, *, tensors: bool, verify: bool) -> None:
             "manifest": manifest.model_dump(mode="json"),
             "answers": len(answers),
             "asked": {kind: asdict(each) for kind, each in asked.items()},
+            "foresight": {kind: foresight_facts(each) for kind, each in ahead.items()},
             "status": [asdict(one) for one in found],
             "changes": {name: {"error": c} if isinstance(c, str) else c.to_dict() for name, c in changes.items()},
         },
@@ -89,6 +93,14 @@ def _asked(workspace: Workspace) -> Mapping[Kind, Asked]:
     """How far people are; nothing where there is nothing that can be asked about."""
     try:
         return workspace.asked()
+    except CrayonError:  # the table says what is stale or broken
+        return {}
+
+
+def _foresights(workspace: Workspace) -> Mapping[Kind, Foresight]:
+    """What can be foretold, where somebody has looked at the pictures already."""
+    try:
+        return foresights(workspace)
     except CrayonError:  # the table says what is stale or broken
         return {}
 

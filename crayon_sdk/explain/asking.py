@@ -439,10 +439,15 @@ def _said(maps: SaliencyMaps, answers: AnnotationSet, kind: Kind) -> tuple[Tenso
     return rows, yes.bool()
 
 
+def _chooses(yes: int, no: int) -> bool:
+    """Whether so many answers say which question is next: there are enough, and they are not all the same."""
+    return yes + no >= _ENOUGH and min(yes, no) > 0
+
+
 def _active(spots: Tensor, rows: Tensor, maps: SaliencyMaps, said: tuple[Tensor, Tensor], seed: int) -> Tensor:
     """Positions among the open questions at ``rows``: typical ones until there are enough, then the least certain."""
     done, yes = said
-    if len(done) < _ENOUGH or bool(yes.all()) or not bool(yes.any()):
+    if not _chooses(int(yes.sum()), int((~yes).sum())):
         return _typical(spots, rows, maps.evidence, _ENOUGH, seed)
     return foretell(spots, done, yes)[rows].abs().argsort(stable=True)
 
@@ -465,9 +470,20 @@ class Foresight:
     change: float
 
     @property
+    def alike(self) -> bool:
+        """Whether the answers are the same but for a few, so that the maps are right, or wrong, as a whole."""
+        total = self.yes + self.no
+        return total >= _ENOUGH and max(self.yes, self.no) >= _ALIKE * total
+
+    @property
     def enough(self) -> bool:
-        """Whether further answers would change little."""
-        return self.yes + self.no >= _ENOUGH and self.change <= _LITTLE
+        """Whether nobody needs to be asked further: answers would change little, or are nearly all the same."""
+        return self.alike or (self.yes + self.no >= _ENOUGH and self.change <= _LITTLE)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the order "active" goes by what is foretold; before that it asks about what is typical."""
+        return _chooses(self.yes, self.no)
 
     @property
     def in_words(self) -> str:
@@ -477,7 +493,7 @@ class Foresight:
             return f"nothing is answered yet; {_ENOUGH} typical ones are a good start"
         if total < _ENOUGH:
             return f"{total} of {_ENOUGH} typical ones are answered"
-        if max(self.yes, self.no) >= _ALIKE * total:
+        if self.alike:
             same, maps = (self.yes, "right") if self.yes > self.no else (self.no, "wrong")
             said = "yes" if self.yes > self.no else "no"
             return f"{same} of {total} are {said}: the maps are {maps}, and nobody needs to be asked further"

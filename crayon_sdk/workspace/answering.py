@@ -26,7 +26,7 @@ from crayon_sdk.workspace.ledger import Ledger, now
 from crayon_sdk.workspace.names import ANSWERS, MAPS, PATCHES, plain
 
 if TYPE_CHECKING:
-    from crayon_sdk.explain.asking import Asked, Method, Outlook, Question
+    from crayon_sdk.explain.asking import Asked, Foresight, Method, Outlook, Question
     from crayon_sdk.explain.maps import SaliencyMaps
     from crayon_sdk.explain.objects import Worth
     from crayon_sdk.explain.patches import NeuronPatches
@@ -340,7 +340,8 @@ class Answering:
             seed: Of the order.
             method: "random"; for pictures and spots also "coverage", every next one being that whose neurons differ
                 most from all before; "uncertain", that first whose class the model expected least; or "typical", the
-                most typical of every cluster of what is highlighted, with as many clusters as questions. These run
+                most typical of every cluster of what is highlighted, with as many clusters as questions; or "active",
+                twenty typical ones, then those first whose answer can be foretold least from the others. These run
                 the model once over the training pictures, and keep what they saw in ``runs/``.
 
         Raises:
@@ -350,7 +351,25 @@ class Answering:
         from crayon_sdk.explain.asking import suggest
 
         source, answers = self._shown(kind), self.holdings.answers()
-        return suggest(source, answers, self._outlook, count=count, votes=votes, seed=seed, method=method, kind=kind)
+        return suggest(source, answers, self.outlook, count=count, votes=votes, seed=seed, method=method, kind=kind)
+
+    def foresight(self, kind: Kind = "image", *, look: bool = False) -> Foresight | None:
+        """What can be foretold from the answers so far, and whether there are enough; ``None`` where nobody has looked.
+
+        Args:
+            kind: "image", or "spot": the brightest spots of the maps.
+            look: Run the model once over the pictures where that was not done yet; else it takes milliseconds.
+
+        Raises:
+            SettingsError: An unknown kind, or "neuron".
+            StaleError: The maps are missing or stale.
+        """
+        from crayon_sdk.explain.asking import foresee
+
+        check_kind(kind)
+        maps, answers = self.holdings.maps(), self.holdings.answers()
+        seen = self.outlook() if look else self.known_outlook()
+        return None if seen is None else foresee(maps, answers, seen, kind=kind)
 
     def _shown(self, kind: Kind) -> SaliencyMaps | NeuronPatches:
         """What people look at who are asked about a kind.
@@ -396,16 +415,28 @@ class Answering:
             )
         return find_objects(self.inputs.model, self.inputs.dataset(), maps, answers, rule=rule, device=device).worth
 
-    def _outlook(self) -> Outlook:
-        """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""
-        from crayon_sdk._base.process import resolve_device, resolve_precision
-        from crayon_sdk.explain.asking import Outlook, look
-
+    def _outlook_file(self) -> Path:
         folder = self.ledger.run_folder("outlook", self.ledger.base() | {"maps": self.ledger.digest(MAPS)}, {})
-        path = folder / "outlook.safetensors"
+        return folder / "outlook.safetensors"
+
+    def known_outlook(self) -> Outlook | None:
+        """What the model makes of the training pictures, where that was seen already, about the maps there are."""
+        from crayon_sdk.explain.asking import Outlook
+
+        path = self._outlook_file()
         if path.is_file():
             with contextlib.suppress(FileFormatError):
                 return Outlook.load(path)
+        return None
+
+    def outlook(self) -> Outlook:
+        """What the model makes of the training pictures: seen once, kept as long as the maps are the same."""
+        from crayon_sdk._base.process import resolve_device, resolve_precision
+        from crayon_sdk.explain.asking import look
+
+        known, path = self.known_outlook(), self._outlook_file()
+        if known is not None:
+            return known
         model, train = self.inputs.model, self.inputs.dataset()
         device = resolve_device("auto", model.device)
         autocast = resolve_precision("auto", device)

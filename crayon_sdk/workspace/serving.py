@@ -17,11 +17,12 @@ from crayon_sdk._base.files import locked
 from crayon_sdk.annotate.access import Access, Role, is_loopback
 from crayon_sdk.annotate.desk import Desk
 from crayon_sdk.annotate.drawing import Drawing
+from crayon_sdk.annotate.follower import Follower
 from crayon_sdk.annotate.store import AnswerStore
 from crayon_sdk.annotate.tasks import Task, make_tasks
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.errors import CrayonError, MissingExtraError, OutputError, SettingsError, install_extra
-from crayon_sdk.explain.asking import Method, checked_words
+from crayon_sdk.explain.asking import Method, Question, checked_words, foresee, suggest
 from crayon_sdk.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,9 +40,12 @@ _KINDS: dict[str, tuple[Literal["image", "neuron", "spot"], ...]] = {
     "neuron": ("neuron",),
     "spot": ("spot",),
 }
+_PICTURES: frozenset[Literal["image", "spot"]] = frozenset({"image", "spot"})
+"""Kinds of tasks whose answers can be foretold."""
 _LOCK = ".annotate.lock"
 _ALL = 2**31
 _EXPORT_EVERY = 30.0  # seconds
+_AHEAD, _AHEAD_ACTIVE = 8, 2  # pictures that are on their way; what is at hand is not chosen anew
 _log = logging.getLogger(__name__)
 
 
@@ -106,9 +110,11 @@ def annotate(
         kind: Ask about "image" maps, about "neuron" patches, about "both": pictures first, then patches; or about the
             brightest "spot" of every map.
         votes: How many different people are to answer each, at least 1.
-        order: "random", "uncertain", "coverage" or, with a limit, "typical"; see `Workspace.suggest`. With "both"
+        order: "random", "uncertain", "coverage", "active" or, with a limit, "typical"; see `Workspace.suggest`. With
+            "active" what comes next is chosen anew after every answer, by those of all people. With "both"
             it is that of the pictures, and patches are asked about at random.
-        limit: Ask about the first so many of each kind only.
+        limit: Ask about the first so many of each kind only; with "active" about so many in all, what was answered
+            before included.
         seed: Of the order.
         group_patches: Show all patches of a neuron together, and ask once.
         question: The words, for everything that is asked, with ``{label}`` for the class.
@@ -134,21 +140,21 @@ def annotate(
     with _store(workspace) as store, _listening(host, port) as listener:
         before = len(workspace.answers(missing_ok=True))  # they are in the store, and are taken home
         _take_home(workspace, store)
-        count = _ALL if limit is None else limit
         dataset, sources, tasks = workspace.dataset(), [], []
         for each in _KINDS[kind]:
             by: Method = "random" if kind == "both" and each == "neuron" else order
-            asked = workspace.suggest(count=count, kind=each, votes=_ALL, seed=seed, method=by)
+            asked = _first_order(workspace, each, by, limit=limit, seed=seed)
             sources.append(workspace.patches() if each == "neuron" else workspace.maps())
             tasks += make_tasks(dataset, sources[-1], asked, question=question, group_patches=group_patches)
         if not tasks:
             raise SettingsError("there is nothing to ask: no picture has a map with evidence")
-        desks = _desks(tasks, votes=votes, voters=_voters(tasks, workspace.answers()), hold=hold)
+        voters = _voters(tasks, workspace.answers())
+        desks = _desks(tasks, votes=votes, limit=limit, voters=voters, hold=hold)
         access = _access(store, people, required=require_token or not is_loopback(host))
         drawing = Drawing(dataset, sources)
         # Loads what drawing needs, and says before anybody waits that a picture cannot be read.
         drawing.jpeg(tasks[0], 0, "patch" if tasks[0].kind == "neuron" else "original", "large")
-        work = _round(workspace, store, tasks, desks, drawing)
+        work = _round(workspace, store, tasks, desks, drawing, order=order, seed=seed)
         how = {
             "lifespan": "off",
             "http": "h11",  # which takes headers up to a size only
@@ -161,7 +167,7 @@ def annotate(
         server = uvicorn.Server(uvicorn.Config(create_app(work, access), **how))
         ready(_links(listener, access, desks, people))
         # Ctrl-C ends the server, which then passes it on to whoever ran it.
-        with _exporting(work), contextlib.suppress(KeyboardInterrupt):
+        with _exporting(work), _following(work), contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         return len(workspace.answers()) - before
 
@@ -225,16 +231,36 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.close()
 
 
-def _desks(tasks: Sequence[Task], *, votes: int, voters: dict[str, set[str]], hold: float) -> dict[str, Desk]:
+def _first_order(
+    workspace: Workspace, kind: Literal["image", "neuron", "spot"], order: Method, *, limit: int | None, seed: int
+) -> tuple[Question, ...]:
+    """What is asked, in the order in which nobody has answered yet; "active" chooses from all there is."""
+    if order != "active" or kind == "neuron":
+        count = _ALL if limit is None else limit
+        return workspace.suggest(count=count, kind=kind, votes=_ALL, seed=seed, method=order)
+    how: dict[str, Any] = {"count": _ALL, "votes": _ALL, "seed": seed, "method": order, "kind": kind}
+    return suggest(workspace.maps(), AnnotationSet(), workspace.answering.outlook, **how)
+
+
+def _desks(
+    tasks: Sequence[Task], *, votes: int, limit: int | None, voters: dict[str, set[str]], hold: float
+) -> dict[str, Desk]:
     """A desk for each kind of task, in the order of the tasks."""
     own: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
         own[task.kind].append(task.id)
-    return {kind: Desk(ids, votes=votes, voters=voters, hold=hold) for kind, ids in own.items()}
+    return {kind: Desk(ids, votes=votes, limit=limit, voters=voters, hold=hold) for kind, ids in own.items()}
 
 
 def _round(
-    workspace: Workspace, store: AnswerStore, tasks: Sequence[Task], desks: dict[str, Desk], drawing: Drawing
+    workspace: Workspace,
+    store: AnswerStore,
+    tasks: Sequence[Task],
+    desks: dict[str, Desk],
+    drawing: Drawing,
+    *,
+    order: Method,
+    seed: int,
 ) -> Round:
     from crayon_sdk.annotate.server import Round
 
@@ -246,7 +272,59 @@ def _round(
 
     title = workspace.folder.resolve().name
     model = workspace.manifest.model_fingerprint
-    return Round(tasks, desks, store, drawing, model, title, take, threading.RLock())
+    lock, active = threading.RLock(), order == "active"
+    follower = _follower(workspace, store, tasks, desks, lock, order=order, seed=seed)
+    ahead = _AHEAD_ACTIVE if active else _AHEAD
+    return Round(tasks, desks, store, drawing, model, title, take, lock, follower, ahead)
+
+
+def _follower(
+    workspace: Workspace,
+    store: AnswerStore,
+    tasks: Sequence[Task],
+    desks: dict[str, Desk],
+    lock: Any,
+    *,
+    order: Method,
+    seed: int,
+) -> Follower | None:
+    """Says after every answer how far one can see, and chooses anew what is asked where the order is "active".
+
+    ``None`` where nobody has looked at the pictures, and nobody needs to for this order.
+    """
+    own_tasks = {
+        kind: {each.sample: each.id for each in tasks if each.kind == kind} for kind in _PICTURES & desks.keys()
+    }
+    if not own_tasks:
+        return None
+    outlook = workspace.answering.known_outlook() if order == "random" else workspace.answering.outlook()
+    if outlook is None:
+        return None
+    how: dict[str, Any] = {"count": _ALL, "votes": _ALL, "seed": seed, "method": "active"}
+    maps, model, own = workspace.maps(), workspace.manifest.model_fingerprint, frozenset(store.answers())
+    others = AnnotationSet(answer for answer in workspace.answers() if answer not in own)
+
+    def follow() -> dict[str, dict[str, Any]]:
+        answers = others.merge(store.answers().for_model(model, strict=False))
+        told: dict[str, dict[str, Any]] = {}
+        for kind, first in own_tasks.items():
+            seen = foresee(maps, answers, outlook, kind=kind)
+            if order == "active":
+                asked = suggest(maps, answers, lambda: outlook, kind=kind, **how) if seen.chooses else ()
+                chosen = [first[each.id] for each in asked] or list(first.values())
+                with lock:
+                    desks[kind].reorder(chosen)
+            told[kind] = {"words": seen.in_words, "enough": seen.enough}
+        return told
+
+    return Follower(follow)
+
+
+@contextlib.contextmanager
+def _following(work: Round) -> Iterator[None]:
+    """Follow the answers, where anything follows from them."""
+    with work.follower.following() if work.follower is not None else contextlib.nullcontext():
+        yield
 
 
 def _take_home(workspace: Workspace, store: AnswerStore) -> int:

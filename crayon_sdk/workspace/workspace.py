@@ -206,6 +206,7 @@ class Workspace:
     suggest = _done_by("answering", Answering.suggest)
     asked = _done_by("answering", Answering.asked)
     worth = _done_by("answering", Answering.worth)
+    foresight = _done_by("answering", Answering.foresight)
     add_answers = _done_by("answering", Answering.add_answers)
     take_in = _done_by("answering", Answering.take_in)
     take_answers = _done_by("answering", Answering.take_answers)

@@ -87,9 +87,53 @@ def test_taking_back_opens_again():
     assert desk.hand_out("ben", 9) == ["b"]
 
 
+def test_another_order_of_what_is_open():
+    desk = Desk(TASKS, votes=2)
+    assert desk.hand_out("ann", 2) == ["t0", "t1"]
+    desk.answered("t0", "ann")
+    for person in ("ann", "ben"):
+        desk.answered("t5", person)
+    desk.reorder(["t5", "t4", "gone", "t3", "t4"])
+    # What lacks one vote comes first, then the new order, then what it does not name; what is done stays done.
+    assert desk.hand_out("ben", 9) == ["t0", "t4", "t3", "t1", "t2"]
+    assert desk.hand_out("ann", 9, held=["t1"]) == ["t4", "t3", "t2"]
+    assert (desk.done, desk.left("ann"), desk.left("ben"), len(desk)) == (1, 4, 5, 6)
+
+
+def test_a_limit_counts_what_was_begun():
+    clock = Clock()
+    desk = Desk(TASKS, limit=3, voters={"t5": ["ann"]}, hold=60, clock=clock)
+    assert (len(desk), desk.done, desk.left("ann"), desk.left("ben")) == (3, 1, 2, 2)
+    assert desk.hand_out("ann", 1) == ["t0"]
+    desk.reorder(["t4", "t3", "t2", "t1", "t0"])
+    assert desk.hand_out("ben", 9) == ["t4"]
+    assert desk.hand_out("cec", 9) == []
+    desk.release("t0", "ann")
+    assert desk.hand_out("cec", 9) == ["t3"]  # another one may take its place, whoever asks
+    clock.now = 60
+    desk.answered("t3", "cec")
+    assert (desk.hand_out("ann", 9), desk.done, desk.left("ann")) == (["t4"], 2, 1)
+    desk.withdrawn("t3", "cec")
+    desk.hold("t3", "cec")
+    assert (desk.hand_out("ben", 9), desk.left("cec")) == ([], 2)
+    # What a page had at hand when the server was restarted counts, though it is one more.
+    for task in ("t0", "t1", "t2"):
+        desk.answered(task, "dan")
+    assert (len(desk), desk.done, desk.left("cec")) == (4, 4, 0)
+
+
+def test_a_limit_and_two_votes_ask_both_about_the_same():
+    desk = Desk(TASKS, limit=2, votes=2)
+    assert desk.hand_out("ann", 9) == ["t0", "t1"]
+    for task in ("t0", "t1"):
+        desk.answered(task, "ann")
+    desk.reorder(TASKS[::-1])
+    assert (desk.hand_out("ben", 9), desk.left("ann"), desk.hand_out("ann", 9)) == (["t1", "t0"], 0, [])
+
+
 actions = st.lists(
     st.tuples(
-        st.sampled_from(["hand_out", "answered", "withdrawn", "pass"]),
+        st.sampled_from(["hand_out", "answered", "withdrawn", "pass", "reorder"]),
         st.sampled_from(PEOPLE),
         st.sampled_from(TASKS),
         st.integers(0, 4),
@@ -108,6 +152,8 @@ def test_like_the_slow_model(actions, votes, before):
     for action, person, task, count in actions:
         if action == "pass":
             clock.now += 3
+        elif action == "reorder":
+            desk.reorder([*TASKS[count:], task])
         elif action == "answered":
             desk.answered(task, person)
             voters[task].add(person)

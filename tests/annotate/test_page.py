@@ -20,6 +20,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.data.generated import generate
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
+from crayon_sdk.workspace.workspace import Workspace
 
 LOOK = os.environ.get("CRAYON_SCREENSHOTS")
 """A folder to leave screenshots in, for whoever wants to look."""
@@ -508,6 +511,64 @@ def test_a_link_of_ones_own_keeps_what_others_left(drivers, place, tmp_path, sta
     page.sent()
     assert app.stop() == 0
     assert {each.annotator for each in AnnotationSet.load(folder / "answers.jsonl")} == {"ann", "ben"}
+
+
+@pytest.fixture(scope="module")
+def active(tmp_path_factory, start):
+    """Some seventy spots, chosen anew after every answer."""
+    root = tmp_path_factory.mktemp("active")
+    table = generate("box", root / "pictures", size=64, scale=0.1)
+    model = ModelSource(source=str(save_model(root / "m")))
+    Workspace.create(root / "ws", model, DataSource(csv=str(table))).explain(sheet=0)
+    return start(root / "ws", "--kind", "spot", "--order", "active")
+
+
+def test_a_line_says_when_nobody_needs_to_be_asked(drivers, active):
+    for driver in drivers:
+        driver.get_log("browser")  # what the tests before let fail
+    page = Page(drivers[0], active, "ann")
+    page.shown()
+    line = page.find("foresight")
+    page.wait(lambda: line.text == "nothing is answered yet; 20 typical ones are a good start")
+    assert drivers[0].execute_script("return state.queue.length") == 3  # what is at hand is not chosen anew
+    for number in range(1, 20):
+        page.shown()
+        page.press("y")
+        page.wait(lambda number=number: line.text == f"{number} of 20 typical ones are answered")
+    page.look("foresight")
+    assert "enough" not in line.get_attribute("class")
+    page.press("y")
+    said = "20 of 20 are yes: the maps are right, and nobody needs to be asked further"
+    page.wait(lambda: line.text == said)
+    assert line.get_attribute("class") == "enough"
+    page.look("foresight-enough")
+    page.press("y")  # whoever wants to goes on
+    page.wait(lambda: line.text.startswith("21 of 21 are yes"))
+    page.press("z")
+    page.wait(lambda: line.text == said)
+    page.press("n", "n", "n")
+    page.sent()
+    page.wait(lambda: "are yes" not in line.text)
+    page.press("g")
+    page.wait(lambda: page.find("grid").is_displayed())
+    assert line.is_displayed()
+    # Another person sees the same, on a phone too; nothing there to scroll sideways, and the keys are in sight.
+    other = Page(drivers[1], active, "fon", size=(390, 844))
+    other.shown()
+    other.wait(lambda: other.find("foresight").text == line.text)
+    other.look("foresight-phone")
+    assert drivers[1].execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    for button in drivers[1].find_elements(By.CSS_SELECTOR, "#single .keys button"):
+        assert button.rect["y"] + button.rect["height"] <= drivers[1].execute_script("return innerHeight")
+    drivers[1].set_window_size(1280, 800)
+    assert page.errors() == other.errors() == []
+
+
+def test_no_line_where_nobody_looked_at_the_pictures(drivers, images, neurons):
+    for app in (images, neurons):
+        page = Page(drivers[0], app, "ida")
+        page.wait(lambda page=page: page.find("single").is_displayed() or page.find("pause").is_displayed())
+        assert not page.find("foresight").is_displayed()
 
 
 @pytest.mark.slow

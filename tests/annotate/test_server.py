@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -26,8 +27,13 @@ from PIL import Image
 from crayon_sdk.annotate.access import HEADERS, MAX_BODY, Access
 from crayon_sdk.annotate.server import _Guard
 from crayon_sdk.annotate.store import AnswerStore
+from crayon_sdk.annotate.tasks import make_tasks
 from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.records import SpotAnswer
+from crayon_sdk.data.generated import generate
 from crayon_sdk.errors import OutputError, SettingsError, WorkspaceBusyError, install_extra
+from crayon_sdk.explain.asking import suggest
+from crayon_sdk.workspace.manifest import DataSource, ModelSource
 from crayon_sdk.workspace.serving import STORE, _listening, annotate, export
 from crayon_sdk.workspace.workspace import Workspace
 
@@ -76,6 +82,7 @@ def test_from_question_to_file(place, tmp_path, start):
     assert app.call("/api/session")[1] | {"title": ""} == {
         "title": "",
         "kinds": {"image": 5},
+        "ahead": 8,
         "votes": 1,
         "person": None,
         "owner": True,
@@ -519,3 +526,140 @@ def test_answers_about_an_earlier_model_stay_in_the_store(place, tmp_path):
 
     with pytest.raises(MismatchError, match="t1"):
         export(Workspace(folder))
+
+
+# --- chosen anew while people answer ---
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A workspace with some seventy spots to ask about; nobody may change it."""
+    root = tmp_path_factory.mktemp("many")
+    table = generate("box", root / "pictures", size=64, scale=0.1)
+    model = ModelSource(source=str(save_model(root / "m")))
+    workspace = Workspace.create(root / "ws", model, DataSource(csv=str(table)))
+    workspace.explain(sheet=0)
+    return root
+
+
+def settled(app):
+    """What follows from all answers so far."""
+    end = time.monotonic() + 60
+    while True:
+        found = app.call("/api/tasks", {"person": "nobody", "count": 0})[1]
+        if found["current"]:
+            return found["foresight"]["spot"]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class Asked:
+    """Somebody who asks for one task after the other, and answers."""
+
+    def __init__(self, app, person):
+        self.app, self.person, self.seen, self.given = app, person, [], 0
+
+    def next(self):
+        found = tasks_for(self.app, self.person, 1)["tasks"]
+        self.seen += [task["id"] for task in found]
+        return self.seen[-1] if found else None
+
+    def say(self, word):
+        self.given += 1
+        return answer(self.app, self.person, (f"{self.person}-{self.given:05}", self.seen[-1], word))[1]
+
+
+def expected(workspace, tasks, said, count=99):
+    """Ids of the tasks in the order that is chosen with these answers, task -> word."""
+    by_id = {task.id: task for task in tasks}
+    records = [SpotAnswer(id=by_id[task].sample, answer=word, annotator="x") for task, word in said.items()]
+    asked = suggest(
+        workspace.maps(),
+        AnnotationSet(records),
+        workspace.answering.outlook,
+        count=count,
+        method="active",
+        kind="spot",
+    )
+    of = {task.sample: task.id for task in tasks}
+    return [of[each.id] for each in asked]
+
+
+def test_what_is_asked_is_chosen_anew_after_every_answer(many, tmp_path, start):
+    folder = copy_of(many, tmp_path)
+    app = start(folder, "--kind", "spot", "--order", "active", "--limit", 26)
+    assert app.links["tasks"] == {"spot": 26}
+    assert app.call("/api/session")[1]["ahead"] == 2
+    workspace = Workspace(folder)
+    tasks = make_tasks(workspace.dataset(), workspace.maps(), workspace.suggest(count=999, kind="spot"))
+    assert settled(app) == {"words": "nothing is answered yet; 20 typical ones are a good start", "enough": False}
+    first = expected(workspace, tasks, {})
+    said, ann, ben = {}, Asked(app, "ann"), Asked(app, "ben")
+    for number in range(20):  # typical ones first, whoever asks
+        one = ben if number % 4 == 3 else ann
+        said[one.next()] = "yes" if number % 2 else "no"
+        given = one.say(said[one.seen[-1]])
+        assert given["foresight"]["spot"]["enough"] is False
+    assert list(said) == first[:20]
+    assert settled(app)["words"] != "20 of 20 typical ones are answered"
+    # Then by what is foretold from the answers of both, as the workspace would.
+    for _ in range(3):
+        settled(app)
+        assert ann.next() == expected(workspace, tasks, said)[0]
+        said[ann.seen[-1]] = "yes"
+        ann.say("yes")
+    # Taken back: the same one is at hand, and what follows from it is gone.
+    back = app.call("/api/undo", {"person": "ann"})[1]["task"]["id"]
+    del said[back]
+    settled(app)
+    assert back == ann.seen[-1]
+    assert ben.next() == next(task for task in expected(workspace, tasks, said) if task != back)
+    assert ann.next() == back
+    # A restart goes on, with as many as there were to be.
+    app.process.kill()
+    app.process.wait()
+    app.start()
+    assert app.links["open"] == {"spot": 4}
+    held = [ann.seen[-1]]
+    assert tasks_for(app, "ann", 0, held=held)["progress"]["spot"]["left"] == 4
+    assert ben.next() == next(task for task in expected(workspace, tasks, said) if task != back)
+    ann.say("no")
+    ben.say("no")
+    while ann.next():
+        ann.say("yes")
+    assert len(set(ann.seen + ben.seen)) == 26
+    assert app.call("/api/owner")[1]["kinds"] == {"spot": {"tasks": 26, "done": 26}}
+    words = settled(app)["words"]
+    assert app.stop() == 0
+    assert f"About spots: {words}" in app.said()
+    assert len(Workspace(folder).answers().spot_answers) == 26
+    again = start(folder, "--kind", "spot", "--order", "active", "--limit", 26, log=tmp_path / "again.log")
+    assert again.links["open"] == {"spot": 0}
+    again.stop()
+
+
+def test_with_another_order_it_is_said_how_far_one_sees_and_the_order_stays(many, tmp_path, start):
+    folder = copy_of(many, tmp_path)
+    workspace = Workspace(folder)
+    app = start(folder, "--kind", "spot", "--order", "random")
+    assert "foresight" not in tasks_for(app, "ann", 1)  # nobody has looked at the pictures
+    app.stop()
+    workspace.answering.outlook()
+    app = start(folder, "--kind", "spot", "--order", "random", log=tmp_path / "seen.log")
+    asked = [task["id"] for task in tasks_for(app, "ann")["tasks"]]
+    for number, task in enumerate(asked[:24]):
+        answer(app, "ann", (f"uid-{number:05}", task, "yes"))
+    assert settled(app) == {
+        "words": "24 of 24 are yes: the maps are right, and nobody needs to be asked further",
+        "enough": True,
+    }
+    assert [task["id"] for task in tasks_for(app, "ann")["tasks"]] == asked[24:]
+    app.stop()
+
+
+def test_pictures_may_be_asked_actively_and_patches_come_by_chance(many, tmp_path, start):
+    app = start(copy_of(many, tmp_path), "--order", "active", "--limit", 2)
+    found = tasks_for(app, "ann")
+    assert [task["kind"] for task in found["tasks"]] == ["image", "image", "neuron", "neuron"]
+    assert set(found["foresight"]) == {"image"}
+    app.stop()

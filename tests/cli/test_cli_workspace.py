@@ -446,6 +446,41 @@ def test_what_answers_are_worth(ws, tmp_path):
     failed(crayon("answer", "worth", empty), 4, "is missing", "put a copy of it back")
 
 
+def test_how_far_one_sees(ws, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert "about spots" not in crayon("info", ws).stdout  # nobody has looked at the pictures, and info does not
+    assert json.loads(crayon("info", ws, "--json").stdout)["foresight"] == {}
+    assert "About" not in crayon("suggest", ws, "--kind", "spot").stderr
+    start = "nothing is answered yet; 20 typical ones are a good start"
+    for method in ("typical", "active"):
+        chosen = crayon("suggest", ws, "--kind", "spot", "--method", method, "--count", 3, "--json")
+        assert chosen.stderr.endswith(f"About spots: {start}\n")
+        facts = json.loads(chosen.stdout)
+        assert (len(facts["questions"]), facts["foresight"]["words"]) == (3, start)
+    # By now somebody has looked, and info says it of what was answered.
+    about_pictures = json.loads(crayon("info", ws, "--json").stdout)["foresight"]
+    assert set(about_pictures) == {"image"}
+    assert crayon("answer", "simulate", ws, "--kind", "spot", "--annotators", 1, "--count", 5).exit_code == 0
+    words = "5 of 20 typical ones are answered"
+    assert re.search(rf"about spots +{words} *\n", crayon("info", ws).stdout)
+    facts = json.loads(crayon("info", ws, "--json").stdout)["foresight"]["spot"]
+    assert (facts["yes"] + facts["no"], facts["enough"], facts["words"]) == (5, False, words)
+    # Where the maps are gone, the table says so, and nothing is foretold.
+    (ws / "maps.safetensors").unlink()
+    gone = crayon("info", ws)
+    assert (gone.exit_code, "about spots" in gone.stdout) == (0, False)
+
+
+def test_worth_looks_at_the_pictures_and_says_how_far_one_sees(ws):
+    assert json.loads(crayon("info", ws, "--json").stdout)["foresight"] == {}
+    found = crayon("answer", "worth", ws)
+    assert found.exit_code == 0
+    assert re.search(r"\nAbout pictures: \d+ of 20 typical ones are answered\n", found.stdout)
+    facts = json.loads(crayon("answer", "worth", ws, "--json").stdout)["foresight"]
+    assert facts == json.loads(crayon("info", ws, "--json").stdout)["foresight"]
+    assert set(facts) == {"image"}
+
+
 def test_suggest_says_that_nothing_is_left(ws):
     result = crayon("suggest", ws)
     assert (result.exit_code, result.stdout) == (0, "")

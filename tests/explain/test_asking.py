@@ -315,6 +315,10 @@ def test_answers_of_one_kind_say_that_nobody_needs_to_be_asked():
     right, wrong = Foresight(yes=18, no=2, foretold=1.0, change=0.1), Foresight(yes=0, no=25, foretold=0.0, change=0.0)
     assert right.in_words == "18 of 20 are yes: the maps are right, and nobody needs to be asked further"
     assert wrong.in_words == "25 of 25 are no: the maps are wrong, and nobody needs to be asked further"
+    # Whatever the words say, the mark says the same.
+    assert (right.enough, wrong.enough) == (True, True)
+    assert (right.chooses, wrong.chooses) == (True, False)
+    assert not Foresight(yes=19, no=0, foretold=1.0, change=0.0).enough
     assert Foresight(yes=12, no=9, foretold=0.5, change=0.2).in_words == (
         "the next answer may change 20 % of the pictures: go on"
     )

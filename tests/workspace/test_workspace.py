@@ -41,6 +41,7 @@ from crayon_sdk.errors import (
     UnsupportedModelError,
     WorkspaceBusyError,
 )
+from crayon_sdk.explain.asking import foresee
 from crayon_sdk.results.comparison import compare
 from crayon_sdk.results.evaluation import Evaluation
 from crayon_sdk.workspace.manifest import DataSource, ModelSource
@@ -362,6 +363,24 @@ def test_questions(ws):
     assert len({(each.neuron, each.patch) for each in patches}) == ws.patches().num_distinct
     with pytest.raises(SettingsError, match=r"kind='both' is unknown"):
         ws.suggest(kind="both")
+
+
+def test_what_is_foretold_is_said_where_somebody_looked_at_the_pictures(ws):
+    runs = list(ws.folder.glob("runs/outlook-*"))
+    assert ws.foresight() is None
+    assert ws.answering.known_outlook() is None
+    assert list(ws.folder.glob("runs/outlook-*")) == runs == []  # a look costs a pass of the model, and is not taken
+    found = ws.foresight(look=True)
+    assert found.yes + found.no > 0
+    assert ws.foresight() == found == foresee(ws.maps(), ws.answers(), ws.answering.outlook())
+    assert ws.foresight("spot").in_words.startswith("nothing is answered yet")
+    assert torch.equal(Workspace(ws.folder).answering.known_outlook().spots, ws.answering.outlook().spots)
+    for kind in ("neuron", "spots"):
+        with pytest.raises(SettingsError, match="kind="):
+            ws.foresight(kind)
+    # About other maps nobody has looked yet.
+    ws.explain(target="predicted", sheet=0, again=True)
+    assert ws.foresight() is None
 
 
 def test_model_that_changed(ws, tmp_path):

@@ -1,6 +1,5 @@
 "use strict";
 
-const AHEAD = 8;
 const PAGE = 24;
 const WORDS = ["yes", "no", "unsure"];
 const PANELS = {
@@ -23,6 +22,8 @@ const state = {
   shownAt: 0,
   times: [],
   progress: {}, // kind: {answered, left}
+  foresight: {}, // kind: {words, enough}, where there is something to say
+  looking: null, // the timer to look again at what is worked out meanwhile
   introduced: new Set(), // kinds of tasks that one has been told about
   filling: null,
   lost: "",
@@ -167,9 +168,36 @@ function showFacts() {
     }
   }
   $("facts").textContent = facts.join(" · ");
+  showForesight(state.foresight[kind]);
+}
+
+/** A quiet line: how far one can see by now. Who has said enough may go on all the same. */
+function showForesight(found) {
+  $("foresight").hidden = !found;
+  $("foresight").textContent = found ? found.words : "";
+  $("foresight").classList.toggle("enough", Boolean(found && found.enough));
+}
+
+/** What follows from the answers of all; when the server is still at it, look again in a moment. */
+function setForesight({ foresight, current }) {
+  state.foresight = foresight || {};
+  showFacts();
+  if (current === false && state.looking === null) {
+    state.looking = setTimeout(lookAgain, 400);
+  }
+}
+
+async function lookAgain() {
+  state.looking = null;
+  try {
+    setForesight(await request("api/tasks", { person: state.person, count: 0 }));
+  } catch {
+    // the next answer brings it
+  }
 }
 
 function setProgressOf(found, person) {
+  setForesight(found);
   if (person === state.person) {
     setProgress(found.progress);
   }
@@ -209,7 +237,7 @@ function fill() {
 
 async function fetchTasks() {
   const here = state.queue.length + (state.view === "grid" ? state.cells.length : 0);
-  const wanted = (state.view === "grid" ? PAGE : 0) + AHEAD + 1 - here;
+  const wanted = (state.view === "grid" ? PAGE : 0) + state.session.ahead + 1 - here;
   if (wanted <= 0) {
     return;
   }
@@ -222,11 +250,12 @@ async function fetchTasks() {
     });
     const known = new Set([...own, ...outbox.tasks, ...state.queue.map((task) => task.id)]);
     state.queue.push(...found.tasks.filter((task) => !known.has(task.id)));
+    setForesight(found);
     // Counted before an answer that was given meanwhile, the numbers are old; those of that answer follow.
     if (quiet && outbox.changes === changes) {
       setProgress(found.progress);
     }
-    for (const task of state.queue.slice(0, AHEAD + 1)) {
+    for (const task of state.queue.slice(0, state.session.ahead + 1)) {
       figuresOf(task);
     }
   } catch (error) {
@@ -294,6 +323,7 @@ async function undo() {
     if (found.task) {
       bringBack(found.task, found.task.answer);
     }
+    setForesight(found);
     setProgress(found.progress);
   } catch (error) {
     showTrouble(error instanceof Refused ? error.message : "The server cannot be reached.");
@@ -528,7 +558,7 @@ function togglePanel(panel) {
   if (state.view === "grid" && state.cells.length > 0) {
     drawCells();
   }
-  state.queue.slice(0, AHEAD + 1).forEach(figuresOf);
+  state.queue.slice(0, state.session.ahead + 1).forEach(figuresOf);
   if (state.person) {
     show();
   }
@@ -608,7 +638,7 @@ async function start() {
   setInterval(() => {
     outbox.flush(); // what a tab has left that was closed since
     // Holds what is here, and looks again where nothing was free.
-    if (state.person && !document.hidden && state.queue.length <= AHEAD) {
+    if (state.person && !document.hidden && state.queue.length <= state.session.ahead) {
       fillAndShow();
     }
   }, 5000);
