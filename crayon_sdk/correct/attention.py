@@ -207,7 +207,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
                 "%s; what was answered is guided, and nothing else. Answer more to reach the others", worth.in_words
             )
             return None
-        _log.log(logging.WARNING if worth.doubtful else logging.INFO, "%s", worth.in_words)
+        _log.info("%s", worth.in_words)
         return objects
 
 

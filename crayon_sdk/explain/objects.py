@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -41,10 +41,8 @@ _SHARPNESS = 0.5  # power of the odds: a cell half as likely in odds as the best
 _MOST = 500  # answered pictures that are learned from; more say little more, and have to be kept
 _BATCH = 64
 _PRIOR = 10.0  # ridge penalty, times the number of answered pictures: of those tried the best by object masks
-_FEW = 10  # yes, below which the object may be hard to find for want of them
 LEAST = 3  # clear yes, below which nothing can be learned of what the object looks like
 _TESTED = 20  # of each kind; fewer, and typical ones above all, differ too much to be foretold by each other
-_LACKING = 0.5  # real answers gave 0.57 and more on the tasks tried, exchanged ones 0.52 and less
 _TOGETHER = 0.7  # share of pairs told apart, below which answers do not go together
 _CHANCE = 0.05
 
@@ -60,9 +58,6 @@ class Worth:
         verdicts: Probability in [0, 1] that the highlight of a relevant picture gets a higher score than that of an
             irrelevant one; 0.5 is chance, NaN where one of the two kinds is lacking, or is there only once.
         chance: Probability that answers given without looking come out at least as well; NaN likewise.
-        everywhere: How surely the object is found in the tenth of all pictures where it is found least surely: log odds
-            of the best cell there, in shares of those in the middle one. Low where what got a yes is lacking in
-            some pictures.
     """
 
     relevant: int
@@ -70,12 +65,6 @@ class Worth:
     cells: float
     verdicts: float
     chance: float
-    everywhere: float = math.nan
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether what got a yes is lacking in some pictures, as what goes with the object often is."""
-        return self.relevant >= _FEW and self.everywhere < _LACKING
 
     @property
     def contradictory(self) -> bool:
@@ -100,14 +89,9 @@ class Worth:
         foretold = f"{100 * self.verdicts:.0f} % of the pairs of a yes and a no are told apart by what is highlighted"
         if self.contradictory:
             return f"the answers contradict each other: {foretold}, and 50 % is chance"
-        lacking = (
-            ". But in a tenth of the pictures hardly anything looks like what got a yes: are yes and no exchanged, or "
-            "is the object not in every picture?"
-        )
-        but = lacking if self.doubtful else ""
         if self.chance <= _CHANCE:
-            return f"the answers go together: {foretold}{but}"
-        return f"{self.relevant:,} yes and {self.irrelevant:,} no do not show yet whether they go together{but}"
+            return f"the answers go together: {foretold}"
+        return f"{self.relevant:,} yes and {self.irrelevant:,} no do not show yet whether they go together"
 
 
 @dataclass(frozen=True)
@@ -286,14 +270,12 @@ def objects_of(
         found = intermediate_features(model, pictures(positions), (int(maps.shape[1]), int(maps.shape[2])), autocast)
         return cells_on_grid(found, size)
 
-    values, best = torch.empty(len(labels), *size, device=device), torch.empty(len(labels), device=device)
+    values = torch.empty(len(labels), *size, device=device)
 
     def found(positions: Tensor, standardised: Tensor) -> None:
-        odds = torch.einsum("ndhw,d->nhw", standardised, probe[:-1]) + probe[-1]
-        most = odds.amax(dim=(1, 2))
+        odds = torch.einsum("ndhw,d->nhw", standardised, probe[:-1])
         # By their odds, not their certainties: of two cells that surely are object one may be much surer.
-        values[positions.to(device)] = (_SHARPNESS * (odds - most[:, None, None])).exp()
-        best[positions.to(device)] = most
+        values[positions.to(device)] = (_SHARPNESS * (odds - odds.amax(dim=(1, 2), keepdim=True))).exp()
 
     with borrowed(model, device), torch.no_grad(), track("finding objects", len(labels)) as advance:
         kept = []
@@ -313,8 +295,7 @@ def objects_of(
         for part in unseen.split(_BATCH) if len(unseen) else ():
             found(part, (cells(part) - mean) / spread)
             advance(len(part))
-    least, middle = best[best.isfinite()].quantile(torch.tensor([0.1, 0.5], device=device)).tolist()
-    return values, replace(worth, everywhere=max(least, 0.0) / middle if middle > 0 else 0.0)
+    return values, worth
 
 
 def _sample(relevant: Tensor, seed: int) -> Tensor:

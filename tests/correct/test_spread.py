@@ -264,14 +264,3 @@ def test_spots_that_can_guide_nothing_are_refused_before_training(dataset, words
     with pytest.raises(AnswerError, match=r"guide nothing by themselves: that takes spread=\"auto\".*3 spots on"):
         fit(dataset, spots(words), checkpoint_dir=tmp_path, **settings)
     assert not list(tmp_path.glob("*.safetensors"))
-
-
-def test_exchanged_yes_and_no_are_named(many, caplog):
-    """What got a yes is lacking in most pictures; nothing is refused, for it may be so."""
-    worth = find_objects(split_model(), many, random_maps(many), by_looks(many), device="cpu").worth
-    assert worth.relevant >= 10
-    assert worth.doubtful == (worth.everywhere < 0.5)
-    with caplog.at_level(logging.WARNING, logger="crayon_sdk"):
-        fit(many, by_looks(many), epochs=1)
-    assert ("are yes and no exchanged" in caplog.text) == worth.doubtful
-    assert worth.doubtful  # noise: nothing in the dark half looks like the bright one
