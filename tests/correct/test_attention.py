@@ -392,7 +392,7 @@ def test_strict_false_drops_and_counts(dataset):
 
 
 def test_answers_about_neurons_alone_do_not_guide(dataset):
-    with pytest.raises(AnswerError, match="none is about an image"):
+    with pytest.raises(AnswerError, match="none is about one"):
         fit(split_model(), dataset, answers=neuron_answers([1]))
 
 

@@ -36,5 +36,5 @@ def test_what_is_wrong_with_the_second_is_said_before_the_first(monkeypatch):
     dataset, model = noise_pictures(8), split_model()
     with pytest.raises(SettingsError, match="no setting of AttentionCorrector called 'aplha'; did you mean 'alpha'"):
         PruningThenAttention(model, attention={"aplha": 1.0})
-    with pytest.raises(AnswerError, match="none is about an image"):
+    with pytest.raises(AnswerError, match="none is about one"):
         PruningThenAttention(model).fit(dataset, random_maps(dataset), neuron_answers([1]))
