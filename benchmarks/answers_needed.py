@@ -53,9 +53,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
 }
 ANSWERS = ("original", "none", "yes", "no", "shuffled", "inverted", "real", "20", "20r", "20w")
 LINES = (
-    ("", "spots", "#0072b2", "o", "typical spots"),
+    ("", "spots", "#0072b2", "o", "typical spots, and all"),
     ("r", "spots", "#d55e00", "s", "spots at random"),
-    ("w", "real", "#444444", "^", "typical whole maps"),
+    ("w", "real", "#444444", "^", "typical whole maps, and all"),
 )
 """What is asked about: behind the number, all of it, colour, mark, words."""
 SECONDS = 1.2
@@ -88,7 +88,7 @@ def main() -> None:
             rows.append(task.row(kind, seed))  # type: ignore[union-attr]
             file.write_text(json.dumps(rows, indent=1))
             Console().print({each: rows[-1][each] for each in ("task", "answers", "seed", "worst_group", "mean_group")})
-    found = {file.stem: json.loads(file.read_text()) for file in sorted(chosen.output.glob("*.json"))}
+    found = {name: json.loads((chosen.output / f"{name}.json").read_text()) for name in chosen.tasks}
     for name, rows in found.items():
         print_table(name, rows)
     draw(found, chosen.figure)
@@ -248,6 +248,9 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
             if kind in worst:
                 axes.axhline(statistics.mean(worst[kind]), color=colour, linestyle=line, linewidth=1.2, label=kind)
         axes.set_xscale("log")
+        axes.set_xlim(4, 3000)
+        axes.set_xticks([5, 20, 100, 1000], ["5", "20", "100", "1,000"])
+        axes.minorticks_off()
         axes.set_title(name)
         axes.set_xlabel("pictures that were answered (simulated)")
         axes.set_ylim(0, 100)
