@@ -413,13 +413,13 @@ def suggest(
     return tuple(asked[position] for position in order[:count].tolist())
 
 
-def _typical(highlights: Tensor, rows: Tensor, shown: Tensor, count: int, seed: int) -> Tensor:
+def _typical(spots: Tensor, rows: Tensor, shown: Tensor, count: int, seed: int) -> Tensor:
     """Positions among the open questions at ``rows``: typical ones of clusters nobody was asked about, then others."""
-    places = torch.full((len(highlights),), -1, dtype=torch.int64)
+    places = torch.full((len(spots),), -1, dtype=torch.int64)
     places[rows] = torch.arange(len(rows))
     known = shown.nonzero().flatten()
     done = known[places[known] < 0]
-    chosen, stands = typical(highlights[known], min(count, _CLUSTERS) + len(done), seed=seed)
+    chosen, stands = typical(spots[known], min(count, _CLUSTERS) + len(done), seed=seed)
     covered = set(stands[places[known] < 0].tolist())
     fresh = [int(places[known[each]]) for cluster, each in enumerate(chosen.tolist()) if cluster not in covered]
     left = sorted(set(range(len(rows))) - set(fresh))
