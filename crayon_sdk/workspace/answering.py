@@ -341,8 +341,8 @@ class Answering:
             method: "random"; for pictures and spots also "coverage", every next one being that whose neurons differ
                 most from all before; "uncertain", that first whose class the model expected least; "typical", the
                 most typical of every cluster of what the brightest spots show, with as many clusters as questions; or
-                "active", twenty typical ones, then those first whose answer can be foretold least from the others. These
-                run the model once over the training pictures, and keep what they saw in ``runs/``.
+                "active", twenty typical ones, then those first whose answer can be foretold least from the others.
+                These run the model once over the training pictures, and keep what they saw in ``runs/``.
 
         Raises:
             SettingsError: A setting is out of range, or patches are to be chosen by anything but chance.
