@@ -76,8 +76,8 @@ def steps(split: SplitModel, images: Tensor, labels: Tensor) -> dict[str, Work]:
     pixels = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=generator)
     dataset = ImageDataset.from_torch([(picture, 0) for picture in pixels])
     cache = PixelCache(dataset, split.preprocessing, device=images.device)
-    guidance = Guidance(reference, answered, ~answered, {})
-    swap = BackgroundSwap(split, cache, guidance, device=images.device)
+    guidance = Guidance(reference, answered, ~answered, torch.full((len(labels),), torch.nan), {})
+    swap = BackgroundSwap(split, cache, guidance, device=images.device, labels=labels)
 
     def swapped() -> None:
         exchanged = swap(images, rows, 0.7)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crayon_sdk.data.preprocessing import Preprocessing
     from crayon_sdk.errors import CrayonError
     from crayon_sdk.explain.explainer import Explainer
+    from crayon_sdk.explain.groups import DiscoveredGroups, find_groups
     from crayon_sdk.explain.maps import SaliencyMaps
     from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers, simulate_spot_answers
     from crayon_sdk.explain.objects import ObjectMaps, find_objects
@@ -51,6 +52,7 @@ __all__ = [
     "Correction",
     "CrayonError",
     "DataSource",
+    "DiscoveredGroups",
     "Evaluation",
     "Explainer",
     "FurtherTraining",
@@ -72,6 +74,7 @@ __all__ = [
     "compare",
     "errors",
     "evaluate",
+    "find_groups",
     "find_objects",
     "functional",
     "load_correction",
@@ -91,6 +94,7 @@ _MODULE_OF = {
     "Correction": "results.correction",
     "CrayonError": "errors",
     "DataSource": "workspace.manifest",
+    "DiscoveredGroups": "explain.groups",
     "Evaluation": "results.evaluation",
     "Explainer": "explain.explainer",
     "FurtherTraining": "correct.erm",
@@ -111,6 +115,7 @@ _MODULE_OF = {
     "check_output": "results.correction",
     "compare": "results.comparison",
     "evaluate": "results.evaluation",
+    "find_groups": "explain.groups",
     "find_objects": "explain.objects",
     "load_correction": "results.correction",
     "load_model": "models.load",

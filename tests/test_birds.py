@@ -99,7 +99,7 @@ def test_objects_under_relevant_maps_agree_with_the_masks(shared, model):
     maps = crayon.Explainer(model).explain(train)
     guidance = guidance_of(train, maps, simulate_answers(maps, train), maps.size)
     with PixelCache(train, model.preprocessing) as cache:
-        swap = BackgroundSwap(model, cache, guidance, device=torch.device("cpu"))
+        swap = BackgroundSwap(model, cache, guidance, device=torch.device("cpu"), labels=train.labels)
     rows = guidance.relevant.nonzero().flatten()
     masks = torch.stack([train.mask_tensor(train.ids[row], model.preprocessing).float() for row in rows.tolist()])
 

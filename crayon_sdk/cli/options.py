@@ -50,6 +50,7 @@ Target = Annotated[Literal["label", "predicted"] | Count, BeforeValidator(_numbe
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Split = Literal["train", "val", "test"]
+Groups = Literal["own", "discovered"]
 
 
 @settings
@@ -173,6 +174,22 @@ class SuggestOptions:
 
 
 @settings
+class GroupsOptions:
+    """Groups without group labels."""
+
+    names: dict[str, str] | None = None
+    """What the usual surround of a class is called, after a look at the pictures; JSON such as {"waterbird": "sea"}."""
+    sheet: Count = 8
+    """Pictures of each group to draw; 0 draws none."""
+    seed: Seed = 0
+    """Of everything random."""
+    device: str = "auto"
+    """"auto" (a GPU when there is one) or a torch device."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the trunk."""
+
+
+@settings
 class AnnotateOptions:
     """The annotation app."""
 
@@ -214,6 +231,9 @@ class CorrectOptions:
     """Start from the settings of the published runs."""
     evaluate_on: Split | None = None
     """Split to measure after every epoch."""
+    groups: Groups = "own"
+    """What a method is told that needs groups, and what keep="best" chooses by: the group columns of the data, or the
+    groups that "crayon groups" found."""
     seed: Seed = 0
     """Of everything random."""
     device: str = "auto"
@@ -232,6 +252,8 @@ class EvaluateOptions(_Working):
 
     split: Split = "test"
     """Pictures to measure on."""
+    groups: Groups = "own"
+    """By the group columns of the data, or by the groups that "crayon groups" found."""
 
 
 @settings
@@ -240,6 +262,8 @@ class CompareOptions:
 
     split: Split = "test"
     """Which evaluations."""
+    groups: Groups = "own"
+    """By the groups of the data, or by discovered ones."""
     baseline: str | None = None
     """What the others are compared with; default the first."""
     cluster_column: str | None = None
@@ -273,6 +297,7 @@ _SECTIONS: dict[str, type] = {
     "explain": ExplainOptions,
     "simulate": SimulateOptions,
     "suggest": SuggestOptions,
+    "groups": GroupsOptions,
     "annotate": AnnotateOptions,
     "correct": CorrectOptions,
     "evaluate": EvaluateOptions,

@@ -150,6 +150,30 @@ def suggest(shell: Shell, **given: Any) -> None:
         )
 
 
+@command("groups", section="groups", example="crayon groups birds")
+@click.option("--again", is_flag=True, help="Find them again also when they are up to date.")
+def groups(shell: Shell, *, again: bool, **given: Any) -> None:
+    """Find groups without group labels: by class, and by what the surround of the object looks like.
+
+    The answers tell where the object is; a sheet of every group is drawn into pictures/. Look at them: the groups are
+    a hypothesis. Where it is not reliable the reason is said, and nothing uses it. Else evaluate, compare and correct
+    take --groups discovered.
+    """
+    from rich.table import Table
+
+    workspace = shell.workspace()
+    found = workspace.find_groups(**shell.options("groups", given), again=again)
+    table = Table("discovered group", "training pictures")
+    for name, count in found.counts.items():
+        table.add_row(name, f"{count:,}")
+    facts = {"reliable": found.reliable, "why": found.grounds.in_words, "grounds": asdict(found.grounds)}
+    shell.result(facts | {"groups": found.counts}, table, found.grounds.in_words)
+    if found.reliable:
+        shell.say(
+            f"Next: {workspace.command('evaluate')} --groups discovered (pictures of each: pictures/groups-1.png)"
+        )
+
+
 @command(
     "correct",
     section="correct",
@@ -248,7 +272,8 @@ def evaluate(shell: Shell, *, names: tuple[str, ...], again: bool, **given: Any)
         },
         *(each.table(title=name) for name, each in found.items()),
     )
-    shell.say(f"Next: {workspace.command('compare')}")
+    by = "" if given.get("groups") in (None, "own") else f" --groups {given['groups']}"
+    shell.say(f"Next: {workspace.command('compare')}{by}")
 
 
 @command("compare", section="compare", example="crayon compare original attention both", workspace="names")
@@ -328,4 +353,4 @@ def save(shell: Shell, *, name: str, target: Path, overwrite: bool, card_images:
     shell.say(f"Load it with plain timm: {load}")
 
 
-COMMANDS = (init, explain, suggest, correct, evaluate, compare, report, save, export_onnx)
+COMMANDS = (init, explain, suggest, groups, correct, evaluate, compare, report, save, export_onnx)

@@ -20,8 +20,10 @@ from crayon_sdk.correct.settings import AttentionSettings
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, SettingsError, UnsupportedModelError
 from crayon_sdk.explain.explainer import check_score, check_target
+from crayon_sdk.explain.groups import surrounds_of
 from crayon_sdk.explain.maps import SaliencyMaps
-from crayon_sdk.explain.objects import LEAST, objects_of
+from crayon_sdk.explain.objects import LEAST, FoundObjects, objects_of
+from crayon_sdk.functional.groups import balanced_weights
 from crayon_sdk.functional.losses import guidance_loss
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps, resize_maps
 from crayon_sdk.models.passes import gives_intermediates
@@ -40,11 +42,12 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
 
     The loss is Eq. 4 of the paper: cross entropy, plus ``alpha`` times the mean
     attention outside the relevant maps (Eq. 1), plus ``beta`` times the mean attention
-    inside the irrelevant ones (Eq. 2). The defaults go beyond the paper in four ways, each
+    inside the irrelevant ones (Eq. 2). The defaults go beyond the paper in five ways, each
     of which can be switched off: answers are carried to the pictures that nobody was asked about
     (``spread``), objects are shown on other backgrounds (``background_swap``), rare classes are
-    adjusted for (``logit_adjustment``), and the weights are averaged over the last steps
-    (``average_decay``). The published settings are in
+    adjusted for (``logit_adjustment``), pictures in an unusual surround count more where such are
+    found (``balance``), and the weights are averaged over the last steps (``average_decay``). The
+    published settings are in
     [`from_preset`][crayon_sdk.correct.attention.AttentionCorrector.from_preset].
 
     Three settings come first: ``epochs`` (more while the guidance in ``history`` still falls), ``alpha`` and
@@ -53,7 +56,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
 
     - how answers count: ``alpha``, ``beta``, ``area_normalized``, ``spread``, ``answer_rule``, ``zero_maps``;
     - which map is guided: ``target``, ``score``;
-    - help for rare groups and classes: ``background_swap``, ``logit_adjustment``;
+    - help for rare groups and classes: ``background_swap``, ``balance``, ``logit_adjustment``;
     - training: ``epochs``, ``batch_size``, ``lr``, ``weight_decay``, ``optimizer``, ``momentum``, ``batch_norm``,
       ``average_decay``, ``clip_norm``, ``keep``, and its schedule: ``scheduler``, ``warmup_epochs``, ``step_epochs``,
       ``step_factor``;
@@ -147,7 +150,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
 
     def objective(self, model: SplitModel, feed: PixelFeed, settings: AttentionSettings) -> Objective:
         """Eq. 4."""
-        swap, objects, guidance = None, None, feed.guidance
+        swap, found, guidance = None, None, feed.guidance
         if guidance is None:
             raise SettingsError("guiding attention needs a feed with guidance, got one without")
         _log.info("guidance: %s", dict(guidance.counts))
@@ -156,35 +159,65 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             and bool((guidance.relevant | (guidance.spots > 0.5)).any())
             and gives_intermediates(model)
         ):
-            objects = self._objects(model, feed, guidance)
-        if objects is None and not guidance.counts["relevant"] and not guidance.counts["irrelevant"]:
+            found = self._objects(model, feed, guidance)
+        if found is None and not guidance.counts["relevant"] and not guidance.counts["irrelevant"]:
             raise AnswerError(
                 "answers about spots teach what the object looks like, and guide nothing by themselves: that takes "
                 f'spread="auto" (now {settings.spread!r}), a model with intermediate features, and {LEAST} spots on '
                 f"the object (now {guidance.counts['spots_on']}). Give more answers, or answer whole maps"
             )
-        if settings.background_swap and objects is None and guidance.counts["relevant"] < 2:
+        surround = self._surrounds(model, feed, found) if found is not None and settings.balance == "auto" else None
+        if settings.background_swap and found is None and guidance.counts["relevant"] < 2:
             _log.warning("backgrounds are not exchanged: that takes at least two relevant pictures")
         elif settings.background_swap:
             swap = BackgroundSwap(
-                model, feed.cache, guidance, device=self.device, autocast=self.autocast, found=objects
+                model,
+                feed.cache,
+                guidance,
+                device=self.device,
+                autocast=self.autocast,
+                found=None if found is None else found.values,
+                labels=feed.labels,
             )
         made = GuidedAttention(
-            model, feed.labels, settings, guidance.counts, swap=swap, objects=objects, autocast=self.autocast
+            model,
+            feed.labels,
+            settings,
+            guidance.counts,
+            swap=swap,
+            objects=None if found is None else found.values,
+            weights=None if surround is None else balanced_weights(feed.labels, surround != feed.labels),
+            autocast=self.autocast,
         )
-        if objects is not None:
+        if found is not None:
             answered = guidance.relevant | guidance.irrelevant | ~guidance.spots.isnan()
             made.counted = {"carried_to": len(feed) - int(answered.sum())}
+        if surround is not None:
+            made.counted["unusual_surround"] = int((surround != feed.labels).sum())
         return made
 
-    def _objects(self, model: SplitModel, feed: PixelFeed, guidance: Guidance) -> Tensor | None:
+    def _surrounds(self, model: SplitModel, feed: PixelFeed, found: FoundObjects) -> Tensor | None:
+        """Which class the surround of every picture looks like, where that can be trusted."""
+        surround, grounds, _ = surrounds_of(model, feed.cache.get, feed.labels, found, seed=self.settings.seed)
+        _log.info("%s", grounds.in_words)
+        if grounds.reliable:
+            return surround
+        if not found.worth.irrelevant:
+            _log.warning(
+                "nothing was found to correct: all %d answers are yes, and of the surrounds there are %s",
+                found.worth.relevant,
+                grounds.in_words,
+            )
+        return None
+
+    def _objects(self, model: SplitModel, feed: PixelFeed, guidance: Guidance) -> FoundObjects | None:
         """Where the object is in every picture, by the answers, if these can be trusted with it."""
         whole = (guidance.relevant | guidance.irrelevant).nonzero().flatten()
         spots = (~guidance.spots.isnan()).nonzero().flatten()
         rows = torch.cat([whole, spots])
         shares = torch.cat([guidance.relevant[whole].float(), guidance.spots[spots]])
         try:
-            objects, worth = objects_of(
+            found = objects_of(
                 model,
                 feed.cache.get,
                 feed.labels,
@@ -197,6 +230,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
         except UnsupportedModelError as error:
             _log.warning("answers reach no other pictures: %s", error)
             return None
+        worth = found.worth
         if worth.contradictory:
             raise AnswerError(
                 f"{worth.in_words}. Whoever answers without looking leaves such answers. Look at some of them again; "
@@ -208,7 +242,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             )
             return None
         _log.info("%s", worth.in_words)
-        return objects
+        return found
 
 
 class GuidedAttention(Prediction):
@@ -221,7 +255,8 @@ class GuidedAttention(Prediction):
         counts: How many samples of the training set are "relevant" and "irrelevant".
         swap: Exchanges backgrounds.
         objects: (N, h, w) in [0, 1], where the object is in every picture, when it is known: then every map is guided
-            by that, and the answered irrelevant ones are avoided besides.
+            by that.
+        weights: (N,) of every sample in the cross entropy; default 1.
         autocast: Reduced precision of the trunk.
     """
 
@@ -236,12 +271,20 @@ class GuidedAttention(Prediction):
         *,
         swap: BackgroundSwap | None = None,
         objects: Tensor | None = None,
+        weights: Tensor | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__(model, labels, logit_adjustment=settings.logit_adjustment, autocast=autocast)
         self.settings, self.counts, self.swap = settings, counts, swap
-        self.objects = objects  # no buffer: those are kept and looked through in every step
+        self.objects, self.weights = objects, weights  # no buffers: those are kept and looked through in every step
         self.total = len(labels)
+
+    def prediction(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy of the batch, weighted and summed."""
+        if self.weights is None:
+            return super().prediction(logits, batch)
+        each = nn.functional.cross_entropy(logits + self.offsets, batch.labels, reduction="none")
+        return (self.weights[batch.rows] * each).sum()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy, guidance, and how many guided samples have a map without evidence."""
@@ -252,29 +295,23 @@ class GuidedAttention(Prediction):
         targets = current_targets(settings.target, batch.labels)
         logits, cams = logits_and_grad_cam(features, self.model.head, targets, score=settings.score, create_graph=True)
         prediction = self.prediction(logits, batch)
-        current, relevant = normalize_maps(cams), batch.relevant
-        if self.objects is None:
-            guiding = self._guidance(current, batch.reference, relevant, batch.irrelevant, self.counts["relevant"])
-        else:
+        current, relevant, irrelevant = normalize_maps(cams), batch.relevant, batch.irrelevant
+        reference, num_relevant = batch.reference, self.counts["relevant"]
+        if self.objects is not None:
+            # A no has taught what is no object, so the term of its own would count it again, and a few of them a lot.
             found = resize_maps(self.objects[batch.rows], (int(cams.shape[1]), int(cams.shape[2])))
-            none, relevant = torch.zeros_like(relevant), torch.ones_like(relevant)
-            guiding = self._guidance(current, normalize_maps(found), relevant, none, self.total)
-            guiding = guiding + self._guidance(current, batch.reference, none, batch.irrelevant, 0)
-        guided = relevant | batch.irrelevant
-        empty = (guided & ~has_evidence(cams.detach())).sum()
-        return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding, "no_evidence": empty}
-
-    def _guidance(
-        self, current: Tensor, reference: Tensor, relevant: Tensor, irrelevant: Tensor, num_relevant: int
-    ) -> Tensor:
-        return guidance_loss(
+            reference, num_relevant = normalize_maps(found), self.total
+            relevant, irrelevant = torch.ones_like(relevant), torch.zeros_like(irrelevant)
+        guiding = guidance_loss(
             current,
             reference,
             relevant,
             irrelevant,
-            alpha=self.settings.alpha,
-            beta=self.settings.beta,
+            alpha=settings.alpha,
+            beta=settings.beta,
             num_relevant=num_relevant,
             num_irrelevant=self.counts["irrelevant"],
-            area_normalized=self.settings.area_normalized,
+            area_normalized=settings.area_normalized,
         )
+        empty = ((relevant | irrelevant) & ~has_evidence(cams.detach())).sum()
+        return {"loss": prediction + guiding, "prediction": prediction, "guidance": guiding, "no_evidence": empty}

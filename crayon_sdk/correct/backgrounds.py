@@ -32,7 +32,8 @@ class BackgroundSwap:
     Where the object is known in every picture (``found``), every picture is given other backgrounds. Else those whose
     map was found relevant are: a yes says that the highlight lies on the object, and with the finer features of the
     model that was explained the object under each relevant map is found once. In training objects are then laid on
-    background tiles of other such pictures.
+    background tiles of other such pictures. These are drawn so that every class comes as often as the others: drawn
+    evenly, a picture of the largest class would mostly get a background of its own class again.
 
     Args:
         model: The model before it is corrected, in any mode; it comes back as it was.
@@ -41,6 +42,7 @@ class BackgroundSwap:
         device: Where the model works.
         autocast: Reduced precision of the trunk.
         found: (N, h, w) in [0, 1], share of object, when it is known.
+        labels: (N,) int64 classes, over which the other pictures are drawn evenly.
 
     Attributes:
         objects: (N, H / 2, W / 2) uint8, share of object in 255ths; zeros where a sample is
@@ -59,10 +61,13 @@ class BackgroundSwap:
         device: torch.device,
         autocast: torch.dtype | None = None,
         found: Tensor | None = None,
+        labels: Tensor,
     ) -> None:
         self._cache = cache
         self._known = guidance.relevant if found is None else torch.ones_like(guidance.relevant)
         self._donors = self._known.nonzero().flatten().cpu()  # drawn from on the CPU in every step
+        of = labels.cpu()[self._donors]
+        self._chances = 1 / torch.bincount(of)[of]  # of a donor to be drawn
         self._grid = (int(guidance.reference.shape[1]), int(guidance.reference.shape[2]))
         self._fine = (4 * self._grid[0], 4 * self._grid[1])
         height, width = cache.get(self._donors[:1]).shape[2:]
@@ -97,7 +102,7 @@ class BackgroundSwap:
             (n, 3, H, W), a new tensor where anything was exchanged.
         """
         drawn = torch.rand(len(batch)) < share
-        donors = self._donors[torch.randint(len(self._donors), (len(batch),))]
+        donors = self._donors[torch.multinomial(self._chances, len(batch), replacement=True)]
         rows = batch.to(self.objects.device)
         chosen = (drawn.to(rows.device) & self._known[rows]).nonzero().flatten()
         if not len(chosen):

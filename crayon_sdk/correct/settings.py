@@ -107,6 +107,9 @@ class AttentionSettings(NetworkSettings):
     """Whether answers reach the pictures that nobody was asked about: "auto" learns from them what the object looks
     like, and guides and exchanges by that in every picture, where the model gives intermediate features (timm's do) and
     at least one answer is yes; "never" guides what was answered, as the paper does."""
+    balance: Literal["auto", "never"] = "auto"
+    """Whether pictures in a surround that is not that of their class count more: "auto" finds them by what answers say
+    about the object, and weighs them only where they can be trusted (see find_groups); "never" weighs all alike."""
     background_swap: Share | None = None
     """Probability that a picture whose object is known (with ``spread`` all, else the relevant ones) stands on another
     background, made of tiles of another picture, in a step; where it is not said, 0.7 for models that give intermediate

@@ -30,10 +30,11 @@ from crayon_sdk.functional.cells import (
     fit_logistic,
     out_of_fold,
 )
+from crayon_sdk.functional.groups import surround_features
 from crayon_sdk.models.passes import check_finite, intermediate_features
 from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
-__all__ = ["LEAST", "ObjectMaps", "Worth", "find_objects", "objects_of"]
+__all__ = ["LEAST", "FoundObjects", "ObjectMaps", "ObjectProbe", "Worth", "find_objects", "found_objects", "objects_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -140,6 +141,67 @@ class ObjectMaps:
             return cls(ids, tensors["values"], Worth(int(relevant), int(irrelevant), *others))
 
 
+@dataclass(frozen=True)
+class ObjectProbe:
+    """Tells object from surround, cell by cell, in pictures that a model looks at.
+
+    Attributes:
+        coefficients: (D,) of the log odds; the constant cancels.
+        mean: (D,) of the cells that were learned from.
+        spread: (D,) likewise.
+        map_size: (h, w) of the saliency map; the cells are `FINER` times as fine.
+        channels: Of every feature map that the D are of, from early to late.
+    """
+
+    coefficients: Tensor
+    mean: Tensor
+    spread: Tensor
+    map_size: tuple[int, int]
+    channels: tuple[int, ...]
+
+    def cells(self, model: SplitModel, images: Tensor, autocast: torch.dtype | None = None) -> Tensor:
+        """(n, D, H, W) standardised cells of preprocessed pictures."""
+        found, _ = _cells(model, images, self.map_size, autocast)
+        return (found - self.mean[:, None, None]) / self.spread[:, None, None]
+
+    def of(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, H, W) share of object, one in the surest cell of every picture; and (n, D) means of what is around it."""
+        odds = torch.einsum("ndhw,d->nhw", cells, self.coefficients)
+        # By their odds, not their certainties: of two cells that surely are object one may be much surer.
+        shares = (_SHARPNESS * (odds - odds.amax(dim=(1, 2), keepdim=True))).exp()
+        return shares, surround_features(cells, shares)
+
+    def of_stage(self, surround: Tensor, stage: int) -> Tensor:
+        """The columns of (n, D) means that are of one feature map, by its position from early to late."""
+        start = sum(self.channels[:stage])
+        return surround[:, start : start + self.channels[stage]]
+
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """What `objects_of` gives.
+
+    Attributes:
+        values: (N, H, W) float32 in [0, 1], with a maximum of one in every picture.
+        surround: (N, D) float32, standardised intermediate features of what is around the object.
+        probe: Does the same to other pictures.
+        worth: What the answers are worth.
+    """
+
+    values: Tensor
+    surround: Tensor
+    probe: ObjectProbe
+    worth: Worth
+
+
+def _cells(
+    model: SplitModel, images: Tensor, map_size: tuple[int, int], autocast: torch.dtype | None
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Intermediate features on one grid, and how many channels of each."""
+    found = intermediate_features(model, images, map_size, autocast)
+    return cells_on_grid(found, (FINER * map_size[0], FINER * map_size[1])), tuple(each.shape[1] for each in found)
+
+
 def find_objects(
     model: SplitModel,
     dataset: ImageDataset,
@@ -177,6 +239,38 @@ def find_objects(
     """
     split, data = as_split_model(model), as_dataset(dataset)
     where = resolve_device(device, split.device)
+    with PixelCache(data, effective_preprocessing(data, split.preprocessing), device=where) as cache:
+        made = found_objects(split, data, maps, answers, cache, rule=rule, autocast=resolve_precision(precision, where))
+    return ObjectMaps(data.ids, made.values.cpu(), made.worth)
+
+
+def found_objects(
+    model: SplitModel,
+    data: ImageDataset,
+    maps: SaliencyMaps,
+    answers: AnnotationSet,
+    cache: PixelCache,
+    *,
+    rule: Rule = "unanimous",
+    autocast: torch.dtype | None = None,
+) -> FoundObjects:
+    """The same, with what is around the objects, on the device of the pictures.
+
+    Args:
+        model: The model that was explained.
+        data: The pictures.
+        maps: Maps of the answered pictures.
+        answers: Answers about them.
+        cache: The pictures, preprocessed for the model.
+        rule: From votes to verdicts about whole maps.
+        autocast: Reduced precision of the trunk.
+
+    Raises:
+        AnswerError: No map was found relevant.
+        DataError: What the model makes of some pictures is not finite.
+        MismatchError: Answers, maps, data set and model do not belong together.
+        UnsupportedModelError: The model does not give its intermediate features.
+    """
     fitting = as_answers(answers).only("image", "spot").for_ids(data.ids).for_ids(as_maps(maps).ids, where="the maps")
     shown = dict(zip(maps.ids, maps.evidence.tolist(), strict=True))
     whole = {
@@ -192,26 +286,24 @@ def find_objects(
     said, spots = torch.tensor([each[1:] for each in found]).view(-1, 2).unbind(dim=1)
     places = {sample: place for place, sample in enumerate(maps.ids)}
     known = maps.values[[places[sample] for sample, _, _ in found]]
-    preprocessing = effective_preprocessing(data, split.preprocessing)
-    seen = maps.preprocessing
+    seen, preprocessing = maps.preprocessing, effective_preprocessing(data, model.preprocessing)
     if seen is not None and not data.preprocessed and not seen.same_geometry(preprocessing):
         raise MismatchError(
             f"the maps were made with {seen}, and this model sees pictures with {preprocessing}, so that a cell of the "
             "one is no cell of the other; give the model that was explained"
         )
-    with PixelCache(data, preprocessing, device=where) as cache:
-        values, worth = objects_of(
-            split,
-            cache.get,
-            data.labels.to(where),
-            rows,
-            known.to(where),
-            said,
-            spots=spots.bool(),
-            autocast=resolve_precision(precision, where),
-        )
-    check_finite(split, values, "intermediate features", data.ids)
-    return ObjectMaps(data.ids, values.cpu(), worth)
+    made = objects_of(
+        model,
+        cache.get,
+        data.labels.to(cache.device),
+        rows,
+        known.to(cache.device),
+        said,
+        spots=spots.bool(),
+        autocast=autocast,
+    )
+    check_finite(model, made.values, "intermediate features", data.ids)
+    return made
 
 
 def objects_of(
@@ -225,7 +317,7 @@ def objects_of(
     spots: Tensor | None = None,
     autocast: torch.dtype | None = None,
     seed: int = 0,
-) -> tuple[Tensor, Worth]:
+) -> FoundObjects:
     """The same from tensors.
 
     Args:
@@ -240,8 +332,7 @@ def objects_of(
         seed: Of which are learned from, where many are answered.
 
     Returns:
-        (N, H, W) float32 in [0, 1] on the device, with a maximum of one in every picture, and what the answers are
-        worth.
+        Where the object is in every picture, on the device, what is around it, and what the answers are worth.
 
     Raises:
         AnswerError: None is relevant.
@@ -261,41 +352,35 @@ def objects_of(
     rows, maps, relevant, about = (
         rows[chosen], maps[chosen.to(device)], relevant[chosen].to(device), about[chosen].to(device)
     )  # fmt: skip
-    size = (FINER * int(maps.shape[1]), FINER * int(maps.shape[2]))
+    grid = (int(maps.shape[1]), int(maps.shape[2]))
     others = torch.ones(len(labels), dtype=torch.bool)
     others[rows] = False
     unseen = others.nonzero().flatten()
-
-    def cells(positions: Tensor) -> Tensor:
-        found = intermediate_features(model, pictures(positions), (int(maps.shape[1]), int(maps.shape[2])), autocast)
-        return cells_on_grid(found, size)
-
-    values = torch.empty(len(labels), *size, device=device)
-
-    def found(positions: Tensor, standardised: Tensor) -> None:
-        odds = torch.einsum("ndhw,d->nhw", standardised, probe[:-1])
-        # By their odds, not their certainties: of two cells that surely are object one may be much surer.
-        values[positions.to(device)] = (_SHARPNESS * (odds - odds.amax(dim=(1, 2), keepdim=True))).exp()
-
+    values = torch.empty(len(labels), FINER * grid[0], FINER * grid[1], device=device)
     with borrowed(model, device), torch.no_grad(), track("finding objects", len(labels)) as advance:
         kept = []
         for part in rows.split(_BATCH):
-            kept.append(cells(part))
+            found, channels = _cells(model, pictures(part), grid, autocast)
+            kept.append(found)
             advance(len(part))
         known = torch.cat(kept)
         energy = 4.0 * len(known) * known.square().sum(dim=(2, 3))  # standardising adds up no more than that
         check_finite(model, energy, "intermediate features", [f"picture number {row + 1:,}" for row in rows.tolist()])
-        mean, spread = known.mean(dim=(0, 2, 3), keepdim=True), known.std(dim=(0, 2, 3), keepdim=True) + 1e-6
-        known = (known - mean) / spread
+        mean, spread = known.mean(dim=(0, 2, 3)), known.std(dim=(0, 2, 3)) + 1e-6
+        known = (known - mean[:, None, None]) / spread[:, None, None]
         answered = answered_cells(known, maps, relevant, labels[rows.to(device)], about, certainty)
         penalty = _PRIOR / len(rows)
-        probe = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)
+        coefficients = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)[:-1]
         worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
-        found(rows, known)
+        probe = ObjectProbe(coefficients, mean, spread, grid, channels)
+        surround = torch.empty(len(labels), len(mean), device=device)
+        where = rows.to(device)
+        values[where], surround[where] = probe.of(known)
         for part in unseen.split(_BATCH) if len(unseen) else ():
-            found(part, (cells(part) - mean) / spread)
+            where = part.to(device)
+            values[where], surround[where] = probe.of(probe.cells(model, pictures(part), autocast))
             advance(len(part))
-    return values, worth
+    return FoundObjects(values, surround, probe, worth)
 
 
 def _sample(relevant: Tensor, seed: int) -> Tensor:

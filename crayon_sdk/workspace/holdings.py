@@ -14,9 +14,19 @@ from crayon_sdk._base.methods import methods
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.errors import FileFormatError, SettingsError, StaleError
 from crayon_sdk.workspace.ledger import FileStatus, Ledger
-from crayon_sdk.workspace.names import ANSWERS, MAPS, ORIGINAL, PATCHES, as_options, checked_name
+from crayon_sdk.workspace.names import (
+    ANSWERS,
+    DISCOVERED,
+    GROUPS,
+    MAPS,
+    ORIGINAL,
+    PATCHES,
+    as_options,
+    checked_name,
+)
 
 if TYPE_CHECKING:
+    from crayon_sdk.explain.groups import DiscoveredGroups
     from crayon_sdk.explain.maps import SaliencyMaps
     from crayon_sdk.explain.patches import NeuronPatches
     from crayon_sdk.results.correction import Correction
@@ -57,6 +67,21 @@ class Holdings:
         from crayon_sdk.explain.patches import NeuronPatches
 
         return NeuronPatches.load(self.ledger.need(PATCHES, self.ledger.base(), self.ledger.command("explain")))
+
+    def groups(self) -> DiscoveredGroups:
+        """The groups that were found in the training pictures.
+
+        Raises:
+            StaleError: They are missing, or were found by other answers.
+        """
+        from crayon_sdk.explain.groups import DiscoveredGroups
+
+        return DiscoveredGroups.load(self.ledger.need(GROUPS, self.groups_inputs(), self.ledger.command("groups")))
+
+    def groups_inputs(self, *, verify: bool = True) -> dict[str, str]:
+        """Fingerprints of what groups would be found from now."""
+        told = self.answers().only("image", "spot").fingerprint
+        return self.ledger.base() | {"maps": self.ledger.digest(MAPS, verify=verify), "answers about pictures": told}
 
     def answers(self, *, missing_ok: bool = False) -> AnnotationSet:
         """All answers so far; none when nobody has answered.
@@ -115,20 +140,25 @@ class Holdings:
         found = [ledger.status(path, ledger.base(), explain, verify=verify) for path in (MAPS, PATCHES)]
         if ledger.manifest.answers or (ledger.folder / ANSWERS).exists():
             found.append(self.answers_status())
+        if GROUPS in ledger.manifest.files:
+            inputs = self.groups_inputs(verify=verify)
+            found.append(ledger.status(GROUPS, inputs, ledger.command("groups"), verify=verify))
         found += [self.correction_status(f"corrections/{name}", verify=verify) for name in self.corrections]
         for path in ledger.manifest.files:
             kind, _, rest = path.partition("/")
             run, entry = f"crayon {kind.removesuffix('s')}", ledger.manifest.files[path]
             if kind == "evaluations" and not rest.endswith("/comparison.json"):
-                split, name = rest.split("/")[0], Path(rest).stem
-                run = f"{ledger.command('evaluate')} --split {split} {name}"
+                (split, by), name = _split_and_groups(rest), Path(rest).stem
+                run = f"{ledger.command('evaluate')} --split {split}{_option(by)} {name}"
                 # After init --again the split may be gone: then nothing that it was made from is there.
                 gone = split not in ledger.manifest.splits
-                inputs = dict.fromkeys(entry.inputs, "") if gone else self.evaluation_inputs(name, split)
+                inputs = dict.fromkeys(entry.inputs, "") if gone else self.evaluation_inputs(name, split, by)
                 found.append(ledger.status(path, inputs, run, verify=verify))
             elif kind in ("evaluations", "pictures", "reports"):
                 made_from = {source: ledger.digest(source, verify=verify) for source in entry.inputs}
-                run = explain if kind == "pictures" else f"{ledger.command('compare')} --split {rest.split('/')[0]}"
+                split, by = _split_and_groups(rest)
+                draw = ledger.command("groups") if rest.startswith("groups-") else explain
+                run = draw if kind == "pictures" else f"{ledger.command('compare')} --split {split}{_option(by)}"
                 run = f"{ledger.command('report')} --name {Path(rest).stem}" if kind == "reports" else run
                 found.append(ledger.status(path, made_from, run, verify=verify))
         return tuple(found)
@@ -150,12 +180,15 @@ class Holdings:
             return FileStatus(ANSWERS, "stale", why, f"{ledger.command('answer import')} {ledger.folder / ANSWERS}")
         return FileStatus(ANSWERS, "fresh", "", run)
 
-    def correction_inputs(self, method: str, evaluate_on: str | None = None, *, verify: bool = True) -> dict[str, str]:
+    def correction_inputs(
+        self, method: str, evaluate_on: str | None = None, *, groups: str = "own", verify: bool = True
+    ) -> dict[str, str]:
         """Fingerprints, by name, of what a correction by a method would be made from now.
 
         Args:
             method: As for `Workspace.correct`; ``evaluate_on`` likewise.
             evaluate_on: The split that is measured after every epoch.
+            groups: Whether it is told "discovered" groups.
             verify: Read every file whole, as for `status`.
 
         Raises:
@@ -173,6 +206,8 @@ class Holdings:
             inputs["answers about pictures"] = answers.only("image", "spot").fingerprint
         if "maps" in needs:
             inputs["maps"] = self.ledger.digest(MAPS, verify=verify)
+        if groups == DISCOVERED:
+            inputs["groups"] = self.ledger.digest(GROUPS, verify=verify)
         return inputs
 
     def correction_status(self, path: str, *, verify: bool = True) -> FileStatus:
@@ -182,7 +217,9 @@ class Holdings:
         settings: Mapping[str, Any] = entry.settings if entry else {"method": "attention"}
         run = f"{ledger.command('correct')} --name {Path(path).name}{as_options(settings)}"
         try:
-            inputs = self.correction_inputs(settings["method"], settings.get("evaluate_on"), verify=verify)
+            inputs = self.correction_inputs(
+                settings["method"], settings.get("evaluate_on"), groups=settings.get("groups", "own"), verify=verify
+            )
         except SettingsError as error:  # the package of the method is not here any more
             return FileStatus(path, "stale", str(error), run)
         except (FileFormatError, StaleError):
@@ -206,10 +243,11 @@ class Holdings:
                 )
         return usable
 
-    def evaluation_inputs(self, name: str, split: str) -> dict[str, str]:
+    def evaluation_inputs(self, name: str, split: str, groups: str = "own") -> dict[str, str]:
         """Fingerprints of what an evaluation of a model (or of "original") on a split would be made from now."""
         train = self.ledger.facts("train")
-        return self.ledger.base(split) | {"model": self._fingerprint_of(name), "train": train.fingerprint}
+        found = self.ledger.base(split) | {"model": self._fingerprint_of(name), "train": train.fingerprint}
+        return found if groups != DISCOVERED else found | {"groups": self.ledger.digest(GROUPS)}
 
     def _fingerprint_of(self, name: str) -> str:
         """Fingerprint of a model by name; empty when it is not there."""
@@ -220,3 +258,13 @@ class Holdings:
             return str(read_json(about)["fingerprint"])
         except (FileFormatError, KeyError, TypeError):
             return ""
+
+
+def _split_and_groups(place: str) -> tuple[str, str]:
+    """Of a path below ``evaluations/``."""
+    split, _, groups = place.split("/")[0].partition("-")
+    return split, groups or "own"
+
+
+def _option(groups: str) -> str:
+    return "" if groups == "own" else f" --groups {groups}"

@@ -11,6 +11,8 @@ from crayon_sdk.errors import SettingsError
 
 __all__ = [
     "ANSWERS",
+    "DISCOVERED",
+    "GROUPS",
     "MAPS",
     "ORIGINAL",
     "PATCHES",
@@ -19,10 +21,14 @@ __all__ = [
     "checked_name",
     "default_name",
     "different",
+    "evaluations",
     "plain",
 ]
 
 MAPS, PATCHES, ANSWERS, RUNS = "maps.safetensors", "patches.safetensors", "answers.jsonl", "runs"
+GROUPS = "groups.safetensors"
+DISCOVERED = "discovered"
+"""By groups that were found, and not labelled."""
 ORIGINAL = "original"
 """The model before any correction."""
 
@@ -41,13 +47,23 @@ def checked_name(name: str) -> str:
     return name
 
 
+def evaluations(split: str, groups: str = "own") -> str:
+    """The folder of the evaluations of a split by the groups of the data, or by discovered ones.
+
+    Example:
+        >>> evaluations("test"), evaluations("test", "discovered")
+        ('evaluations/test', 'evaluations/test-discovered')
+    """
+    return f"evaluations/{split}" + ("" if groups == "own" else f"-{groups}")
+
+
 def as_options(settings: Mapping[str, Any]) -> str:
     """The settings of a correction as one types them."""
     parts = [f"--method {settings['method']}"]
     parts += [
         f"--{name.replace('_', '-')} {settings[name]}"
-        for name in ("preset", "evaluate_on", "seed", "precision")
-        if settings.get(name) not in (None, 0, "auto")
+        for name in ("preset", "evaluate_on", "groups", "seed", "precision")
+        if settings.get(name) not in (None, 0, "auto", "own")
     ]
     for key, section in (("attention", "attention"), ("pruning", "pruning"), ("settings", settings["method"])):
         for name, value in settings.get(key, {}).items():

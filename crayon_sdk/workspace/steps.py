@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crayon_sdk._base.methods import checked_method, made_of, methods, settings_of
 from crayon_sdk._base.process import resolve_device, resolve_precision
@@ -22,6 +22,7 @@ from crayon_sdk.errors import AnswerError, DataError, FileFormatError, OutputExi
 from crayon_sdk.explain import contact_sheets
 from crayon_sdk.explain.asking import how_far
 from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.groups import DiscoveredGroups, find_groups
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.models.passes import laid_out
@@ -33,7 +34,18 @@ from crayon_sdk.results.evaluation import Evaluation, evaluate
 from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs
 from crayon_sdk.workspace.ledger import Ledger
-from crayon_sdk.workspace.names import MAPS, ORIGINAL, PATCHES, checked_name, default_name, different, plain
+from crayon_sdk.workspace.names import (
+    DISCOVERED,
+    GROUPS,
+    MAPS,
+    ORIGINAL,
+    PATCHES,
+    checked_name,
+    default_name,
+    different,
+    evaluations,
+    plain,
+)
 
 __all__ = ["Steps"]
 
@@ -158,6 +170,82 @@ class Steps:
                 )
             self.ledger.record(path, made_by="Workspace.explain", inputs=inputs, settings=wanted, started=started)
 
+    def find_groups(
+        self,
+        *,
+        names: Mapping[str, str] | None = None,
+        sheet: int = 8,
+        seed: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+        again: bool = False,
+    ) -> DiscoveredGroups:
+        """Find groups without group labels in the training pictures, and draw a sheet of each.
+
+        Args:
+            names: What the usual surround of a class is called, after a look at the sheets, such as
+                ``{"waterbird": "sea"}``.
+            sheet: How many pictures of each group to draw; 0 draws none.
+            seed: Of everything random.
+            device: "auto" or a torch device.
+            precision: "auto", "float32" or "bfloat16" (of the trunk).
+            again: Find them again also when they are up to date.
+
+        Returns:
+            The groups, which also lie in ``groups.safetensors``; ask whether they are ``reliable``.
+
+        Raises:
+            AnswerError: No map was found relevant, so that nothing is known of the object.
+            StaleError: The maps are missing or stale.
+        """
+        with self.ledger.working("groups"):
+            maps, answers, train = self.holdings.maps(), self.holdings.answers(), self.inputs.dataset()
+            wanted = {"seed": seed, "precision": self._computed(precision, device)}
+            inputs = self.holdings.groups_inputs()
+            if again or not self.ledger.is_fresh(GROUPS, inputs, wanted):
+                started = time.time()
+                found = find_groups(
+                    self.inputs.model, train, maps, answers, seed=seed, device=device, precision=precision
+                )
+                found.save(self.ledger.folder / GROUPS)
+                self.ledger.record(
+                    GROUPS, made_by="Workspace.find_groups", inputs=inputs, settings=wanted, started=started
+                )
+            found = DiscoveredGroups.load(self.ledger.folder / GROUPS)
+            if names is not None and dict(names) != dict(found.names):
+                started, found = time.time(), found.named(names)
+                found.save(self.ledger.folder / GROUPS)
+                self.ledger.record(
+                    GROUPS, made_by="Workspace.find_groups", inputs=inputs, settings=wanted, started=started
+                )
+            if sheet:
+                self._draw_groups(found, train, maps, sheet)
+        return found
+
+    def _draw_groups(self, groups: DiscoveredGroups, train: ImageDataset, maps: SaliencyMaps, count: int) -> None:
+        inputs, wanted = {GROUPS: self.ledger.digest(GROUPS)}, {"count": count}
+        for number, (name, members) in enumerate(groups.members.items(), 1):
+            path = f"pictures/groups-{number}.png"  # names of classes need not be names of files
+            if self.ledger.is_fresh(path, inputs, wanted):
+                continue
+            started = time.time()
+            (self.ledger.folder / path).parent.mkdir(exist_ok=True)
+            shown = maps.select(members)
+            chosen = contact_sheets.choose_ids(shown, shown, count=count)
+            title = f"Discovered group {name}: {len(members):,} of {len(groups):,} training pictures"
+            contact_sheets.maps_sheet(train, maps, chosen, self.ledger.folder / path, title=title)
+            self.ledger.record(path, made_by="Workspace.find_groups", inputs=inputs, settings=wanted, started=started)
+
+    def _grouped(self, dataset: ImageDataset, split: str | None, groups: str, device: str, precision: str) -> Any:
+        """A data set by its own groups, or by those that were found in the training pictures."""
+        if groups != DISCOVERED:
+            return dataset
+        found = self.holdings.groups()
+        found.check()
+        if split is not None:
+            found = found.of(self.inputs.model, dataset, device=device, precision=precision)
+        return found.on(dataset)
+
     def correct(
         self,
         method: str = "attention",
@@ -168,6 +256,7 @@ class Steps:
         pruning: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         evaluate_on: str | None = None,
+        groups: Literal["own", "discovered"] = "own",
         seed: int = 0,
         device: str = "auto",
         precision: str = "auto",
@@ -187,6 +276,8 @@ class Steps:
             pruning: Keywords of `NeuronPruner` on top.
             settings: Keywords of any other method.
             evaluate_on: A split to measure after every epoch, such as "val"; never "test" with keep="best".
+            groups: What the method is told, and keep="best" chooses by: the group columns of the data ("own"), or the
+                groups of `find_groups` ("discovered").
             seed: Of everything random.
             device: "auto" or a torch device.
             precision: "auto", "float32" or "bfloat16" (of the trunk).
@@ -216,6 +307,7 @@ class Steps:
         typed = plain({"method": method, "preset": preset, **sections})
         typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         typed |= {} if control is None else {"control": control}
+        typed |= {} if groups == "own" else {"groups": groups}
         path = f"corrections/{name}"
         with self.ledger.working(f"correct {name}"):
             # Looked at also when the result is there already: it may have changed.
@@ -226,7 +318,7 @@ class Steps:
             if evaluate_on == "test" and "best" in [wanted.get(f"{each}.keep") for each in resolved]:
                 raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
             self._check_answers(method)
-            inputs = self.holdings.correction_inputs(method, evaluate_on)
+            inputs = self.holdings.correction_inputs(method, evaluate_on, groups=groups)
             entry = self.ledger.manifest.files.get(path) if self.ledger.digest(path) else None
             there = None if entry is None else self._noted(entry.settings, device)
             if there is not None and precision == "auto":
@@ -278,6 +370,7 @@ class Steps:
         """The settings of a correction as they count, in one row: whoever types a default changes nothing."""
         found = {name: typed[name] for name in ("method", "evaluate_on", "precision")}
         found |= {"strict": typed.get("strict", True), "control": typed.get("control")}
+        found |= {"groups": typed.get("groups", "own")}
         found |= {f"{each}.{key}": value for each, values in resolved.items() for key, value in asdict(values).items()}
         if found.get("attention.score") == "maps" and MAPS in self.ledger.manifest.files:
             found["attention.score"] = self.ledger.manifest.files[MAPS].settings["score"]
@@ -294,6 +387,9 @@ class Steps:
             if "answers" in needs:
                 self._check_guidance(given["maps"], answers, train, strict=strict)
         held_out = None if typed["evaluate_on"] is None else self.inputs.dataset(typed["evaluate_on"])
+        groups, where = typed.get("groups", "own"), (device, typed["precision"])
+        train = self._grouped(train, None, groups, *where)
+        held_out = None if held_out is None else self._grouped(held_out, typed["evaluate_on"], groups, *where)
         corrector = _corrector(model, typed, device, run)
         check_needs(corrector, train, held_out, **given)
         found: Correction = corrector.fit(train, evaluate_on=held_out, **given, strict=strict)
@@ -364,6 +460,7 @@ class Steps:
         names: Sequence[str] = (),
         *,
         split: str = "test",
+        groups: Literal["own", "discovered"] = "own",
         batch_size: int = 64,
         device: str = "auto",
         precision: str = "auto",
@@ -375,6 +472,8 @@ class Steps:
         Args:
             names: Of corrections, or "original"; none means all.
             split: "test", "val" or "train".
+            groups: By the group columns of the data ("own"), or by the groups of `find_groups` ("discovered"), which
+                are found in this split, too.
             batch_size: Pictures at a time.
             device: "auto" or a torch device.
             precision: "auto", "float32" or "bfloat16" (of the trunk).
@@ -383,7 +482,7 @@ class Steps:
             again: Measure also what is up to date.
 
         Returns:
-            Evaluations by name, which also lie in ``evaluations/SPLIT/NAME.json``.
+            Evaluations by name, which also lie in ``evaluations/SPLIT/NAME.json`` (``SPLIT-discovered`` for these).
 
         Raises:
             DataError: There is no such split.
@@ -392,11 +491,14 @@ class Steps:
         found: dict[str, Evaluation] = {}
         with self.ledger.working("evaluate"):
             original, test, train = self.inputs.model, self.inputs.dataset(split), self.inputs.dataset()
+            if groups == DISCOVERED:
+                test = self._grouped(test, None if split == "train" else split, groups, device, precision)
+                train = self._grouped(train, None, groups, device, precision)
             for name in names or (ORIGINAL, *self.holdings.usable_corrections()):
-                path = f"evaluations/{split}/{name}.json"
+                path = f"{evaluations(split, groups)}/{name}.json"
                 wanted = {"batch_size": batch_size, "precision": precision}
                 model = original if name == ORIGINAL else self.holdings.correction(name).model
-                inputs = self.holdings.evaluation_inputs(name, split)
+                inputs = self.holdings.evaluation_inputs(name, split, groups)
                 if again or not self.ledger.is_fresh(path, inputs, wanted):
                     started = time.time()
                     made = evaluate(
@@ -417,6 +519,7 @@ class Steps:
         names: Sequence[str] = (),
         *,
         split: str = "test",
+        groups: Literal["own", "discovered"] = "own",
         baseline: str | None = None,
         cluster_column: str | None = None,
         resamples: int = 2000,
@@ -428,6 +531,7 @@ class Steps:
         Args:
             names: Of corrections, or "original"; none means all.
             split: Which evaluations.
+            groups: By the groups of the data ("own"), or by "discovered" ones.
             baseline: What the others are compared with; default the first.
             cluster_column: Column of the table that says which pictures belong together, such as the object that is
                 shown on two backgrounds; they are drawn together.
@@ -449,9 +553,11 @@ class Steps:
             found: dict[str, Evaluation] = {}
             inputs: dict[str, str] = {}
             for name in names or (ORIGINAL, *self.holdings.usable_corrections()):
-                path = f"evaluations/{split}/{name}.json"
-                run = f"{self.ledger.command('evaluate')} --split {split} {name}"
-                found[name] = Evaluation.load(self.ledger.need(path, self.holdings.evaluation_inputs(name, split), run))
+                path = f"{evaluations(split, groups)}/{name}.json"
+                by = "" if groups == "own" else f" --groups {groups}"
+                run = f"{self.ledger.command('evaluate')} --split {split}{by} {name}"
+                needed = self.holdings.evaluation_inputs(name, split, groups)
+                found[name] = Evaluation.load(self.ledger.need(path, needed, run))
                 inputs[path] = self.ledger.digest(path)
             settings: dict[str, Any] = {
                 "baseline": baseline,
@@ -461,7 +567,7 @@ class Steps:
             }
             made = compare(found, clusters=clusters, **settings)
             settings |= {} if cluster_column is None else {"cluster_column": cluster_column}
-            path = f"evaluations/{split}/comparison.json"
+            path = f"{evaluations(split, groups)}/comparison.json"
             made.save(self.ledger.folder / path)
             self.ledger.record(path, made_by="compare", inputs=inputs, settings=settings, started=started)
         return made

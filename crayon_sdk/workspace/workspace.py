@@ -6,8 +6,10 @@ crayon.toml              settings of yours (optional; read by the command line)
 maps.safetensors         a map for every training picture
 patches.safetensors      the strongest patches of every neuron
 answers.jsonl            yes, no and unsure
+groups.safetensors       groups that were found, without group labels
 corrections/NAME/        a timm checkpoint each
-evaluations/SPLIT/       NAME.json, "original" for the model before, and comparison.json
+evaluations/SPLIT/       NAME.json, "original" for the model before, and comparison.json; SPLIT-discovered/ by groups
+                         that were found
 reports/NAME.html        all about a correction on one page, with its pictures beside it
 pictures/                sheets to look at
 runs/                    what an unfinished correction continues from
@@ -21,8 +23,9 @@ The work is done in rooms that share one ledger and do not know of `Workspace`:
                          Workspace
         ┌────────────────────┼────────────────────┐
       steps              answering             shipping
- explain, correct,    answers in and out,   report, save, push,
-evaluate, compare      what to ask next          changes
+ explain, groups,     answers in and out,   report, save, push,
+correct, evaluate,     what to ask next          changes
+     compare
         └────────────┬───────┴───────┬────────────┘
                   inputs          holdings
              model, pictures   what was made, and how it stands
@@ -197,6 +200,7 @@ class Workspace:
     # --- the steps ---
 
     explain = _done_by("steps", Steps.explain)
+    find_groups = _done_by("steps", Steps.find_groups)
     correct = _done_by("steps", Steps.correct)
     evaluate = _done_by("steps", Steps.evaluate)
     compare = _done_by("steps", Steps.compare)

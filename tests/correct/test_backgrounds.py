@@ -34,7 +34,7 @@ def swap():
     dataset, model = noise_pictures(12), split_model()
     guidance = guidance_of(dataset, random_maps(dataset), half_and_half(dataset), (2, 2))
     cache = PixelCache(dataset, model.preprocessing)
-    return BackgroundSwap(model, cache, guidance, device=CPU), cache, guidance, model
+    return BackgroundSwap(model, cache, guidance, device=CPU, labels=dataset.labels), cache, guidance, model
 
 
 def test_objects_are_the_refined_maps_of_relevant_pictures(swap):

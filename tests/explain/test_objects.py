@@ -288,7 +288,7 @@ def test_a_picture_without_anything_like_an_object_has_a_map_too(model, train, m
     images = torch.stack([train.row(position, VIEW) for position in range(len(train))])
     images = VIEW.normalize(images) if images.dtype == torch.uint8 else images
     images[100] = 50.0
-    values, _ = objects_of(model, images.__getitem__, train.labels, rows, maps.values[rows], relevant)
+    values = objects_of(model, images.__getitem__, train.labels, rows, maps.values[rows], relevant).values
     assert values.isfinite().all()
     assert torch.equal(values.amax(dim=(1, 2)), torch.ones(len(train)))
 
@@ -299,7 +299,8 @@ def test_tensors_give_the_same(model, train, maps, answers, found):
     images = torch.stack([train.row(position, VIEW) for position in range(len(train))])
     images = VIEW.normalize(images) if images.dtype == torch.uint8 else images
     relevant = torch.tensor([each == "relevant" for each in verdicts.values()])
-    values, worth = objects_of(model, images.__getitem__, train.labels, torch.tensor(rows), maps.values[rows], relevant)
+    found = objects_of(model, images.__getitem__, train.labels, torch.tensor(rows), maps.values[rows], relevant)
+    values, worth = found.values, found.worth
     torch.testing.assert_close(values, found.values, rtol=0, atol=1e-4)
     assert worth == found.worth
 
