@@ -18,7 +18,7 @@ from crayon_sdk.correct.method import Method, method
 from crayon_sdk.correct.objective import Batch, Objective, PixelFeed, Prediction
 from crayon_sdk.correct.settings import AttentionSettings
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import AnswerError, SettingsError, UnsupportedModelError
+from crayon_sdk.errors import AnswerError, DataError, SettingsError, UnsupportedModelError
 from crayon_sdk.explain.explainer import check_score, check_target
 from crayon_sdk.explain.groups import surrounds_of
 from crayon_sdk.explain.maps import SaliencyMaps
@@ -198,13 +198,17 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
 
     def _surrounds(self, model: SplitModel, feed: PixelFeed, found: FoundObjects) -> Tensor | None:
         """Which class the surround of every picture looks like, where that can be trusted."""
-        surround, grounds, _ = surrounds_of(model, feed.cache.get, feed.labels, found, seed=self.settings.seed)
+        try:
+            surround, grounds, _ = surrounds_of(model, feed.cache.get, feed.labels, found, seed=self.settings.seed)
+        except (DataError, UnsupportedModelError) as error:
+            _log.warning("no groups are looked for: %s", error)
+            return None
         _log.info("%s", grounds.in_words)
         if grounds.reliable:
             return surround
         if not found.worth.irrelevant:
             _log.warning(
-                "nothing was found to correct: all %d answers are yes, and of the surrounds there are %s",
+                "nothing was found to correct: all %d answers are yes, and %s",
                 found.worth.relevant,
                 grounds.in_words,
             )

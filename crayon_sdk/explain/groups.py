@@ -26,7 +26,7 @@ from crayon_sdk.explain.maps import SaliencyMaps, readable
 from crayon_sdk.explain.objects import FoundObjects, ObjectProbe, found_objects
 from crayon_sdk.functional.groups import centred, fit_softmax, foretold_classes, sureness
 from crayon_sdk.functional.highlights import background_tiles
-from crayon_sdk.models.passes import in_classes_of
+from crayon_sdk.models.passes import check_finite, in_classes_of
 from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
 __all__ = ["ATTRIBUTE", "DiscoveredGroups", "Grounds", "SurroundProbe", "find_groups", "surrounds_of"]
@@ -396,8 +396,14 @@ def surrounds_of(
 
     Returns:
         (N,) int64 classes that the surrounds look like, why they are to be trusted, and what finds them elsewhere.
+
+    Raises:
+        DataError: What the model makes of some pictures is not finite, or too large to be added up.
+        UnsupportedModelError: It is not for any.
     """
     count, device = model.num_classes, labels.device
+    energy = len(labels) * found.surround.square().sum(dim=1, keepdim=True)  # standardising adds up no more than that
+    check_finite(model, energy, "intermediate features", [f"picture number {row + 1:,}" for row in range(len(labels))])
     best, stage, chosen = -1.0, 0, torch.zeros(len(labels), count, device=device)
     for number in range(len(found.probe.channels)):
         features = found.probe.of_stage(found.surround, number)

@@ -57,6 +57,7 @@ def shown(tmp_path_factory, picture_folder, correction):
         "NeuronAnswer": crayon.NeuronAnswer(neuron=0, patch=0, **answer),
         "NeuronPatches": crayon.Explainer(model).explain_neurons(dataset),
         "NeuronPruner": crayon.NeuronPruner(model),
+        "DiscoveredGroups": crayon.find_groups(model, dataset, random_maps(dataset), half_and_half(dataset)),
         "ObjectMaps": crayon.find_objects(model, dataset, random_maps(dataset), half_and_half(dataset)),
         "Preprocessing": SMALL,
         "SaliencyMaps": random_maps(dataset),

@@ -315,7 +315,7 @@ def test_overflowing_alpha_stops_at_the_first_step(dataset, tmp_path):
     with pytest.raises(
         NonFiniteLossError, match=r"stopped at step 1 \(epoch 1\): loss = .*guidance = .*alpha"
     ) as caught:
-        fit(model, dataset, alpha=1e39, checkpoint_dir=tmp_path)
+        fit(model, dataset, alpha=1e40, checkpoint_dir=tmp_path)
     assert (caught.value.step, caught.value.epoch) == (0, 0)
     assert_equal_states(caught.value.model.plain_state_dict(), model.plain_state_dict())
     assert not caught.value.model.training
