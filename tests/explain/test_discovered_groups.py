@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from helpers_workspace import crayon, new_workspace
 from torch import nn
 
 from crayon_sdk import (
     AnnotationSet,
+    AttentionCorrector,
     DiscoveredGroups,
     Explainer,
     ImageDataset,
@@ -18,11 +20,13 @@ from crayon_sdk import (
     evaluate,
     find_groups,
     simulate_answers,
+    simulate_spot_answers,
 )
+from crayon_sdk._base.files import write_json, write_tensors
 from crayon_sdk.cli.demo_pictures import write_pictures
-from crayon_sdk.errors import DataError, FileFormatError, MismatchError, SettingsError
+from crayon_sdk.errors import DataError, FileFormatError, MismatchError, SettingsError, StaleError
 from crayon_sdk.explain.groups import Grounds
-from crayon_sdk.functional.saliency import normalize_maps, resize_maps
+from crayon_sdk.models.rebuild import timm_config
 from crayon_sdk.models.split import SplitModel
 
 VIEW = Preprocessing(size=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -66,16 +70,14 @@ def model(train):
 
 @pytest.fixture(scope="module")
 def maps(model, train):
-    """Of another model, so to say, that looks at the object: this one never does."""
-    made = Explainer(model, device="cpu").explain(train)
-    masks = torch.stack([train.mask_tensor(sample, VIEW).float() for sample in train.ids])
-    return replace(made, values=normalize_maps(resize_maps(masks, made.size)), model="")
+    return Explainer(model, device="cpu").explain(train)
 
 
 @pytest.fixture(scope="module")
 def answers(maps, train):
-    given = simulate_answers(maps, train)
-    return AnnotationSet(each for each in given if each.id in set(train.ids[:60]))
+    """About the spots of a third of the pictures; hardly any whole map is on the object."""
+    given = simulate_spot_answers(maps, train)
+    return AnnotationSet(each for each in given if each.id in set(train.ids[:100]))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +133,7 @@ def test_at_most_two_forward_passes(model, train, maps, answers):
 
 
 def test_where_surround_and_class_have_nothing_in_common_nothing_is_found(tmp_path, model):
-    write_pictures(tmp_path / "even", train=200, test=40, size=64, correlation=0.5)
+    write_pictures(tmp_path / "even", train=120, test=40, size=64, correlation=0.5)
     even = ImageDataset.from_csv(tmp_path / "even" / "metadata.csv", split="train")
     plain = trained(even)
     maps = Explainer(plain, device="cpu").explain(even)
@@ -192,3 +194,72 @@ def test_save_and_load(groups, model, task, tmp_path):
     with pytest.raises(FileFormatError):
         DiscoveredGroups.load(tmp_path / "half.safetensors")
 
+
+@pytest.fixture(scope="module")
+def workspace(model, task, tmp_path_factory):
+    """A workspace of the same pictures, with answers and groups."""
+    folder = tmp_path_factory.mktemp("work")
+    write_tensors(folder / "model" / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
+    write_json(folder / "model" / "config.json", timm_config(model))
+    pictures = task[0].files[0].parents[2]
+    found = new_workspace(folder / "ws", pictures, folder / "model")
+    found.explain(sheet=0, device="cpu")
+    found.simulate_answers(kind="spot", count=100)
+    return found
+
+
+def test_in_a_workspace(workspace, train):
+    shell = ("-w", workspace.folder)
+    refused = crayon("evaluate", "original", "--groups", "discovered", *shell)
+    assert refused.exit_code == 4
+    assert "groups.safetensors" in refused.output
+    assert "crayon groups" in refused.output
+
+    found = crayon("groups", "--sheet", 2, "--device", "cpu", *shell)
+    assert found.exit_code == 0, found.output
+    assert "bird/like fish" in found.output
+    assert "pictures stand in a surround" in found.output
+    sheets = sorted(path.name for path in (workspace.folder / "pictures").iterdir())
+    assert sheets == ["groups-1.png", "groups-2.png", "groups-3.png", "groups-4.png"]
+    first = workspace.find_groups(sheet=0)
+    again = workspace.find_groups(sheet=0)
+    assert torch.equal(first.surround, again.surround)
+    assert workspace.find_groups(names={"fish": "water", "bird": "forest"}, sheet=0).reliable
+
+    by_columns = workspace.evaluate(["original"])["original"]
+    discovered = workspace.evaluate(["original"], groups="discovered")["original"]
+    assert [each.name for each in by_columns.groups] == ["bird/forest", "bird/water", "fish/forest", "fish/water"]
+    assert [each.name for each in discovered.groups] == ["bird/forest", "bird/water", "fish/forest", "fish/water"]
+    assert discovered.worst_group == pytest.approx(by_columns.worst_group, abs=0.15)
+    states = {each.path: each.state for each in workspace.status()}
+    assert states["groups.safetensors"] == "fresh"
+    assert states["evaluations/test-discovered/original.json"] == "fresh"
+
+    one = {"epochs": 1, "batch_size": 64}
+    made = workspace.correct("erm", settings=one, groups="discovered", evaluate_on="test")
+    assert made.before.worst_group == pytest.approx(discovered.worst_group)
+    assert workspace.correct("erm", settings=one, groups="discovered", evaluate_on="test").record == made.record
+    shown = crayon("correct", "--method", "erm", "--set", "erm.epochs=1", "--set", "erm.batch_size=64", *shell)
+    assert shown.exit_code != 0
+    assert "groups 'discovered' there, 'own' now" in shown.output
+    compared = crayon("evaluate", "--groups", "discovered", *shell)
+    assert compared.exit_code == 0, compared.output
+    compared = crayon("compare", "original", "erm", "--groups", "discovered", *shell)
+    assert compared.exit_code == 0, compared.output
+    assert (workspace.folder / "evaluations" / "test-discovered" / "comparison.json").is_file()
+
+    workspace.simulate_answers(kind="spot", count=120, seed=1)
+    states = {each.path: each for each in workspace.status()}
+    assert states["groups.safetensors"].state == "stale"
+    assert states["evaluations/test-discovered/original.json"].run.endswith("--split test --groups discovered original")
+    with pytest.raises(StaleError, match=r"groups\.safetensors .* is stale"):
+        workspace.evaluate(["original"], groups="discovered")
+
+
+def test_attention_weighs_what_is_found(model, train, maps, answers, caplog):
+    how = {"epochs": 1, "batch_size": 32, "device": "cpu", "background_swap": 0.0}
+    found = AttentionCorrector(model, **how).fit(train, maps, answers)
+    assert found.record.counts["unusual_surround"] > 20
+    alike = AttentionCorrector(model, balance="never", **how).fit(train, maps, answers)
+    assert "unusual_surround" not in alike.record.counts
+    assert found.model.fingerprint != alike.model.fingerprint

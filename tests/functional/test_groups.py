@@ -19,7 +19,8 @@ from crayon_sdk.functional.groups import (
 
 def test_surround_is_the_mean_of_what_is_no_object():
     random = torch.Generator().manual_seed(0)
-    features, objects = torch.randn(3, 5, 4, 6, generator=random).double(), torch.rand(3, 4, 6, generator=random).double()
+    features = torch.randn(3, 5, 4, 6, generator=random).double()
+    objects = torch.rand(3, 4, 6, generator=random).double()
     found = surround_features(features, objects)
     for n in range(3):
         for d in range(5):
