@@ -35,13 +35,14 @@ _OWN = {
     "pruning": "crayon_sdk.correct.pruning:NeuronPruner",
     "unasked": "crayon_sdk.correct.unasked:UnaskedCorrector",
 }
+_OF_OTHERS = ("both",)  # of ours, made of others; known without importing it
 SETTINGS = {
     "attention": "crayon_sdk.correct.settings:AttentionSettings",
     "pruning": "crayon_sdk.correct.settings:PruningSettings",
     "erm": "crayon_sdk.correct.settings:ERMSettings",
     "unasked": "crayon_sdk.correct.settings:AttentionSettings",
 }
-"""Method of the package -> the class of its settings, which loads no torch."""
+"""Method of the package -> the class of its settings, which loads no torch; of the others it is with the method."""
 
 
 class _UnknownMethodError(SettingsError, KeyError):
@@ -160,4 +161,4 @@ def with_settings() -> tuple[str, ...]:
         >>> with_settings()[:3]
         ('attention', 'pruning', 'erm')
     """
-    return (*SETTINGS, *(name for name in methods if name not in _OWN))
+    return (*SETTINGS, *(name for name in methods if name not in SETTINGS and name not in _OF_OTHERS))
