@@ -110,8 +110,11 @@ class Method(_Kept[SettingsT]):
         Raises:
             SettingsError: A setting does not fit the model.
         """
-        init = getattr(settings, "init", "original")
-        return settings if init != "pretrained" else replace(settings, **{"init": published_weights(self.model)})
+        known: Any = settings
+        if getattr(known, "init", "original") == "pretrained":
+            known = replace(known, init=published_weights(self.model))
+        found: SettingsT = known
+        return found
 
     @classmethod
     def from_preset(cls: type[MethodT], name: str, model: nn.Module, **overrides: Any) -> MethodT:

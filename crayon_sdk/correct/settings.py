@@ -22,6 +22,7 @@ __all__ = [
 # Above, a float32 overflows before a loss can tell.
 Rate = Annotated[float, Field(ge=0, le=1e30)]
 Decay = Annotated[float, Field(ge=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0)]
 Prior = Annotated[float, Field(ge=0, le=10)]
 Scheduler = Literal["none", "cosine", "step"]
 Target = Literal["label", "predicted"] | Count

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +29,8 @@ from crayon_sdk.results.correction import Correction, CorrectionRecord, versions
 from crayon_sdk.results.evaluation import Evaluation, evaluation_of, warn_of_training_pictures
 
 __all__ = ["Fit", "into_training"]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Fit:
@@ -229,7 +231,7 @@ class Fit:
         return evaluation_of(logits.argmax(dim=1), self.evaluate_on, self.dataset if same_groups else None)
 
 
-def into_training(model: SplitModel, *, frozen_norm: bool = False) -> SplitModel:
+def into_training(model: ModuleT, *, frozen_norm: bool = False) -> ModuleT:
     """Make all of a network trainable, in train mode.
 
     Args:
