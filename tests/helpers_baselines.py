@@ -1,4 +1,4 @@
-"""What the tests of the compared methods share: a method at its neutral setting, and one that is stopped and goes on."""
+"""What the tests of the compared methods share: at its neutral setting one is ERM, and one that is stopped goes on."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from helpers_baselines import FAST
@@ -36,12 +38,8 @@ def test_it_starts_from_the_weights_that_are_named(other, tmp_path):
 
 def test_a_run_belongs_to_the_weights_that_it_started_from(other, tmp_path):
     """The same reference, with other weights behind it."""
-    import shutil
-
-    place, more = (
-        tmp_path / "weights",
-        {"init": f"local-dir:{tmp_path / 'weights'}", "checkpoint_dir": tmp_path / "run"},
-    )
+    place = tmp_path / "weights"
+    more = {"init": f"local-dir:{place}", "checkpoint_dir": tmp_path / "run"}
     shutil.copytree(other, place)
     JTT(split_model(), upweight=0.0, **more, **FAST).fit(noise_pictures(12))
     shutil.rmtree(place)

@@ -66,10 +66,10 @@ def test_features_of_the_biased_network_are_those_of_its_eval_mode():
 
 
 def test_a_run_goes_on_in_the_first_stage(tmp_path, monkeypatch):
-    more = {**SMALL, "auxiliary_epochs": 3, "auxiliary_batch_size": 6}
-    found = goes_on(FLAC, mixed_up(), tmp_path, monkeypatch, steps=4, **more)
+    more = {**SMALL, "auxiliary_epochs": 2}
+    found = goes_on(FLAC, mixed_up(6, wrong=(1,)), tmp_path, monkeypatch, steps=2, **more)
     assert {"prediction", "pairs"} < found.history[0].keys()
-    assert found.record.settings["auxiliary_epochs"] == 3
+    assert found.record.settings["auxiliary_epochs"] == 2
 
 
 def test_a_batch_of_one_and_three_classes():
