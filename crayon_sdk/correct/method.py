@@ -75,10 +75,15 @@ class Method(_Kept[SettingsT]):
 
     method: ClassVar[str]
     """What it is called, in the registry and in records."""
+    title: ClassVar[str] = ""
+    """What people call it, in card and report; its name where it is not said."""
+    paper: ClassVar[str] = ""
+    """Where it is published, in short, such as "Liu et al., ICML 2021"."""
     settings_kind: ClassVar[Any]
     """Class of its settings, a `TrainingSettings` with a default for everything."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of "answers", "neuron answers", "maps", "groups", "masks", "holdout"; batches hold what they are about."""
+    """Of "answers", "neuron answers", "maps", "groups", "masks", "holdout", "holdout groups"; batches hold what they
+    are about."""
     presets: ClassVar[Mapping[str, Any]] = {}
     """Published settings by name."""
     _shown: ClassVar[tuple[str, ...]] = ("epochs", "lr")
@@ -116,7 +121,7 @@ class Method(_Kept[SettingsT]):
         """Take the settings of the published runs.
 
         Args:
-            name: "waterbirds", "biased-celeba" or "backgrounds".
+            name: "waterbirds", "biased-celeba", "backgrounds", or another one of ``presets``.
             model: The model to correct.
             overrides: Keywords of the constructor, on top.
 
@@ -268,7 +273,7 @@ def check_needs(
 
     Raises:
         AnswerError: It needs answers.
-        DataError: It needs groups or masks of the training set.
+        DataError: It needs groups or masks of the training set, or groups of the pictures to evaluate on.
         SettingsError: It needs maps, or pictures to evaluate on.
     """
     lacking: dict[str, tuple[bool, type[CrayonError], str]] = {
@@ -286,6 +291,11 @@ def check_needs(
             "make the data set with masks (masks= of from_folder and from_torch, mask_column= of from_csv)",
         ),
         "holdout": (evaluate_on is None, SettingsError, "pass evaluate_on= (never the test set)"),
+        "holdout groups": (
+            evaluate_on is None or not evaluate_on.groups,
+            DataError,
+            "make the data set of evaluate_on= with groups (group_columns= of from_csv, groups= of from_torch)",
+        ),
     }
     for need in sorted(method.needs):
         missing, kind, remedy = lacking[need]
