@@ -189,8 +189,9 @@ class Method(_Kept[SettingsT]):
         file = fit.run_file(self.checkpoint_dir, self.method, **inputs)
         preprocessing = fit.model.preprocessing
         groups = dataset.group_index()[0] if "groups" in self.needs else None
+        masks = dataset.mask_tensors(preprocessing) if "masks" in self.needs else None
         with PixelCache(dataset, preprocessing, device=self.device) as cache:
-            guidance = masks = None
+            guidance = None
             if maps is not None and told is not None:
                 rule: Any = getattr(settings, "answer_rule", "unanimous")
                 zero_maps = getattr(settings, "zero_maps", "skip")
@@ -203,12 +204,11 @@ class Method(_Kept[SettingsT]):
                     rule=rule,
                     zero_maps=zero_maps,
                 )
-            if "masks" in self.needs:
-                masks = torch.stack([dataset.mask_tensor(sample, preprocessing).bool() for sample in dataset.ids])
             feed = PixelFeed(cache, dataset.labels, guidance=guidance, groups=groups, masks=masks)
             objective = self.objective(fit.model, feed, settings)
             history = fit.train(objective, feed, file, measured=True)
         counts = {} if guidance is None else dict(guidance.counts) | {"dropped_answers": used.dropped}
+        counts |= {} if masks is None else {"masks": int((~masks.flatten(1).all(dim=1)).sum())}
         counts |= objective.counted
         return fit.finish(self.method, history, used, counts, maps=inputs.get("maps", ""))
 
