@@ -43,8 +43,15 @@ NEEDS = {
 _OWN = {
     "attention": "crayon_sdk.correct.attention:AttentionCorrector",
     "both": "crayon_sdk.correct.both:PruningThenAttention",
+    "cnc": "crayon_sdk.correct.baselines.cnc:CorrectAndContrast",
     "erm": "crayon_sdk.correct.erm:FurtherTraining",
+    "flac": "crayon_sdk.correct.baselines.flac:FLAC",
+    "jtt": "crayon_sdk.correct.baselines.jtt:JustTrainTwice",
+    "lc": "crayon_sdk.correct.baselines.lc:LogitCorrection",
+    "lff": "crayon_sdk.correct.baselines.lff:LearningFromFailure",
+    "masktune": "crayon_sdk.correct.baselines.masktune:MaskTune",
     "pruning": "crayon_sdk.correct.pruning:NeuronPruner",
+    "softcon": "crayon_sdk.correct.baselines.softcon:SoftContrastive",
     "unasked": "crayon_sdk.correct.unasked:UnaskedCorrector",
 }
 _OF_OTHERS = ("both",)  # of ours, made of others; known without importing it

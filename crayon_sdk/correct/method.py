@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, InitVar, asdict, dataclass, field
+from dataclasses import KW_ONLY, InitVar, asdict, dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import torch
@@ -21,8 +21,9 @@ from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.guidance import guidance_answers, guidance_of, taken_for_right
 from crayon_sdk.correct.objective import Objective, PixelFeed
 from crayon_sdk.correct.presets import preset as preset_of
-from crayon_sdk.correct.run_file import check_run_folder
+from crayon_sdk.correct.run_file import RunFile, check_run_folder
 from crayon_sdk.correct.settings import TrainingSettings
+from crayon_sdk.correct.start import published_weights, start_of
 from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache
@@ -114,7 +115,11 @@ class Method(_Kept[SettingsT]):
         Raises:
             SettingsError: A setting does not fit the model.
         """
-        return settings
+        known: Any = settings
+        if getattr(known, "init", "original") == "pretrained":
+            known = replace(known, init=published_weights(self.model))
+        found: SettingsT = known
+        return found
 
     @classmethod
     def from_preset(cls: type[MethodT], name: str, model: nn.Module, **overrides: Any) -> MethodT:
@@ -141,6 +146,17 @@ class Method(_Kept[SettingsT]):
             settings: Of this run.
         """
         raise NotImplementedError
+
+    def prepared(self, fit: Fit, feed: PixelFeed, settings: Any, file: RunFile | None) -> Objective:
+        """What is minimised, when all that comes before is done; overridden by methods of two stages.
+
+        Args:
+            fit: The correction that is being made; `Fit.train_first` trains another network.
+            feed: The training set.
+            settings: Of this run.
+            file: Where its state is kept.
+        """
+        return self.objective(fit.model, feed, settings)
 
     def settings_for(self, maps: SaliencyMaps | None) -> SettingsT:
         """The settings of a run; overridden where they depend on the maps."""
@@ -184,7 +200,11 @@ class Method(_Kept[SettingsT]):
         elif maps is not None and "maps" in self.needs:
             told, inputs = taken_for_right(maps, dataset), {"maps": maps.fingerprint}
         settings = self.settings_for(maps)
+        start = start_of(self.model, getattr(settings, "init", "original"))
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, settings)
+        if start is not None:
+            inputs["start"] = start.fingerprint
+            fit.start_from(start)
         dataset = fit.dataset
         file = fit.run_file(self.checkpoint_dir, self.method, **inputs)
         preprocessing = fit.model.preprocessing
@@ -205,7 +225,7 @@ class Method(_Kept[SettingsT]):
                     zero_maps=zero_maps,
                 )
             feed = PixelFeed(cache, dataset.labels, guidance=guidance, groups=groups, masks=masks)
-            objective = self.objective(fit.model, feed, settings)
+            objective = self.prepared(fit, feed, settings, file)
             history = fit.train(objective, feed, file, measured=True)
         counts = {} if guidance is None else dict(guidance.counts) | {"dropped_answers": used.dropped}
         counts |= {} if masks is None else {"masks": int((~masks.flatten(1).all(dim=1)).sum())}

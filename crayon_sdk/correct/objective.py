@@ -163,6 +163,15 @@ class Objective(nn.Module):
         """
         return torch.randperm(count, generator=torch.Generator().manual_seed(seed * _APART + number))
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained; overridden by methods that train a second network at another pace.
+
+        Returns:
+            Groups as those of `torch.optim`, each with its "params". Beside these a group may say "lr_factor", with
+            which the learning rate of the settings is multiplied, and "weight_decay".
+        """
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
     def after_step(self, found: Mapping[str, float], processes: Processes) -> None:
         """Called after every step with its sums; overridden by methods that keep a state, in buffers of theirs."""
 

@@ -9,11 +9,20 @@ from pydantic import Field
 from crayon_sdk._base.settings import Count, Number, OneOrMore, Share, settings
 from crayon_sdk.answers.relevance import Rule
 
-__all__ = ["AttentionSettings", "ERMSettings", "NetworkSettings", "PruningSettings", "TrainingSettings", "settings"]
+__all__ = [
+    "AttentionSettings",
+    "BaselineSettings",
+    "ERMSettings",
+    "NetworkSettings",
+    "PruningSettings",
+    "TrainingSettings",
+    "settings",
+]
 
 # Above, a float32 overflows before a loss can tell.
 Rate = Annotated[float, Field(ge=0, le=1e30)]
 Decay = Annotated[float, Field(ge=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0)]
 Prior = Annotated[float, Field(ge=0, le=10)]
 Scheduler = Literal["none", "cosine", "step"]
 Target = Literal["label", "predicted"] | Count
@@ -72,6 +81,18 @@ class NetworkSettings(TrainingSettings):
     keep: Keep = "last"
     """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
     columns, else worst class)."""
+
+
+@settings
+class BaselineSettings(NetworkSettings):
+    """What the compared methods have besides: where they start, and whether they take sums or means."""
+
+    init: str = "original"
+    """Which weights are trained: "original", those of the model that is given; "pretrained", the published ones of its
+    architecture; or of the same architecture whatever `load_model` takes, "hf-hub:...", "local-dir:..." or a name."""
+    reduction: Literal["sum", "mean"] = "sum"
+    """What of the samples of a batch is minimised: "sum", as by the other methods of this package, or "mean", as by the
+    authors of the compared methods. Learning rates of "sgd", and decays, depend on it."""
 
 
 @settings
