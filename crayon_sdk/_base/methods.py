@@ -15,7 +15,18 @@ from typing import Any
 from crayon_sdk._base.text import unknown_name
 from crayon_sdk.errors import SettingsError, shortened
 
-__all__ = ["GROUP", "NEEDS", "SETTINGS", "checked_method", "made_of", "methods", "settings_of", "with_settings"]
+__all__ = [
+    "GROUP",
+    "NEEDS",
+    "SETTINGS",
+    "checked_method",
+    "made_of",
+    "methods",
+    "paper_of",
+    "settings_of",
+    "title_of",
+    "with_settings",
+]
 
 GROUP = "crayon_sdk.methods"
 NEEDS = {
@@ -25,6 +36,7 @@ NEEDS = {
     "groups": "groups of the training pictures",
     "masks": "object masks of the training pictures",
     "holdout": "pictures to evaluate on",
+    "holdout groups": "groups of the pictures to evaluate on",
 }
 """What a method may need besides labelled pictures, and in words."""
 
@@ -50,6 +62,9 @@ SETTINGS = {
     "unasked": "crayon_sdk.correct.settings:AttentionSettings",
 }
 """Method of the package -> the class of its settings, which loads no torch; of the others it is with the method."""
+
+# What a class does not say itself.
+_SAID = {"attention": {"title": "CRAYON-Attention", "paper": "Lee et al., IEEE BigData 2024"}}
 
 
 class _UnknownMethodError(SettingsError, KeyError):
@@ -159,6 +174,35 @@ def settings_of(method: str) -> Any:
     if kind is None:
         raise SettingsError(f"method {method!r} has no settings of its own: it is made of others")
     return kind
+
+
+def title_of(method: str) -> str:
+    """What people call a method; its name where nobody here knows more.
+
+    Example:
+        >>> title_of("erm"), title_of("of a package that is gone")
+        ('Further training (ERM)', 'of a package that is gone')
+    """
+    return _said_of(method, "title") or method
+
+
+def paper_of(method: str) -> str:
+    """Where a method is published, in short; "" where nobody here knows.
+
+    Example:
+        >>> paper_of("attention")
+        'Lee et al., IEEE BigData 2024'
+    """
+    return _said_of(method, "paper")
+
+
+def _said_of(method: str, what: str) -> str:
+    """What its class says; a record may name a method whose package is gone, or broken."""
+    try:
+        found = str(getattr(methods[method], what, ""))
+    except SettingsError:
+        return ""
+    return found or _SAID.get(method, {}).get(what, "")
 
 
 def with_settings() -> tuple[str, ...]:

@@ -209,7 +209,7 @@ class CorrectOptions:
 
     method: Annotated[str, AfterValidator(_method)] = "attention"
     """What to do: attention, pruning, both (pruning, then attention), unasked (attention, with every map taken for
-    right), erm (train on without answers), or a method that another package registers."""
+    right), erm (train on without answers), or any other that "crayon methods" lists."""
     preset: str | None = None
     """Start from the settings of published runs: "waterbirds", "biased-celeba", "backgrounds", or another one of the
     method."""

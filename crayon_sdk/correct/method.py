@@ -76,10 +76,15 @@ class Method(_Kept[SettingsT]):
 
     method: ClassVar[str]
     """What it is called, in the registry and in records."""
+    title: ClassVar[str] = ""
+    """What people call it, in card and report; its name where it is not said."""
+    paper: ClassVar[str] = ""
+    """Where it is published, in short, such as "Liu et al., ICML 2021"."""
     settings_kind: ClassVar[Any]
     """Class of its settings, a `TrainingSettings` with a default for everything."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of "answers", "neuron answers", "maps", "groups", "masks", "holdout"; batches hold what they are about."""
+    """Of "answers", "neuron answers", "maps", "groups", "masks", "holdout", "holdout groups"; batches hold what they
+    are about."""
     presets: ClassVar[Mapping[str, Any]] = {}
     """Published settings by name."""
     _shown: ClassVar[tuple[str, ...]] = ("epochs", "lr")
@@ -204,8 +209,9 @@ class Method(_Kept[SettingsT]):
         file = fit.run_file(self.checkpoint_dir, self.method, **inputs)
         preprocessing = fit.model.preprocessing
         groups = dataset.group_index()[0] if "groups" in self.needs else None
+        masks = dataset.mask_tensors(preprocessing) if "masks" in self.needs else None
         with PixelCache(dataset, preprocessing, device=self.device) as cache:
-            guidance = masks = None
+            guidance = None
             if maps is not None and told is not None:
                 rule: Any = getattr(settings, "answer_rule", "unanimous")
                 zero_maps = getattr(settings, "zero_maps", "skip")
@@ -218,12 +224,11 @@ class Method(_Kept[SettingsT]):
                     rule=rule,
                     zero_maps=zero_maps,
                 )
-            if "masks" in self.needs:
-                masks = torch.stack([dataset.mask_tensor(sample, preprocessing).bool() for sample in dataset.ids])
             feed = PixelFeed(cache, dataset.labels, guidance=guidance, groups=groups, masks=masks)
             objective = self.prepared(fit, feed, settings, file)
             history = fit.train(objective, feed, file, measured=True)
         counts = {} if guidance is None else dict(guidance.counts) | {"dropped_answers": used.dropped}
+        counts |= {} if masks is None else {"masks": int((~masks.flatten(1).all(dim=1)).sum())}
         counts |= objective.counted
         return fit.finish(self.method, history, used, counts, maps=inputs.get("maps", ""))
 
@@ -288,7 +293,7 @@ def check_needs(
 
     Raises:
         AnswerError: It needs answers.
-        DataError: It needs groups or masks of the training set.
+        DataError: It needs groups or masks of the training set, or groups of the pictures to evaluate on.
         SettingsError: It needs maps, or pictures to evaluate on.
     """
     lacking: dict[str, tuple[bool, type[CrayonError], str]] = {
@@ -306,6 +311,11 @@ def check_needs(
             "make the data set with masks (masks= of from_folder and from_torch, mask_column= of from_csv)",
         ),
         "holdout": (evaluate_on is None, SettingsError, "pass evaluate_on= (never the test set)"),
+        "holdout groups": (
+            evaluate_on is None or not evaluate_on.groups,
+            DataError,
+            "make the data set of evaluate_on= with groups (group_columns= of from_csv, groups= of from_torch)",
+        ),
     }
     for need in sorted(method.needs):
         missing, kind, remedy = lacking[need]

@@ -33,7 +33,7 @@ class Batch:
         images: (n, 3, H, W) float32 preprocessed pictures.
         features: In the place of pictures: what goes into each final layer, (n, num_neurons) float32.
         groups: (n,) int64 numbers of groups, by class and irrelevant attributes.
-        masks: (n, H, W) bool, where the object is.
+        masks: (n, H, W) bool, where the object is; everywhere in a picture of which that is not known.
         reference: (n, h, w) float32 maps that were answered; ones where a sample is not guided.
         relevant: (n,) bool, the map was found relevant.
         irrelevant: (n,) bool, the map was found irrelevant.

@@ -42,6 +42,8 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
     """
 
     method = "pruning"
+    title = "CRAYON-Pruning"
+    paper = "Lee et al., IEEE BigData 2024"
     needs = frozenset({"neuron answers"})
     presets = presets.PRUNING
     _shown = ("epochs", "lr", "answer_rule")
