@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.functional.robust import balanced_rows, sparse_logistic
 from crayon_sdk.results.correction import Correction
 
-__all__ = ["DFRSettings", "DeepFeatureReweighting", "DeepFeatureReweightingOnTraining"]
+__all__ = ["DFRSettings", "DeepFeatureReweighting", "DeepFeatureReweightingOnTraining", "check_refit", "refitted"]
 
 # The grid of the authors' code.
 _STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
@@ -50,48 +50,52 @@ class _TrainingDFRSettings(DFRSettings):
     repeats: OneOrMore = 10
 
 
-class _DFR:
-    """What both forms share."""
+def refitted(
+    method: str,
+    fit: Fit,
+    train: list[Tensor],
+    rows: list[Tensor],
+    labels: Tensor,
+    groups: Tensor,
+    *,
+    repeats: int,
+) -> Correction:
+    """Fit a last layer with as many pictures of every group, put it into the copy, and write it down.
 
-    def _refitted(self, fit: Fit, train: list[Tensor], pictures: ImageDataset, rows: list[Tensor]) -> Correction:
-        """Fit the layer to pictures, put it into the copy, and write it down.
-
-        Args:
-            fit: The correction.
-            train: Neurons of the training pictures, from which means and deviations are.
-            pictures: What is learned from.
-            rows: Their neurons.
-        """
-        settings, model = fit.settings, fit.model
-        features, labels = torch.cat(rows, dim=1).cpu().double(), pictures.labels
-        groups = pictures.group_index()[0]
-        generator = torch.Generator().manual_seed(settings.seed)
-        shared: dict[str, Any] = {"num_classes": model.num_classes, "generator": generator}
-        if settings.strength is None:
-            settings = replace(settings, strength=_chosen(features, labels, groups, **shared))
-        mean, deviation = _scale(torch.cat(train, dim=1).cpu().double())
-        weight, bias = 0.0, 0.0
-        for drawn in _draws(groups, generator, settings.repeats):
-            scaled = (features[drawn] - mean) / deviation
-            found = sparse_logistic(scaled, labels[drawn], model.num_classes, settings.strength)
-            weight, bias = weight + found[0] / settings.repeats, bias + found[1] / settings.repeats
-        folded = torch.as_tensor(weight) / deviation
-        put_last_layer(model, folded.to(fit.device), (bias - folded @ mean).to(fit.device))
-        fit.settings = settings
-        smallest = int(torch.bincount(groups).min())
-        counts = {
-            "pictures": len(pictures),
-            "groups": int(groups.max()) + 1,
-            "of_each_group": smallest,
-            "used_neurons": int((folded != 0).any(dim=0).sum()),
-        }
-        return fit.finish(self.method, [], AnnotationSet(), counts)
-
-    method: ClassVar[str]
+    Args:
+        method: Its name.
+        fit: The correction, whose settings say ``strength`` and ``seed``.
+        train: Neurons of the training pictures, from which means and deviations are.
+        rows: Neurons of the pictures that are learned from.
+        labels: Their classes.
+        groups: (N,) int64, what is to be balanced.
+        repeats: How many draws.
+    """
+    settings, model = fit.settings, fit.model
+    features, many = torch.cat(rows, dim=1).cpu().double(), model.num_classes
+    generator = torch.Generator().manual_seed(settings.seed)
+    if settings.strength is None:
+        strength = _chosen(features, labels, groups, num_classes=many, generator=generator)
+        fit.settings = settings = replace(settings, strength=strength)  # what counts is what is written down
+    mean, deviation = _scale(torch.cat(train, dim=1).cpu().double())
+    found = []
+    for drawn in _draws(groups, generator, repeats):
+        scaled = (features[drawn] - mean) / deviation
+        found.append(sparse_logistic(scaled, labels[drawn], many, settings.strength))
+    weight, bias = (torch.stack(each).mean(dim=0) for each in zip(*found, strict=True))
+    folded = weight / deviation
+    put_last_layer(model, folded, bias - folded @ mean)
+    counts = {
+        "pictures": len(labels),
+        "groups": len(groups.unique()),
+        "of_each_group": len(balanced_rows(groups, generator)) // len(groups.unique()),
+        "used_neurons": int((folded != 0).any(dim=0).sum()),
+    }
+    return fit.finish(method, [], AnnotationSet(), counts)
 
 
 @method
-class DeepFeatureReweighting(_DFR, Method[DFRSettings], DFRSettings):
+class DeepFeatureReweighting(Method[DFRSettings], DFRSettings):
     """DFR-Val: give a copy of a model a new last layer, fitted to held-out pictures with as many of every group.
 
     What the network sees does not change, only what it makes of it. It knows the groups of the pictures of
@@ -138,13 +142,14 @@ class DeepFeatureReweighting(_DFR, Method[DFRSettings], DFRSettings):
         """
         check_needs(self, as_dataset(dataset), evaluate_on)
         fit, held_out = begun(self, dataset, as_dataset(evaluate_on))
-        _check(fit, held_out)
-        train = neurons_of_all(fit, fit.dataset)
-        return self._refitted(fit, train, held_out, neurons_of_all(fit, held_out))
+        check_refit(fit, held_out)
+        train, rows = neurons_of_all(fit, fit.dataset), neurons_of_all(fit, held_out)
+        groups = held_out.group_index()[0]
+        return refitted(self.method, fit, train, rows, held_out.labels, groups, repeats=self.settings.repeats)
 
 
 @method
-class DeepFeatureReweightingOnTraining(_DFR, Method[_TrainingDFRSettings], _TrainingDFRSettings):
+class DeepFeatureReweightingOnTraining(Method[_TrainingDFRSettings], _TrainingDFRSettings):
     """DFR-Tr: as DFR-Val, but with the training pictures, of which the groups must be known.
 
     It needs no other pictures. The network knows these, so that their errors say less; the strength is chosen on halves
@@ -187,12 +192,13 @@ class DeepFeatureReweightingOnTraining(_DFR, Method[_TrainingDFRSettings], _Trai
         """
         check_needs(self, as_dataset(dataset), evaluate_on)
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
-        _check(fit, fit.dataset)
+        check_refit(fit, fit.dataset)
         rows = neurons_of_all(fit, fit.dataset)
-        return self._refitted(fit, rows, fit.dataset, rows)
+        groups = fit.dataset.group_index()[0]
+        return refitted(self.method, fit, rows, rows, fit.dataset.labels, groups, repeats=self.settings.repeats)
 
 
-def _check(fit: Fit, pictures: ImageDataset) -> None:
+def check_refit(fit: Fit, pictures: ImageDataset) -> None:
     """What can be known before the neurons are computed."""
     if any(layer.bias is None for layer in fit.model.final_layers):
         raise UnsupportedModelError(f"expected a last layer with biases, {fit.model.architecture} has one without")
@@ -221,7 +227,7 @@ def _draws(groups: Tensor, generator: torch.Generator, count: int) -> Iterator[T
 
 
 def _chosen(features: Tensor, labels: Tensor, groups: Tensor, *, num_classes: int, generator: torch.Generator) -> float:
-    """The strength with the best worst group on one half, after fitting on the other; the smallest of equals."""
+    """The strength with the best worst group on one half, after fitting on the other; of equals by the mean of groups."""
     parts = []
     for group in groups.unique().tolist():  # of every group one half: by chance alone a small one might miss
         members = (groups == group).nonzero().flatten()
@@ -232,12 +238,13 @@ def _chosen(features: Tensor, labels: Tensor, groups: Tensor, *, num_classes: in
     drawn = fitted[balanced_rows(groups[fitted], generator)]
     mean, deviation = _scale(features[drawn])
     sizes = torch.bincount(groups[scored])
-    best, chosen = -1.0, _STRENGTHS[0]
+    best, chosen = (-1.0, -1.0), _STRENGTHS[0]
     for strength in reversed(_STRENGTHS):
         weight, bias = sparse_logistic((features[drawn] - mean) / deviation, labels[drawn], num_classes, strength)
         predicted = ((features[scored] - mean) / deviation @ weight.T + bias).argmax(dim=1)
         right = torch.bincount(groups[scored], weights=(predicted == labels[scored]).double(), minlength=len(sizes))
-        worst = float((right / sizes)[sizes > 0].min())
-        if worst > best:
-            best, chosen = worst, strength
+        accuracies = (right / sizes)[sizes > 0]
+        found = float(accuracies.min()), float(accuracies.mean())
+        if found > best:
+            best, chosen = found, strength
     return chosen

@@ -58,5 +58,5 @@ def put_last_layer(model: SplitModel, weight: Tensor, bias: Tensor) -> None:
         if layer.bias is None:
             raise UnsupportedModelError(f"expected a last layer with biases, {model.architecture} has one without")
         held: Any = getattr(layer, "weight_orig", layer.weight)  # of a pruned layer
-        held.copy_((len(layers) * part).view_as(held))
-        layer.bias.copy_(bias)
+        held.copy_((len(layers) * part).to(held).view_as(held))
+        layer.bias.copy_(bias.to(held))
