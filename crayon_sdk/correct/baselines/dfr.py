@@ -227,7 +227,7 @@ def _draws(groups: Tensor, generator: torch.Generator, count: int) -> Iterator[T
 
 
 def _chosen(features: Tensor, labels: Tensor, groups: Tensor, *, num_classes: int, generator: torch.Generator) -> float:
-    """The strength with the best worst group on one half, after fitting on the other; of equals by the mean of groups."""
+    """The strength with the best worst group on one half after fitting on the other; of equals, the best mean."""
     parts = []
     for group in groups.unique().tolist():  # of every group one half: by chance alone a small one might miss
         members = (groups == group).nonzero().flatten()
