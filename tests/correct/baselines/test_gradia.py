@@ -50,7 +50,7 @@ def test_the_published_weights_by_hand():
 
 @pytest.mark.parametrize("per_batch", [False, True])
 def test_the_loss_equals_the_loops(case, per_batch):
-    dataset, given, _, _ = case
+    given = case[1]
     objective, batch = objective_of(case, per_batch=per_batch, attention_weight=3.0)
     objective.eval()
     found = objective(batch)
@@ -114,7 +114,7 @@ def test_constant_weights_leave_the_head_without_attention(case):
 
 def test_maps_of_single_pictures_move_the_running_statistics_away_from_those_of_batches(case):
     """Which is why they are not the default."""
-    dataset, given, _, _ = case
+    given = case[1]
     variances = {}
     for alone in (False, True):
         objective, batch = objective_of(case, one_by_one=alone)

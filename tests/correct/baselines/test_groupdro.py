@@ -42,10 +42,11 @@ def test_steps_equal_the_loops(adjustment, classes):
         for group in range(number):
             there = [loss for loss, at in zip(each, batch.groups.tolist(), strict=True) if at == group]
             means.append(sum(there) / len(there) if there else 0.0)
-        q = [w * math.exp(0.5 * (l + adjustment / math.sqrt(n))) for w, l, n in zip(q, means, sizes, strict=True)]
-        q = [w / sum(q) for w in q]
+        raised = [mean + adjustment / math.sqrt(size) for mean, size in zip(means, sizes, strict=True)]
+        q = [weight * math.exp(0.5 * each) for weight, each in zip(q, raised, strict=True)]
+        q = [weight / sum(q) for weight in q]
         found = objective(batch)
-        expected = 8 * sum(w * l for w, l in zip(q, means, strict=True))
+        expected = 8 * sum(weight * mean for weight, mean in zip(q, means, strict=True))
         assert found["loss"].item() == pytest.approx(expected, rel=1e-4)
         assert objective.log_weights.exp().tolist() == pytest.approx(q, rel=1e-4)
 

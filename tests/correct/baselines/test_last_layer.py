@@ -114,7 +114,9 @@ def test_what_they_need():
         methods["dfr"](model, device="cpu").fit(train, held_out)
     with pytest.raises(DataError, match="method 'dfr-tr' needs groups of the training pictures, and got none"):
         methods["dfr-tr"](model, device="cpu").fit(train, held_out)
-    with pytest.raises(DataError, match="expected a picture or more with share=0.1 of the smallest class, which has 4"):
+    with pytest.raises(
+        DataError, match=r"expected a picture or more with share=0\.1 of the smallest class, which has 4"
+    ):
         methods["evals"](model, device="cpu").fit(train, held_out)
     lacking = tagged_pictures(40, seed=1)
     lacking = lacking.subset([name for name, label in zip(lacking.ids, lacking.labels, strict=True) if label == 0])
