@@ -257,7 +257,9 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.door(self.feed.batch(self.processes.share(batch)))
         self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"])
-        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), settings.clip_norm or math.inf)
+        # Each group for itself: what a second network does must not decide about the steps of the first.
+        groups = [list(group["params"]) for group in self.optimizer.param_groups]
+        norm = torch.stack([nn.utils.clip_grad_norm_(each, settings.clip_norm or math.inf) for each in groups]).max()
         sums = self.processes.sum(torch.stack([value.detach().double() for value in losses.values()]))
         values = torch.cat([sums, norm.detach().double().reshape(1)]).tolist()
         found = dict(zip([*losses, "gradient norm"], values, strict=True))

@@ -60,7 +60,7 @@ class TrainingSettings:
     """Decay per step of the exponential moving average of the weights that is kept as the result; 0 keeps the last
     weights."""
     clip_norm: Number = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
+    """Largest norm of the gradient, of each network for itself; 0 does not clip."""
     logit_adjustment: Prior = 0.0
     """How much of the log share of each class is added to the logits inside the cross entropy; 0 is the plain cross
     entropy, 1 is fair to rare classes."""

@@ -81,7 +81,7 @@ def contrast_weights(
 
 
 def flac_loss(features: Tensor, labels: Tensor, bias: Tensor) -> Tensor:
-    """Make pairs alike that differ to a biased network, and the other way round (Sarridis et al. 2024).
+    """Make pairs alike that differ to a biased network, and the other way round (Sarridis et al. 2025).
 
     ``s_ij = 1 / (1 + d_ij^0.5)`` from the distances of b, ``t_ij`` from those of u. The pairs P are those of one class
     that b finds unlike, and those of two classes that it finds alike: s below, above the middle between its extremes in

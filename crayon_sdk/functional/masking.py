@@ -45,7 +45,7 @@ def xgrad_cam(features: Tensor, head: Callable[[Tensor], Tensor], targets: Tenso
 
 
 def kept_pixels(maps: Tensor, size: tuple[int, int], *, deviations: float = 2.0) -> Tensor:
-    """Which pixels stay when the brightest ones of a map are hidden (Asgari et al. 2022).
+    """Which pixels stay when the brightest ones of a map are hidden (Asgari Taghanaki et al. 2022).
 
     The map is brought to [0, 1] and to the size of the picture; hidden is what lies above the mean of its positive
     values by so many of their standard deviations.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -95,15 +97,15 @@ class BagNet18(nn.Module):
 
 
 def check_field(field: int, preprocessing: Preprocessing) -> None:
-    """See that pictures are large enough for a receptive field, which they need to be nearly twice of.
+    """See that pictures are large enough for a grid of two by two features.
 
     Raises:
         SettingsError: They are not.
     """
-    smallest = min(preprocessing.size)
-    if smallest < 2 * field - 2:
+    smallest, needed = min(preprocessing.size), field + math.prod(_STRIDES)
+    if smallest < needed:
         raise SettingsError(
-            f"expected pictures of at least {2 * field - 2} pixels a side for a BagNet-18 that sees {field}, got "
+            f"expected pictures of at least {needed} pixels a side for a BagNet-18 that sees {field}, got "
             f"{smallest}; take a smaller field"
         )
 

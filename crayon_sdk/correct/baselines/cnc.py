@@ -96,8 +96,6 @@ class _Contrasting(Prediction):
         self.feed, self.settings, self.known = feed, settings, labels
         self.right = (labels == taken).nonzero().flatten()
         self.wanted = max(int(settings.anchors * len(self.right)), 1)
-        if not len(self.right):
-            raise TrainingError("expected a first network that gets some training pictures right, got one with none")
         classes = range(model.num_classes)
         correct = labels == taken
         self.positives = [((labels == each) & (taken != each)).nonzero().flatten() for each in classes]
@@ -107,6 +105,11 @@ class _Contrasting(Prediction):
             confused = ((labels != each) & (taken == each)).nonzero().flatten()
             self.negatives.append(confused if len(confused) else (labels != each).nonzero().flatten())
         self.taken = taken
+        if not any(len(wrong) and len(right) for wrong, right in zip(self.positives, self.easy, strict=True)):
+            raise TrainingError(
+                "expected a class of which the first network gets some training pictures right and others wrong, got "
+                "none: nothing can be contrasted. Train another first network, with first_epochs"
+            )
 
     def epoch(self, number: int, seed: int, *, count: int) -> Tensor:
         """The anchors."""

@@ -62,7 +62,7 @@ class FLAC(Method[FLACSettings], FLACSettings):
 
     method = "flac"
     title: ClassVar[str] = "FLAC"
-    paper: ClassVar[str] = "Sarridis et al., TPAMI 2024"
+    paper: ClassVar[str] = "Sarridis et al., IEEE TPAMI 2025"
     presets = _PRESETS
     _shown = ("epochs", "lr", "alpha")
 

@@ -54,7 +54,7 @@ class MaskTune(Method[MaskTuneSettings], MaskTuneSettings):
 
     method = "masktune"
     title: ClassVar[str] = "MaskTune"
-    paper: ClassVar[str] = "Asgari et al., NeurIPS 2022"
+    paper: ClassVar[str] = "Asgari Taghanaki et al., NeurIPS 2022"
     presets = _PRESETS
     _shown = ("epochs", "lr", "deviations")
 
