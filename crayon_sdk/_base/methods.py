@@ -41,16 +41,26 @@ NEEDS = {
 """What a method may need besides labelled pictures, and in words."""
 
 _OWN = {
+    "actdiff": "crayon_sdk.correct.baselines.actdiff:ActDiff",
+    "afr": "crayon_sdk.correct.baselines.afr:AutomaticFeatureReweighting",
     "attention": "crayon_sdk.correct.attention:AttentionCorrector",
+    "boundingbox": "crayon_sdk.correct.baselines.boundingbox:BoundingBox",
     "both": "crayon_sdk.correct.both:PruningThenAttention",
     "cnc": "crayon_sdk.correct.baselines.cnc:CorrectAndContrast",
+    "dfr": "crayon_sdk.correct.baselines.dfr:DeepFeatureReweighting",
+    "dfr-tr": "crayon_sdk.correct.baselines.dfr:DeepFeatureReweightingOnTraining",
     "erm": "crayon_sdk.correct.erm:FurtherTraining",
+    "evals": "crayon_sdk.correct.baselines.evals:LossBasedSampling",
     "flac": "crayon_sdk.correct.baselines.flac:FLAC",
+    "gradia": "crayon_sdk.correct.baselines.gradia:GradIA",
+    "gradmask": "crayon_sdk.correct.baselines.gradmask:GradMask",
+    "groupdro": "crayon_sdk.correct.baselines.groupdro:GroupDRO",
     "jtt": "crayon_sdk.correct.baselines.jtt:JustTrainTwice",
     "lc": "crayon_sdk.correct.baselines.lc:LogitCorrection",
     "lff": "crayon_sdk.correct.baselines.lff:LearningFromFailure",
     "masktune": "crayon_sdk.correct.baselines.masktune:MaskTune",
     "pruning": "crayon_sdk.correct.pruning:NeuronPruner",
+    "rrr": "crayon_sdk.correct.baselines.rrr:RightForRightReasons",
     "softcon": "crayon_sdk.correct.baselines.softcon:SoftContrastive",
     "unasked": "crayon_sdk.correct.unasked:UnaskedCorrector",
 }

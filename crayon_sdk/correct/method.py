@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar, asdict, dataclass, field, replace
-from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import torch
 from torch import nn
@@ -22,7 +22,6 @@ from crayon_sdk.correct.guidance import guidance_answers, guidance_of, taken_for
 from crayon_sdk.correct.objective import Objective, PixelFeed
 from crayon_sdk.correct.presets import preset as preset_of
 from crayon_sdk.correct.run_file import RunFile, check_run_folder
-from crayon_sdk.correct.settings import TrainingSettings
 from crayon_sdk.correct.start import published_weights, start_of
 from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
@@ -32,10 +31,13 @@ from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.models.split import SplitModel, as_split_model
 from crayon_sdk.results.correction import Correction
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 __all__ = ["Method", "check_needs", "made", "method"]
 
 KindT = TypeVar("KindT")
-SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 MethodT = TypeVar("MethodT", bound="Method[Any]")
 
 
@@ -81,7 +83,7 @@ class Method(_Kept[SettingsT]):
     paper: ClassVar[str] = ""
     """Where it is published, in short, such as "Liu et al., ICML 2021"."""
     settings_kind: ClassVar[Any]
-    """Class of its settings, a `TrainingSettings` with a default for everything."""
+    """Class of its settings, with a default for everything; a `TrainingSettings` where it trains in the loop."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Of "answers", "neuron answers", "maps", "groups", "masks", "holdout", "holdout groups"; batches hold what they
     are about."""

@@ -97,6 +97,11 @@ class PixelFeed:
         """(N,) int64 numbers of groups, on the device."""
         return self._facts.get("groups")
 
+    @property
+    def masks(self) -> Tensor | None:
+        """(N, H, W) bool, on the device."""
+        return self._facts.get("masks")
+
     def __len__(self) -> int:
         return len(self.cache)
 

@@ -28,6 +28,8 @@ Scheduler = Literal["none", "cosine", "step"]
 Target = Literal["label", "predicted"] | Count
 BatchNorm = Literal["train", "frozen"]
 Keep = Literal["last", "best"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+Seed = Annotated[int, Field(ge=0, le=2**32)]
 
 
 @settings
@@ -42,7 +44,7 @@ class TrainingSettings:
     """Peak learning rate."""
     weight_decay: Decay = 0.0
     """L2 penalty ("adam", "sgd") or decoupled decay ("adamw")."""
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Optimizer = "adam"
     """How the gradient becomes a step."""
     momentum: Share = 0.9
     """Of "sgd"."""
@@ -62,7 +64,7 @@ class TrainingSettings:
     logit_adjustment: Prior = 0.0
     """How much of the log share of each class is added to the logits inside the cross entropy; 0 is the plain cross
     entropy, 1 is fair to rare classes."""
-    seed: Annotated[int, Field(ge=0, le=2**32)] = 0
+    seed: Seed = 0
     """Of everything random."""
 
 

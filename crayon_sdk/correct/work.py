@@ -57,7 +57,7 @@ class Fit:
         evaluate_on: ImageDataset | None,
         device: torch.device,
         autocast: torch.dtype | None,
-        settings: TrainingSettings,
+        settings: Any,
     ) -> None:
         dataset = in_classes_of(dataset, original)
         if evaluate_on is not None:

@@ -1,7 +1,7 @@
 """Losses that compare a saliency map with an object that is known: energy in a box, distance from a mask.
 
-For Bounding Box guidance and GradIA. The map comes from the features that the prediction is made of, so these losses cost
-next to nothing.
+For Bounding Box guidance and GradIA. The map comes from the features that the prediction is made of, so these losses
+cost next to nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights for groups and samples, and a sparse last layer: for GroupDRO, DFR, AFR and NeuronTune."""
+"""Weights for groups and samples, and a sparse last layer: for GroupDRO, DFR, AFR and loss-based sampling."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch.nn import functional as F  # noqa: N812
 __all__ = [
     "balanced_rows",
     "error_weights",
+    "extremes",
     "group_sums",
     "new_group_weights",
-    "shifts_of_errors",
     "sparse_logistic",
 ]
 
@@ -161,34 +161,28 @@ def error_weights(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     return weights / weights.sum()
 
 
-def shifts_of_errors(neurons: Tensor, labels: Tensor, right: Tensor, num_classes: int) -> Tensor:
-    """How much stronger each neuron is in the errors on a class than in its right answers (Zheng et al. 2025).
+def extremes(losses: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Pick of every class the samples with the highest and those with the lowest loss (Ghaznavi et al. 2024).
 
-    The median over the errors on samples of the class, minus the median over those that are right.
+    Where a shortcut goes with a class, the first are mostly those without it and the others those with it.
 
     Args:
-        neurons: (N, D) inputs of the last layer.
+        losses: (N,) of a model.
         labels: (N,) int64 in [0, K).
-        right: (N,) bool, the model was right about the sample.
-        num_classes: K.
+        count: How many of each; no class has less than twice as many.
 
     Returns:
-        (K, D); zeros for a class that has no errors, or nothing but errors, for it tells nothing.
+        Positions, int64; and of each the number of its group: twice the class, and one more for a high loss.
 
     Example:
-        >>> neurons = torch.tensor([[5.0, 1.0], [1.0, 1.0], [2.0, 0.0]])
-        >>> shifts_of_errors(neurons, torch.tensor([0, 0, 1]), torch.tensor([False, True, True]), 2).tolist()
-        [[4.0, 0.0], [0.0, 0.0]]
+        >>> rows, groups = extremes(torch.tensor([0.1, 3.0, 0.5, 1.0]), torch.tensor([0, 0, 0, 0]), 1)
+        >>> rows.tolist(), groups.tolist()
+        ([0, 1], [0, 1])
     """
-    found = neurons.new_zeros(num_classes, neurons.shape[1])
-    for label in range(num_classes):
-        wrong, fine = ((labels == label) & each for each in (~right, right))
-        if bool(wrong.any()) and bool(fine.any()):
-            found[label] = _median(neurons[wrong]) - _median(neurons[fine])
-    return found
-
-
-def _median(values: Tensor) -> Tensor:
-    """Of every column; of an even number the mean of the two in the middle, which torch.median does not give."""
-    ordered, count = values.sort(dim=0).values, len(values)
-    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    found = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        order = members[losses[members].argsort(stable=True)]
+        found += [(order[:count], 2 * label), (order[len(order) - count :], 2 * label + 1)]
+    groups = torch.cat([torch.full_like(rows, number) for rows, number in found])
+    return torch.cat([rows for rows, _ in found]), groups
