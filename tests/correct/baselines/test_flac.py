@@ -37,24 +37,15 @@ def test_the_loss_is_cross_entropy_and_pairs():
     assert found["loss"].item() == pytest.approx(0.5 * entropy.item() + 20 * pairs.item(), rel=1e-5)
 
 
-def test_features_of_the_biased_network_are_those_of_its_eval_mode():
+def test_features_of_the_biased_network_are_those_of_its_eval_mode(monkeypatch):
     dataset, model = mixed_up(), split_model()
     fit = Fit(model, dataset, None, torch.device("cpu"), None, FLACSettings())
     with PixelCache(dataset, dataset.preprocessing) as cache:
         feed = PixelFeed(cache, dataset.labels)
         settings = FLACSettings(auxiliary_epochs=3, auxiliary_field=9)
         made = []
-        real = bagnet18
-
-        def keep(*given, **how):
-            made.append(real(*given, **how))
-            return made[-1]
-
-        auxiliary.bagnet18 = keep
-        try:
-            neurons, counted = biased_neurons(fit, feed, settings, None, None)
-        finally:
-            auxiliary.bagnet18 = real
+        monkeypatch.setattr(auxiliary, "bagnet18", lambda *_, **how: made.append(bagnet18(*_, **how)) or made[0])
+        neurons, counted = biased_neurons(fit, feed, settings, None, None)
         network = made[0].eval()
         with torch.no_grad():
             features = network.features(cache.get(torch.arange(12)))

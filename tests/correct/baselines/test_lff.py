@@ -118,24 +118,15 @@ def test_published_settings(name, lr, epochs, decay, batch):
     assert (found.optimizer, found.trained) == (("adam", "last") if "own" in name else ("sgd", "all"))
 
 
-def test_it_learns_from_what_the_biased_network_fails_at():
+def test_it_learns_from_what_the_biased_network_fails_at(monkeypatch):
     """The weight of a sample whose label goes against what is easy is larger than that of the others."""
     dataset = mixed_up(16, wrong=(3, 8))
     settings = {"epochs": 12, "batch_size": 8, "lr": 3e-4, "second_lr_factor": 10.0, "device": "cpu"}
     corrector = LearningFromFailure(split_model(), **settings)
-    seen = {}
-    real = LearningFromFailure.objective
-
-    def objective(self, *given):
-        seen["made"] = real(self, *given)
-        return seen["made"]
-
-    LearningFromFailure.objective = objective
-    try:
-        corrector.fit(dataset)
-    finally:
-        LearningFromFailure.objective = real
-    losses = seen["made"].losses
+    made, real = [], LearningFromFailure.objective
+    monkeypatch.setattr(LearningFromFailure, "objective", lambda *given: made.append(real(*given)) or made[0])
+    corrector.fit(dataset)
+    losses = made[0].losses
     weights = relative_difficulty(losses[:, 0], losses[:, 1], dataset.labels, 2)
     wrong = torch.zeros(16, dtype=torch.bool)
     wrong[[3, 8]] = True
