@@ -4,8 +4,8 @@
 built, so that reading it needs no script and no network. An equation that cannot be read is a warning, which stops a
 strict build.
 
-The modules of the public surface have pages of their own in `docs/reference`. Every other module gets one here, so
-that no cross-reference between docstrings leads nowhere.
+The modules of the public surface have pages of their own in `docs/reference`, methods in `docs/methods`. Every other
+module gets one here, so that no cross-reference between docstrings leads nowhere.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ EQUATION = re.compile(r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<late
 
 
 def pages_inside(config: MkDocsConfig) -> dict[str, str]:
-    """Path of a page for every module that no page of the reference shows."""
+    """Path of a page for every module that no page shows."""
     root = Path(config.config_file_path).parent
-    shown = "\n".join(page.read_text(encoding="utf-8") for page in (root / "docs" / "reference").rglob("*.md"))
+    shown = "\n".join(page.read_text(encoding="utf-8") for page in (root / "docs").rglob("*.md"))
     pages = {}
     for path in sorted((root / "crayon_sdk").rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts

@@ -15,7 +15,18 @@ from typing import Any
 from crayon_sdk._base.text import unknown_name
 from crayon_sdk.errors import SettingsError, shortened
 
-__all__ = ["GROUP", "NEEDS", "SETTINGS", "checked_method", "made_of", "methods", "settings_of", "with_settings"]
+__all__ = [
+    "GROUP",
+    "NEEDS",
+    "SETTINGS",
+    "checked_method",
+    "made_of",
+    "methods",
+    "paper_of",
+    "settings_of",
+    "title_of",
+    "with_settings",
+]
 
 GROUP = "crayon_sdk.methods"
 NEEDS = {
@@ -25,23 +36,45 @@ NEEDS = {
     "groups": "groups of the training pictures",
     "masks": "object masks of the training pictures",
     "holdout": "pictures to evaluate on",
+    "holdout groups": "groups of the pictures to evaluate on",
 }
 """What a method may need besides labelled pictures, and in words."""
 
 _OWN = {
+    "actdiff": "crayon_sdk.correct.baselines.actdiff:ActDiff",
+    "afr": "crayon_sdk.correct.baselines.afr:AutomaticFeatureReweighting",
     "attention": "crayon_sdk.correct.attention:AttentionCorrector",
+    "boundingbox": "crayon_sdk.correct.baselines.boundingbox:BoundingBox",
     "both": "crayon_sdk.correct.both:PruningThenAttention",
+    "cnc": "crayon_sdk.correct.baselines.cnc:CorrectAndContrast",
+    "dfr": "crayon_sdk.correct.baselines.dfr:DeepFeatureReweighting",
+    "dfr-tr": "crayon_sdk.correct.baselines.dfr:DeepFeatureReweightingOnTraining",
     "erm": "crayon_sdk.correct.erm:FurtherTraining",
+    "evals": "crayon_sdk.correct.baselines.evals:LossBasedSampling",
+    "flac": "crayon_sdk.correct.baselines.flac:FLAC",
+    "gradia": "crayon_sdk.correct.baselines.gradia:GradIA",
+    "gradmask": "crayon_sdk.correct.baselines.gradmask:GradMask",
+    "groupdro": "crayon_sdk.correct.baselines.groupdro:GroupDRO",
+    "jtt": "crayon_sdk.correct.baselines.jtt:JustTrainTwice",
+    "lc": "crayon_sdk.correct.baselines.lc:LogitCorrection",
+    "lff": "crayon_sdk.correct.baselines.lff:LearningFromFailure",
+    "masktune": "crayon_sdk.correct.baselines.masktune:MaskTune",
     "pruning": "crayon_sdk.correct.pruning:NeuronPruner",
+    "rrr": "crayon_sdk.correct.baselines.rrr:RightForRightReasons",
+    "softcon": "crayon_sdk.correct.baselines.softcon:SoftContrastive",
     "unasked": "crayon_sdk.correct.unasked:UnaskedCorrector",
 }
+_OF_OTHERS = ("both",)  # of ours, made of others; known without importing it
 SETTINGS = {
     "attention": "crayon_sdk.correct.settings:AttentionSettings",
     "pruning": "crayon_sdk.correct.settings:PruningSettings",
     "erm": "crayon_sdk.correct.settings:ERMSettings",
     "unasked": "crayon_sdk.correct.settings:AttentionSettings",
 }
-"""Method of the package -> the class of its settings, which loads no torch."""
+"""Method of the package -> the class of its settings, which loads no torch; of the others it is with the method."""
+
+# What a class does not say itself.
+_SAID = {"attention": {"title": "CRAYON-Attention", "paper": "Lee et al., IEEE BigData 2024"}}
 
 
 class _UnknownMethodError(SettingsError, KeyError):
@@ -153,6 +186,35 @@ def settings_of(method: str) -> Any:
     return kind
 
 
+def title_of(method: str) -> str:
+    """What people call a method; its name where nobody here knows more.
+
+    Example:
+        >>> title_of("erm"), title_of("of a package that is gone")
+        ('Further training (ERM)', 'of a package that is gone')
+    """
+    return _said_of(method, "title") or method
+
+
+def paper_of(method: str) -> str:
+    """Where a method is published, in short; "" where nobody here knows.
+
+    Example:
+        >>> paper_of("attention")
+        'Lee et al., IEEE BigData 2024'
+    """
+    return _said_of(method, "paper")
+
+
+def _said_of(method: str, what: str) -> str:
+    """What its class says; a record may name a method whose package is gone, or broken."""
+    try:
+        found = str(getattr(methods[method], what, ""))
+    except SettingsError:
+        return ""
+    return found or _SAID.get(method, {}).get(what, "")
+
+
 def with_settings() -> tuple[str, ...]:
     """Names of the methods that have settings of their own: all that are not made of others.
 
@@ -160,4 +222,4 @@ def with_settings() -> tuple[str, ...]:
         >>> with_settings()[:3]
         ('attention', 'pruning', 'erm')
     """
-    return (*SETTINGS, *(name for name in methods if name not in _OWN))
+    return (*SETTINGS, *(name for name in methods if name not in SETTINGS and name not in _OF_OTHERS))

@@ -226,9 +226,10 @@ class CorrectOptions:
 
     method: Annotated[str, AfterValidator(_method)] = "attention"
     """What to do: attention, pruning, both (pruning, then attention), unasked (attention, with every map taken for
-    right), erm (train on without answers), or a method that another package registers."""
-    preset: Literal["waterbirds", "biased-celeba", "backgrounds"] | None = None
-    """Start from the settings of the published runs."""
+    right), erm (train on without answers), or any other that "crayon methods" lists."""
+    preset: str | None = None
+    """Start from the settings of published runs: "waterbirds", "biased-celeba", "backgrounds", or another one of the
+    method."""
     evaluate_on: Split | None = None
     """Split to measure after every epoch."""
     groups: Groups = "own"

@@ -1,4 +1,4 @@
-"""Beside the steps: info, doctor, demo, completion."""
+"""Beside the steps: info, methods, doctor, demo, completion."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import functools
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from crayon_sdk._base.methods import NEEDS, made_of, methods, paper_of, title_of
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.text import KINDS_OF_TASKS, first_line
 from crayon_sdk.cli.allocator import keep_memory
 from crayon_sdk.cli.common import Command, Shell, begun, command, foresight_facts, foresights, how_far
-from crayon_sdk.errors import CrayonError
+from crayon_sdk.errors import CrayonError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,6 +151,43 @@ def doctor(shell: Shell) -> None:
     shell.result(found, table)
 
 
+@command("methods", example="crayon methods --json", workspace="")
+def list_methods(shell: Shell) -> None:
+    """List the methods of correction: name, paper, what each needs besides labels, and its presets.
+
+    A name is what --method takes; a preset is what --preset takes. Settings are listed by
+    "crayon correct --list-settings".
+    """
+    from rich.table import Table
+
+    found = {name: _about_method(name) for name in methods}
+    table = Table("name", "method", "paper", "needs besides labels", "presets")
+    for name, facts in found.items():
+        needed = ", ".join(NEEDS[need] for need in facts.get("needs", ()))
+        table.add_row(
+            name, facts["title"], facts.get("paper", ""), facts.get("problem", needed), ", ".join(facts["presets"])
+        )
+    shell.result({"methods": found}, table)
+
+
+def _about_method(name: str) -> dict[str, Any]:
+    """What there is to say about a method; of one that cannot be used, why."""
+    try:
+        kind = methods[name]
+    except SettingsError as error:
+        return {"title": name, "presets": [], "problem": str(error)}
+    presets = getattr(kind, "presets", None)
+    if presets is None:  # it is made of others: what all of them have
+        each = [methods[part].presets for part in made_of(name)]
+        presets = [preset for preset in each[0] if all(preset in table for table in each)]
+    return {
+        "title": title_of(name),
+        "paper": paper_of(name),
+        "needs": sorted(kind.needs),
+        "presets": list(presets),
+    }
+
+
 @click.command("demo", cls=Command, epilog="\b\nExample: crayon demo my-demo --seed 1")
 @click.argument("folder", type=click.Path(path_type=Path), default="crayon-demo")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the pictures and of all training.")
@@ -184,4 +222,4 @@ def completion(shell: str) -> None:
     click.echo(lines[shell])
 
 
-COMMANDS = (info, doctor, demo, completion)
+COMMANDS = (info, list_methods, doctor, demo, completion)

@@ -44,6 +44,8 @@ class PruningThenAttention:
     """
 
     method: ClassVar[str] = "both"
+    title: ClassVar[str] = "CRAYON-Pruning+Attention"
+    paper: ClassVar[str] = "Lee et al., IEEE BigData 2024"
     parts: ClassVar[tuple[str, ...]] = ("pruning", "attention")
     needs: ClassVar[frozenset[str]] = frozenset({"answers", "neuron answers", "maps"})
 

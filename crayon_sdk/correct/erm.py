@@ -29,6 +29,8 @@ class FurtherTraining(Method[ERMSettings], ERMSettings):
     """
 
     method = "erm"
+    title = "Further training (ERM)"
+    paper = "Vapnik, NeurIPS 1991"
 
     def objective(self, model: SplitModel, feed: PixelFeed, settings: ERMSettings) -> Objective:
         """The cross entropy."""

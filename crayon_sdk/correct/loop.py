@@ -183,6 +183,7 @@ class _Training:
         self.steps = max(math.ceil(self.size / settings.batch_size), 1)
         self.total = settings.epochs * self.steps
         self.keep_best = getattr(settings, "keep", "last") == "best"
+        self.mean = getattr(settings, "reduction", "sum") == "mean"
         self.door = processes.wrap(objective)
 
     def run(self) -> list[dict[str, Any]]:
@@ -252,11 +253,13 @@ class _Training:
         settings, step = self.settings, self.state.step
         self.undo.keep()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, self.steps)
+            group["lr"] = learning_rate(settings, step, self.steps) * group["lr_factor"]
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.door(self.feed.batch(self.processes.share(batch)))
-        self.processes.backward(losses["loss"])
-        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), settings.clip_norm or math.inf)
+        self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"])
+        # Each group for itself: what a second network does must not decide about the steps of the first.
+        groups = [list(group["params"]) for group in self.optimizer.param_groups]
+        norm = torch.stack([nn.utils.clip_grad_norm_(each, settings.clip_norm or math.inf) for each in groups]).max()
         sums = self.processes.sum(torch.stack([value.detach().double() for value in losses.values()]))
         values = torch.cat([sums, norm.detach().double().reshape(1)]).tolist()
         found = dict(zip([*losses, "gradient norm"], values, strict=True))
@@ -308,8 +311,8 @@ class _Training:
             state.best = {name: tensor.detach().clone() for name, tensor in self.objective.model.state_dict().items()}
 
 
-def _optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def _optimizer(objective: Objective, settings: TrainingSettings) -> torch.optim.Optimizer:
+    parameters = [{"lr_factor": 1.0, **group} for group in objective.parameter_groups()]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay

@@ -7,8 +7,8 @@ import inspect
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, InitVar, asdict, dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+from dataclasses import KW_ONLY, InitVar, asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import torch
 from torch import nn
@@ -21,8 +21,8 @@ from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.guidance import guidance_answers, guidance_of, taken_for_right
 from crayon_sdk.correct.objective import Objective, PixelFeed
 from crayon_sdk.correct.presets import preset as preset_of
-from crayon_sdk.correct.run_file import check_run_folder
-from crayon_sdk.correct.settings import TrainingSettings
+from crayon_sdk.correct.run_file import RunFile, check_run_folder
+from crayon_sdk.correct.start import published_weights, start_of
 from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache
@@ -31,10 +31,13 @@ from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.models.split import SplitModel, as_split_model
 from crayon_sdk.results.correction import Correction
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 __all__ = ["Method", "check_needs", "made", "method"]
 
 KindT = TypeVar("KindT")
-SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 MethodT = TypeVar("MethodT", bound="Method[Any]")
 
 
@@ -75,10 +78,15 @@ class Method(_Kept[SettingsT]):
 
     method: ClassVar[str]
     """What it is called, in the registry and in records."""
+    title: ClassVar[str] = ""
+    """What people call it, in card and report; its name where it is not said."""
+    paper: ClassVar[str] = ""
+    """Where it is published, in short, such as "Liu et al., ICML 2021"."""
     settings_kind: ClassVar[Any]
-    """Class of its settings, a `TrainingSettings` with a default for everything."""
+    """Class of its settings, with a default for everything; a `TrainingSettings` where it trains in the loop."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of "answers", "neuron answers", "maps", "groups", "masks", "holdout"; batches hold what they are about."""
+    """Of "answers", "neuron answers", "maps", "groups", "masks", "holdout", "holdout groups"; batches hold what they
+    are about."""
     presets: ClassVar[Mapping[str, Any]] = {}
     """Published settings by name."""
     _shown: ClassVar[tuple[str, ...]] = ("epochs", "lr")
@@ -109,14 +117,18 @@ class Method(_Kept[SettingsT]):
         Raises:
             SettingsError: A setting does not fit the model.
         """
-        return settings
+        known: Any = settings
+        if getattr(known, "init", "original") == "pretrained":
+            known = replace(known, init=published_weights(self.model))
+        found: SettingsT = known
+        return found
 
     @classmethod
     def from_preset(cls: type[MethodT], name: str, model: nn.Module, **overrides: Any) -> MethodT:
         """Take the settings of the published runs.
 
         Args:
-            name: "waterbirds", "biased-celeba" or "backgrounds".
+            name: "waterbirds", "biased-celeba", "backgrounds", or another one of ``presets``.
             model: The model to correct.
             overrides: Keywords of the constructor, on top.
 
@@ -136,6 +148,17 @@ class Method(_Kept[SettingsT]):
             settings: Of this run.
         """
         raise NotImplementedError
+
+    def prepared(self, fit: Fit, feed: PixelFeed, settings: Any, file: RunFile | None) -> Objective:
+        """What is minimised, when all that comes before is done; overridden by methods of two stages.
+
+        Args:
+            fit: The correction that is being made; `Fit.train_first` trains another network.
+            feed: The training set.
+            settings: Of this run.
+            file: Where its state is kept.
+        """
+        return self.objective(fit.model, feed, settings)
 
     def settings_for(self, maps: SaliencyMaps | None) -> SettingsT:
         """The settings of a run; overridden where they depend on the maps."""
@@ -179,13 +202,18 @@ class Method(_Kept[SettingsT]):
         elif maps is not None and "maps" in self.needs:
             told, inputs = taken_for_right(maps, dataset), {"maps": maps.fingerprint}
         settings = self.settings_for(maps)
+        start = start_of(self.model, getattr(settings, "init", "original"))
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, settings)
+        if start is not None:
+            inputs["start"] = start.fingerprint
+            fit.start_from(start)
         dataset = fit.dataset
         file = fit.run_file(self.checkpoint_dir, self.method, **inputs)
         preprocessing = fit.model.preprocessing
         groups = dataset.group_index()[0] if "groups" in self.needs else None
+        masks = dataset.mask_tensors(preprocessing) if "masks" in self.needs else None
         with PixelCache(dataset, preprocessing, device=self.device) as cache:
-            guidance = masks = None
+            guidance = None
             if maps is not None and told is not None:
                 rule: Any = getattr(settings, "answer_rule", "unanimous")
                 zero_maps = getattr(settings, "zero_maps", "skip")
@@ -198,12 +226,11 @@ class Method(_Kept[SettingsT]):
                     rule=rule,
                     zero_maps=zero_maps,
                 )
-            if "masks" in self.needs:
-                masks = torch.stack([dataset.mask_tensor(sample, preprocessing).bool() for sample in dataset.ids])
             feed = PixelFeed(cache, dataset.labels, guidance=guidance, groups=groups, masks=masks)
-            objective = self.objective(fit.model, feed, settings)
+            objective = self.prepared(fit, feed, settings, file)
             history = fit.train(objective, feed, file, measured=True)
         counts = {} if guidance is None else dict(guidance.counts) | {"dropped_answers": used.dropped}
+        counts |= {} if masks is None else {"masks": int((~masks.flatten(1).all(dim=1)).sum())}
         counts |= objective.counted
         return fit.finish(self.method, history, used, counts, maps=inputs.get("maps", ""))
 
@@ -268,7 +295,7 @@ def check_needs(
 
     Raises:
         AnswerError: It needs answers.
-        DataError: It needs groups or masks of the training set.
+        DataError: It needs groups or masks of the training set, or groups of the pictures to evaluate on.
         SettingsError: It needs maps, or pictures to evaluate on.
     """
     lacking: dict[str, tuple[bool, type[CrayonError], str]] = {
@@ -286,6 +313,11 @@ def check_needs(
             "make the data set with masks (masks= of from_folder and from_torch, mask_column= of from_csv)",
         ),
         "holdout": (evaluate_on is None, SettingsError, "pass evaluate_on= (never the test set)"),
+        "holdout groups": (
+            evaluate_on is None or not evaluate_on.groups,
+            DataError,
+            "make the data set of evaluate_on= with groups (group_columns= of from_csv, groups= of from_torch)",
+        ),
     }
     for need in sorted(method.needs):
         missing, kind, remedy = lacking[need]

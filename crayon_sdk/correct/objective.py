@@ -33,7 +33,7 @@ class Batch:
         images: (n, 3, H, W) float32 preprocessed pictures.
         features: In the place of pictures: what goes into each final layer, (n, num_neurons) float32.
         groups: (n,) int64 numbers of groups, by class and irrelevant attributes.
-        masks: (n, H, W) bool, where the object is.
+        masks: (n, H, W) bool, where the object is; everywhere in a picture of which that is not known.
         reference: (n, h, w) float32 maps that were answered; ones where a sample is not guided.
         relevant: (n,) bool, the map was found relevant.
         irrelevant: (n,) bool, the map was found irrelevant.
@@ -96,6 +96,11 @@ class PixelFeed:
     def groups(self) -> Tensor | None:
         """(N,) int64 numbers of groups, on the device."""
         return self._facts.get("groups")
+
+    @property
+    def masks(self) -> Tensor | None:
+        """(N, H, W) bool, on the device."""
+        return self._facts.get("masks")
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -162,6 +167,15 @@ class Objective(nn.Module):
             (M,) int64, the same M in every epoch; it depends on the arguments alone.
         """
         return torch.randperm(count, generator=torch.Generator().manual_seed(seed * _APART + number))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained; overridden by methods that train a second network at another pace.
+
+        Returns:
+            Groups as those of `torch.optim`, each with its "params". Beside these a group may say "lr_factor", with
+            which the learning rate of the settings is multiplied, and "weight_decay".
+        """
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
     def after_step(self, found: Mapping[str, float], processes: Processes) -> None:
         """Called after every step with its sums; overridden by methods that keep a state, in buffers of theirs."""

@@ -83,8 +83,8 @@ def preset(table: dict[str, SettingsT], name: str) -> SettingsT:
     """Look a preset up.
 
     Args:
-        table: `ATTENTION`, `AFTER_PRUNING` or `PRUNING`.
-        name: "waterbirds", "biased-celeba" or "backgrounds".
+        table: `ATTENTION`, `AFTER_PRUNING`, `PRUNING`, or that of another method.
+        name: "waterbirds", "biased-celeba", "backgrounds", or what the table has besides.
 
     Raises:
         SettingsError: There is no preset of that name.

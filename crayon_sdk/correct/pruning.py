@@ -24,7 +24,7 @@ from crayon_sdk.models.passes import stream_features
 from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.results.correction import Correction
 
-__all__ = ["NeuronPruner", "irrelevant_neurons"]
+__all__ = ["LastLayer", "NeuronPruner", "irrelevant_neurons", "neurons_in"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
     """
 
     method = "pruning"
+    title = "CRAYON-Pruning"
+    paper = "Lee et al., IEEE BigData 2024"
     needs = frozenset({"neuron answers"})
     presets = presets.PRUNING
     _shown = ("epochs", "lr", "answer_rule")
@@ -78,7 +80,8 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
         keep = torch.ones(self.model.num_neurons, dtype=torch.bool)
         keep[list(cut)] = False
         fit.model.prune(keep)
-        feed = FeatureFeed(self._neurons(fit.model, fit.dataset), fit.dataset.labels.to(self.device))
+        neurons = neurons_in(fit.model, fit.dataset, device=self.device, autocast=self.autocast)
+        feed = FeatureFeed(neurons, fit.dataset.labels.to(self.device))
         objective = LastLayer(fit.model, feed.labels, logit_adjustment=self.settings.logit_adjustment)
         history = fit.train(objective, feed, file, measured=False)
         judged = used.counts("neuron")["items"]
@@ -89,15 +92,6 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
             "dropped_answers": used.dropped,
         }
         return fit.finish(self.method, history, used, counts)
-
-    def _neurons(self, model: SplitModel, dataset: ImageDataset) -> list[Tensor]:
-        """What goes into each final layer, (N, num_neurons) float32, for the whole data set, in eval mode."""
-        with borrowed(model, self.device), torch.no_grad():
-            stream = stream_features(
-                model, dataset, device=self.device, autocast=self.autocast, doing="computing features"
-            )
-            parts = [[inputs.float() for inputs in model.final_inputs(features)] for _, features in stream]
-            return [torch.cat(inputs) for inputs in zip(*parts, strict=True)]
 
 
 class LastLayer(Objective):
@@ -128,6 +122,23 @@ class LastLayer(Objective):
         features = feed.batch(torch.arange(min(8, len(feed)))).features
         finite = apply_final_layers(list(self.model), features).isfinite().all()
         return "" if bool(finite) else "the logits of training pictures are not finite"
+
+
+def neurons_in(
+    model: SplitModel, dataset: ImageDataset, *, device: torch.device, autocast: torch.dtype | None = None
+) -> list[Tensor]:
+    """What goes into each final layer, (N, num_neurons) float32, for a whole data set, in eval mode.
+
+    Args:
+        model: Its trunk.
+        dataset: The pictures.
+        device: Where to work.
+        autocast: Reduced precision of the trunk.
+    """
+    with borrowed(model, device), torch.no_grad():
+        stream = stream_features(model, dataset, device=device, autocast=autocast, doing="computing features")
+        parts = [[inputs.float() for inputs in model.final_inputs(features)] for _, features in stream]
+        return [torch.cat(inputs) for inputs in zip(*parts, strict=True)]
 
 
 def irrelevant_neurons(

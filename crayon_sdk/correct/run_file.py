@@ -73,6 +73,11 @@ class RunFile:
         self._written = time.monotonic()
         self._remedy = f"Nothing can go on from it: delete {str(self.path)!r}, and the run starts from the beginning."
 
+    def beside(self, name: str) -> RunFile:
+        """The file of another stage of the same run, in a folder of its own."""
+        identity = {**self.identity, "stage": name}
+        return RunFile(self.path.parent / name, identity, every_seconds=self.every_seconds)
+
     def check(self) -> None:
         """See that the file, when there is one, is the state of this run, before any work is done.
 

@@ -9,16 +9,27 @@ from pydantic import Field
 from crayon_sdk._base.settings import Count, Number, OneOrMore, Share, settings
 from crayon_sdk.answers.relevance import Rule
 
-__all__ = ["AttentionSettings", "ERMSettings", "NetworkSettings", "PruningSettings", "TrainingSettings", "settings"]
+__all__ = [
+    "AttentionSettings",
+    "BaselineSettings",
+    "ERMSettings",
+    "NetworkSettings",
+    "PruningSettings",
+    "TrainingSettings",
+    "settings",
+]
 
 # Above, a float32 overflows before a loss can tell.
 Rate = Annotated[float, Field(ge=0, le=1e30)]
 Decay = Annotated[float, Field(ge=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0)]
 Prior = Annotated[float, Field(ge=0, le=10)]
 Scheduler = Literal["none", "cosine", "step"]
 Target = Literal["label", "predicted"] | Count
 BatchNorm = Literal["train", "frozen"]
 Keep = Literal["last", "best"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+Seed = Annotated[int, Field(ge=0, le=2**32)]
 
 
 @settings
@@ -33,7 +44,7 @@ class TrainingSettings:
     """Peak learning rate."""
     weight_decay: Decay = 0.0
     """L2 penalty ("adam", "sgd") or decoupled decay ("adamw")."""
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Optimizer = "adam"
     """How the gradient becomes a step."""
     momentum: Share = 0.9
     """Of "sgd"."""
@@ -49,11 +60,11 @@ class TrainingSettings:
     """Decay per step of the exponential moving average of the weights that is kept as the result; 0 keeps the last
     weights."""
     clip_norm: Number = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
+    """Largest norm of the gradient, of each network for itself; 0 does not clip."""
     logit_adjustment: Prior = 0.0
     """How much of the log share of each class is added to the logits inside the cross entropy; 0 is the plain cross
     entropy, 1 is fair to rare classes."""
-    seed: Annotated[int, Field(ge=0, le=2**32)] = 0
+    seed: Seed = 0
     """Of everything random."""
 
 
@@ -72,6 +83,18 @@ class NetworkSettings(TrainingSettings):
     keep: Keep = "last"
     """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
     columns, else worst class)."""
+
+
+@settings
+class BaselineSettings(NetworkSettings):
+    """What the compared methods have besides: where they start, and whether they take sums or means."""
+
+    init: str = "original"
+    """Which weights are trained: "original", those of the model that is given; "pretrained", the published ones of its
+    architecture; or of the same architecture whatever `load_model` takes, "hf-hub:...", "local-dir:..." or a name."""
+    reduction: Literal["sum", "mean"] = "sum"
+    """What of the samples of a batch is minimised: "sum", as by the other methods of this package, or "mean", as by the
+    authors of the compared methods. Learning rates of "sgd", and decays, depend on it."""
 
 
 @settings

@@ -25,6 +25,8 @@ class UnaskedCorrector(AttentionCorrector):
     """
 
     method = "unasked"
+    title = "Attention without answers (unasked)"
+    paper = ""
     needs = frozenset({"maps"})
 
     def fit(  # type: ignore[override]  # there are no answers

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -28,7 +28,9 @@ from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.results.correction import Correction, CorrectionRecord, versions
 from crayon_sdk.results.evaluation import Evaluation, evaluation_of, warn_of_training_pictures
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "into_training"]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Fit:
@@ -55,7 +57,7 @@ class Fit:
         evaluate_on: ImageDataset | None,
         device: torch.device,
         autocast: torch.dtype | None,
-        settings: TrainingSettings,
+        settings: Any,
     ) -> None:
         dataset = in_classes_of(dataset, original)
         if evaluate_on is not None:
@@ -118,12 +120,36 @@ class Fit:
             file: Where the state of the run is kept.
             measured: Measure on ``evaluate_on`` after every epoch.
         """
-        frozen = getattr(self.settings, "batch_norm", "train") == "frozen"
         on_epoch = self.measure if measured and self.evaluate_on is not None else None
-        with self.training(frozen_norm=frozen):
+        with self.training(frozen_norm=self.frozen_norm):
             return train(
                 objective, feed, self.settings, processes=Processes.found(self.device), file=file, on_epoch=on_epoch
             )
+
+    @property
+    def frozen_norm(self) -> bool:
+        """Whether batch statistics stay as they are."""
+        return bool(getattr(self.settings, "batch_norm", "train") == "frozen")
+
+    def start_from(self, start: SplitModel) -> None:
+        """Take over the weights of another model of the same architecture."""
+        self.model.model.load_state_dict(start.model.state_dict())
+
+    def train_first(
+        self, name: str, objective: Objective, feed: Feed, settings: TrainingSettings, file: RunFile | None
+    ) -> list[dict[str, Any]]:
+        """Train another network in a stage before; a run that was stopped goes on there, too.
+
+        Args:
+            name: Of the stage, and of its folder.
+            objective: Of that network.
+            feed: Of the training set.
+            settings: Of that stage; they must follow from those of the run.
+            file: Of the run.
+        """
+        into_training(objective.model, frozen_norm=self.frozen_norm)
+        stage = None if file is None else file.beside(name)
+        return train(objective, feed, settings, processes=Processes.found(self.device), file=stage)
 
     def map_size(self, cache: PixelCache) -> tuple[int, int]:
         """(h, w) of the features for the pictures in a cache."""
@@ -134,11 +160,7 @@ class Fit:
     @contextlib.contextmanager
     def training(self, *, frozen_norm: bool = False) -> Iterator[None]:
         """Put the whole copy into train mode; a loss that is not finite carries the model out with it."""
-        self.model.train().requires_grad_(True)
-        if frozen_norm:
-            for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        into_training(self.model, frozen_norm=frozen_norm)
         try:
             yield
         except NonFiniteLossError as error:
@@ -207,6 +229,20 @@ class Fit:
             )
         same_groups = self.evaluate_on.group_names == self.dataset.group_names
         return evaluation_of(logits.argmax(dim=1), self.evaluate_on, self.dataset if same_groups else None)
+
+
+def into_training(model: ModuleT, *, frozen_norm: bool = False) -> ModuleT:
+    """Make all of a network trainable, in train mode.
+
+    Args:
+        model: It is changed in place.
+        frozen_norm: Leave batch statistics as they are, and normalise with them.
+    """
+    model.train().requires_grad_(True)
+    for module in model.modules():
+        if frozen_norm and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    return model
 
 
 def _plain(name: str) -> str:

@@ -645,11 +645,42 @@ class ImageDataset:
         Raises:
             DataError: No such sample, no mask, or it does not fit.
         """
-        import torch
-
         mask = self.mask(sample_id)
         if mask is None:
             raise DataError(f"sample {sample_id!r} has no mask; pass masks when the data set is made")
+        return self._seen(sample_id, mask, preprocessing)
+
+    def mask_tensors(self, preprocessing: Preprocessing) -> Tensor:
+        """Return the object masks of all samples as the model would see them, for methods that train with them.
+
+        A sample whose object is not known has ones everywhere: one without a mask, or whose mask shows
+        nothing in what the model sees of the picture.
+
+        Args:
+            preprocessing: As for `mask_tensor`.
+
+        Returns:
+            bool (N, H, W).
+
+        Raises:
+            DataError: The object is not known of any sample, or a mask cannot be read or does not fit.
+        """
+        import torch
+
+        found = torch.ones(len(self), *preprocessing.size, dtype=torch.bool)
+        known = 0
+        for position, sample in enumerate(self.ids):
+            mask = self.mask(sample)
+            seen = None if mask is None else self._seen(sample, mask, preprocessing).bool()
+            if seen is not None and bool(seen.any()):
+                found[position], known = seen, known + 1
+        if not known:
+            raise DataError(f"expected masks that show an object in some of {len(self)} samples, got none that does")
+        return found
+
+    def _seen(self, sample_id: str, mask: Image.Image, preprocessing: Preprocessing) -> Tensor:
+        import torch
+
         if not self.preprocessed:
             mask = preprocessing.geometry_mask(mask)
         elif (mask.height, mask.width) != preprocessing.size:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from crayon_sdk._base.files import write_text
+from crayon_sdk._base.methods import paper_of, title_of
 from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.results.evaluation import GroupResult, per_cent
-from crayon_sdk.results.facts import METHODS, Facts, answer_facts, group_rows, summary
+from crayon_sdk.results.facts import Facts, answer_facts, group_rows, summary
 
 __all__ = ["CARD", "Card", "escaped", "model_card", "write_card"]
 
@@ -255,7 +256,8 @@ def _step(record: Mapping[str, Any]) -> dict[str, str]:
     words = [f"{name} {settings[name]}" for name in kept if name in settings]
     number = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
     return {
-        "method": METHODS.get(record["method"], record["method"]),
+        "method": title_of(record["method"]),
+        "paper": paper_of(record["method"]),
         "words": f"{', '.join(words)}. {number or 'nothing counted'}.",
     }
 

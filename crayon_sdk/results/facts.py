@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from crayon_sdk._base.methods import title_of
 from crayon_sdk._base.text import one_line
 from crayon_sdk.answers.annotations import Agreement, AnnotationSet
 from crayon_sdk.answers.relevance import KINDS, Kind
@@ -17,10 +18,9 @@ from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.comparison import Comparison, compare
 from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
-__all__ = ["METHODS", "AnswerFacts", "Facts", "GroupRow", "answer_facts", "gather_facts", "group_rows", "summary"]
+__all__ = ["AnswerFacts", "Facts", "GroupRow", "answer_facts", "gather_facts", "group_rows", "summary"]
 
 _ABOUT: dict[Kind, str] = {"image": "picture", "neuron": "neuron", "spot": "bright spot"}
-METHODS = {"attention": "CRAYON-Attention", "erm": "Further training (ERM)", "pruning": "CRAYON-Pruning"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Facts:
     @property
     def method(self) -> str:
         """What was done, in order."""
-        return ", then ".join(METHODS.get(record["method"], record["method"]) for record in self.records)
+        return ", then ".join(title_of(record["method"]) for record in self.records)
 
     @property
     def pruned(self) -> tuple[int, ...]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+from crayon_sdk._base.methods import title_of
 from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import SettingsError
-from crayon_sdk.results.facts import METHODS, GroupRow
+from crayon_sdk.results.facts import GroupRow
 from crayon_sdk.show.style import AFTER, BEFORE, LINES, figure, png
 
 __all__ = ["MOST_GROUPS", "group_plot", "shown_groups", "training_plot"]
@@ -100,7 +101,7 @@ def training_plot(records: Sequence[Mapping[str, Any]]) -> bytes:
         grid = drawn.subplots(len(trained), wide, squeeze=False)
         for axes, record in zip(grid, trained, strict=True):
             history = record["history"]
-            name = METHODS.get(record["method"], record["method"])
+            name = title_of(record["method"])
             _lines(axes[0], history, _LOSSES, f"{name}: loss per picture")
             axes[0].set_ylim(0, 1.06 * max(axes[0].dataLim.y1, 1e-6))
             if wide == 2 and set(_ACCURACIES) & set(history[0]):

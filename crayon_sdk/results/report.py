@@ -14,6 +14,7 @@ from typing import Any
 
 from crayon_sdk import __version__
 from crayon_sdk._base.files import free_path, replace_file, write_text
+from crayon_sdk._base.methods import paper_of, title_of
 from crayon_sdk._base.text import one_line
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import MismatchError
@@ -21,7 +22,7 @@ from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.models.split import SplitModel, as_split_model
 from crayon_sdk.results.evaluation import Evaluation, GroupResult, evaluate, per_cent
 from crayon_sdk.results.exhibits import Exhibit, map_pair, map_sentences, map_sheets, neuron_sheet
-from crayon_sdk.results.facts import METHODS, Facts, GroupRow, answer_facts, group_rows, summary
+from crayon_sdk.results.facts import Facts, GroupRow, answer_facts, group_rows, summary
 from crayon_sdk.results.plots import MOST_GROUPS, group_plot, training_plot
 from crayon_sdk.results.weight_changes import weight_changes
 from crayon_sdk.show.style import needs_matplotlib
@@ -336,7 +337,9 @@ def _made(facts: Facts, material: Material) -> dict[str, Any]:
         seconds = f"{record['seconds']:.1f} seconds, ended {record['created']}"
         rows = [*record["settings"].items(), *((f"count: {name}", value) for name, value in record["counts"].items())]
         rows += [(f"left out: {one_line(name)}", one_line(why)) for name, why in list(record["skipped"].items())[:20]]
-        title = f"{METHODS.get(record['method'], record['method'])}: settings and counts"
+        paper = paper_of(record["method"])
+        rows += [("published", paper)] if paper else []
+        title = f"{title_of(record['method'])}: settings and counts"
         tables.append({"title": title, "heads": ["", "value"], "rows": [*rows, ("took", seconds)]})
     prints = [("corrected model", facts.fingerprint), ("original model", facts.original)]
     last = facts.records[-1]

@@ -317,6 +317,11 @@ class Steps:
             wanted = self._counted(typed | {"precision": computed}, resolved)
             if evaluate_on == "test" and "best" in [wanted.get(f"{each}.keep") for each in resolved]:
                 raise SettingsError('keep="best" chooses an epoch, and the test pictures may not: evaluate on "val"')
+            if evaluate_on == "test" and "holdout" in methods[method].needs:
+                raise SettingsError(
+                    f"method {method!r} learns from the pictures to evaluate on, and may not from the test pictures: "
+                    'evaluate on "val"'
+                )
             self._check_answers(method)
             inputs = self.holdings.correction_inputs(method, evaluate_on, groups=groups)
             entry = self.ledger.manifest.files.get(path) if self.ledger.digest(path) else None

@@ -13,7 +13,7 @@ from helpers_correction import half_and_half, noise_pictures, random_maps, split
 from helpers_workspace import crayon, new_workspace, save_model
 
 import crayon_sdk
-from crayon_sdk._base.methods import GROUP, methods, settings_of
+from crayon_sdk._base.methods import _OWN, GROUP, SETTINGS, methods, paper_of, settings_of, title_of, with_settings
 from crayon_sdk.correct.method import made
 from crayon_sdk.errors import AnswerError, DataError, SettingsError
 from crayon_sdk.workspace.workspace import Workspace
@@ -100,6 +100,41 @@ def test_names_are_known_and_classes_are_looked_up():
     assert settings_of("pruning") is methods["pruning"].settings_kind
 
 
+def test_methods_of_the_package_with_settings_are_known_without_importing_them(monkeypatch):
+    monkeypatch.setitem(_OWN, "later", "no_such_module_anywhere:Later")
+    assert with_settings()[: len(SETTINGS)] == tuple(SETTINGS)
+    assert set(with_settings()) == set(methods) - {name for name in _OWN if name == "both"}
+    with pytest.raises(SettingsError, match="method 'both' has no settings of its own"):
+        settings_of("both")
+
+
+def test_every_method_says_what_it_is_called_and_where_it_is_published(package):
+    for name in _OWN:
+        assert title_of(name) != name
+        # Its name and a year, or nothing where it is of this package alone.
+        assert re.fullmatch(r"[\w. &-]+, [\w ]+ \d{4}|", paper_of(name)), name
+    assert (title_of("focal"), paper_of("focal")) == ("focal", "")
+    assert (title_of("gone"), title_of("of nobody")) == ("gone", "of nobody")
+
+
+def test_the_shell_lists_the_methods(package):
+    result = crayon("methods", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["methods"]
+    assert list(found) == list(methods)
+    assert found["attention"] == {
+        "title": "CRAYON-Attention",
+        "paper": "Lee et al., IEEE BigData 2024",
+        "needs": ["answers", "maps"],
+        "presets": ["waterbirds", "biased-celeba", "backgrounds"],
+    }
+    assert found["both"]["presets"] == ["waterbirds", "biased-celeba", "backgrounds"]
+    assert found["focal"] == {"title": "focal", "paper": "", "needs": ["groups"], "presets": []}
+    assert "cannot be imported" in found["gone"]["problem"]  # and the others are listed all the same
+    shown = " ".join(crayon("methods").stdout.split())
+    assert all(name in shown for name in _OWN)
+
+
 def test_unknown_names_name_the_nearest():
     with pytest.raises(SettingsError, match="there is no method called 'atention'; did you mean 'attention'"):
         methods["atention"]
@@ -178,7 +213,12 @@ def test_what_a_method_needs_is_asked_for_before_any_work(package, monkeypatch):
         corrector.fit(dataset, random_maps(dataset), None)
     with pytest.raises(SettingsError, match="method 'attention' needs the maps that were answered"):
         corrector.fit(dataset, None, half_and_half(dataset))
-    for need, message in (("masks", "needs object masks"), ("holdout", "needs pictures to evaluate on")):
+    lacking = (
+        ("masks", "needs object masks"),
+        ("holdout", "needs pictures to evaluate on"),
+        ("holdout groups", "needs groups of the pictures to evaluate on"),
+    )
+    for need, message in lacking:
         monkeypatch.setattr(methods["focal"], "needs", frozenset({need}))
         with pytest.raises((DataError, SettingsError), match=message):
             methods["focal"](split_model()).fit(dataset)

@@ -468,3 +468,57 @@ def test_an_epoch_of_another_length_is_refused():
         SettingsError, match=r"Shrinking\.epoch\(\) to give 11 positions in every epoch.*got 3 in epoch 2"
     ):
         run(Shrinking(net()), TrainingSettings(epochs=2, batch_size=4, lr=0.1))
+
+
+class Two(Watched):
+    """Two networks, the second at a pace of its own."""
+
+    def __init__(self, module, **second):
+        super().__init__(module)
+        self.second, self.how = net(seed=3), second
+
+    def parameter_groups(self):
+        return [{"params": list(self.model.parameters())}, {"params": list(self.second.parameters()), **self.how}]
+
+    def forward(self, batch):
+        found = super().forward(batch)
+        other = F.cross_entropy(self.second(*batch.features), batch.labels, reduction="sum")
+        return {**found, "loss": found["loss"] + other}
+
+
+def test_a_second_network_at_its_own_pace_leaves_the_first_alone():
+    plain = {"epochs": 3, "batch_size": 4, "lr": 1e-2, "weight_decay": 0.1, "clip_norm": 0.5, "scheduler": "cosine"}
+    settings = TrainingSettings(**plain)
+    alone = Watched(net())
+    run(alone, settings)
+    both = Two(net(), lr_factor=0.1, weight_decay=0.0)
+    run(both, settings)
+    assert all(torch.equal(a, b) for a, b in zip(alone.model.parameters(), both.model.parameters(), strict=True))
+    # The second is what it is alone at that pace.
+    slow = Watched(net(seed=3))
+    run(slow, TrainingSettings(**{**plain, "lr": 1e-3, "weight_decay": 0.0}))
+    for a, b in zip(slow.model.parameters(), both.second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    still = Two(net(), lr_factor=0.0, weight_decay=0.0)
+    run(still, settings)
+    assert all(torch.equal(a, b) for a, b in zip(net(seed=3).parameters(), still.second.parameters(), strict=True))
+
+
+def test_both_networks_and_their_paces_go_on(tmp_path):
+    settings = TrainingSettings(epochs=3, batch_size=4, lr=1e-2)
+    whole, stopped = Two(net(), lr_factor=0.5), Two(net(), lr_factor=0.5)
+    run(whole, settings)
+    stopped.scale = {5: math.nan}
+    with pytest.raises(NonFiniteLossError):
+        run(stopped, settings, file=RunFile(tmp_path, {"run": 1}))
+    again = Two(net(seed=8), lr_factor=0.5)
+    run(again, settings, file=RunFile(tmp_path, {"run": 1}))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_a_stage_before_has_a_file_of_its_own(tmp_path):
+    file = RunFile(tmp_path, {"run": 1}, every_seconds=7.0)
+    before = file.beside("first")
+    assert (before.path, before.every_seconds) == (tmp_path / "first" / "training.safetensors", 7.0)
+    assert before.identity == {"run": 1, "stage": "first"}

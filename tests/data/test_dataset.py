@@ -530,6 +530,20 @@ def test_groups():
     assert ImageDataset.from_torch(items).group_index()[1] == ("0", "1")
 
 
+def test_all_masks_at_once():
+    """For methods that train with them: what is not known of a picture is the object everywhere."""
+    on, off = torch.zeros(6, 7), torch.zeros(6, 7)
+    on[2:4, 3:] = 0.4  # grey: more than half of the brightest
+    dataset = ImageDataset.from_torch([(CHW, 0)] * 3, masks=[on, None, off])
+    found = dataset.mask_tensors(Preprocessing(size=(6, 7)))
+    assert (found.dtype, tuple(found.shape)) == (torch.bool, (3, 6, 7))
+    assert torch.equal(found[0], on > 0)
+    assert found[1].all()
+    assert found[2].all()
+    with pytest.raises(DataError, match="expected masks that show an object in some of 2 samples, got none that does"):
+        dataset.subset(["1", "2"]).mask_tensors(Preprocessing(size=(6, 7)))
+
+
 def test_torch_masks():
     on = torch.zeros(6, 7)
     on[2:4, 1:5] = 1

@@ -178,7 +178,7 @@ def test_what_was_done_is_there(correction):
     text = "\n".join(shown(body))
     for record in (*correction.parents, correction.record):
         assert f"epochs {record.settings['epochs']}, lr {record.settings['lr']}" in text
-    assert "CRAYON-Pruning: " in text
+    assert "CRAYON-Pruning (Lee et al., IEEE BigData 2024): " in text
     assert "5 pruned" in text
 
 

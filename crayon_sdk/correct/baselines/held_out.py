@@ -1,0 +1,62 @@
+"""What the methods share that learn a last layer from pictures that the network has not seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crayon_sdk.correct.method import Method
+from crayon_sdk.correct.pruning import neurons_in
+from crayon_sdk.correct.work import Fit
+from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.errors import UnsupportedModelError
+from crayon_sdk.models.passes import in_classes_of
+from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.evaluation import warn_of_training_pictures
+
+__all__ = ["begun", "neurons_of_all", "put_last_layer"]
+
+
+def begun(method: Method[Any], dataset: ImageDataset, held_out: ImageDataset) -> tuple[Fit, ImageDataset]:
+    """Begin a correction that learns from held-out pictures, which then measure nothing.
+
+    Args:
+        method: Of correction.
+        dataset: The training set.
+        held_out: Pictures that the network has not seen.
+
+    Returns:
+        The correction, and the held-out pictures in the classes of the model.
+    """
+    held_out = in_classes_of(held_out, method.model)
+    warn_of_training_pictures(held_out, dataset)
+    return Fit(method.model, dataset, None, method.device, method.autocast, method.settings), held_out
+
+
+def neurons_of_all(fit: Fit, dataset: ImageDataset) -> list[Tensor]:
+    """What goes into each final layer, (N, num_neurons) float32; zeros for neurons that were cut before."""
+    found = neurons_in(fit.model, dataset, device=fit.device, autocast=fit.autocast)
+    return [each * fit.model.neuron_mask.to(each) for each in found]
+
+
+@torch.no_grad()
+def put_last_layer(model: SplitModel, weight: Tensor, bias: Tensor) -> None:
+    """Put a linear layer into a model, in place.
+
+    Args:
+        model: Its last layers; two of which the mean is taken share the inputs.
+        weight: (K, all inputs) of all final layers side by side.
+        bias: (K,).
+
+    Raises:
+        UnsupportedModelError: The last layer has no biases.
+    """
+    layers = model.final_layers
+    for layer, part in zip(layers, weight.chunk(len(layers), dim=1), strict=True):
+        if layer.bias is None:
+            raise UnsupportedModelError(f"expected a last layer with biases, {model.architecture} has one without")
+        held: Any = getattr(layer, "weight_orig", layer.weight)  # of a pruned layer
+        held.copy_((len(layers) * part).to(held).view_as(held))
+        layer.bias.copy_(bias.to(held))
