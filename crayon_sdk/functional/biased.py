@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 __all__ = [
-    "bias_prior",
+    "batch_prior",
+    "bias_counts",
     "generalized_cross_entropy",
     "logit_correction",
     "mixing_range",
@@ -66,8 +67,29 @@ def relative_difficulty(biased: Tensor, debiased: Tensor, labels: Tensor, num_cl
     return shares[0] / (shares[0] + shares[1] + 1e-8)
 
 
-def bias_prior(pseudo: Tensor, labels: Tensor) -> Tensor:
-    """How likely each class is under each bias, as a batch shows it (Liu et al. 2023).
+def bias_counts(pseudo: Tensor, labels: Tensor) -> Tensor:
+    """How many samples of each class there are under each bias, in shares of samples.
+
+    Args:
+        pseudo: (N, K) probabilities of the biased network: how much each class is the bias of a sample.
+        labels: (N,) int64 in [0, K).
+
+    Returns:
+        (K, K), classes by biases, of sum N.
+
+    Example:
+        >>> bias_counts(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([0, 0])).tolist()
+        [[1.5, 0.5], [0.0, 0.0]]
+    """
+    size = pseudo.shape[1]
+    return pseudo.new_zeros(size, size).index_add(0, labels, pseudo)
+
+
+def batch_prior(pseudo: Tensor, labels: Tensor) -> Tensor:
+    """How likely each class is under each bias, as a batch alone shows it: the published code of Liu et al. 2023.
+
+    Not shares of samples, as `bias_counts` has them: a class that is rare under a bias is made out to be rarer still by
+    a biased network that is sure of itself, and one that does not occur in the batch to be impossible.
 
     With ``a_i`` the bias of sample i, the class that the biased network gives it: ``P[y, a]`` is the mean of
     ``pseudo_i[y]`` over the samples of class y and bias a, divided by the sum of its column.
@@ -81,7 +103,7 @@ def bias_prior(pseudo: Tensor, labels: Tensor) -> Tensor:
 
     Example:
         >>> pseudo = torch.tensor([[0.75, 0.25], [0.75, 0.25]])
-        >>> [round(share, 4) for share in bias_prior(pseudo, torch.tensor([0, 1]))[:, 0].tolist()]
+        >>> [round(share, 4) for share in batch_prior(pseudo, torch.tensor([0, 1]))[:, 0].tolist()]
         [0.75, 0.25]
     """
     size = pseudo.shape[1]

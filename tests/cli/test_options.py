@@ -114,7 +114,7 @@ def test_file_is_read_and_the_command_line_wins(tmp_path):
             r"crayon.toml: there is no setting in \[attention\] called 'epcohs'; did you mean 'epochs'\?",
         ),
         ("[atention]\n", r"there is no section called 'atention'; did you mean 'attention'\?"),
-        ("[zzz]\n", "there is no section called 'zzz'; known: annotate, attention, compare"),
+        ("[zzz]\n", "there is no section called 'zzz'; known: actdiff, afr, annotate"),
         ("explain = 3", r"expected a section \[explain\]"),
         ('[explain]\nbatch_size = "8"', r"expected explain.batch_size to be a whole number >= 1, got '8'"),
         ('[explain]\nscore = "odds"', r"expected explain.score to be one of margin, logit, got 'odds'"),

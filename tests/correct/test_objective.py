@@ -31,7 +31,10 @@ class Look(Method[ERMSettings], ERMSettings):
 
 def with_masks():
     plain = noise_pictures(8)
-    masks = [Image.new("L", (64, 64), 255 * (position % 3 == 0)) for position in range(8)]
+    masks = [Image.new("L", (64, 64), 255) for position in range(8)]
+    for position in range(8):
+        if position % 3:
+            masks[position].paste(0, (0, 0, 64, 32))
     return ImageDataset.from_torch(
         [(plain.row(position, None), int(plain.labels[position])) for position in range(8)],
         class_names=["a", "b"],
@@ -49,7 +52,8 @@ def test_batches_hold_what_the_method_needs():
     look = Look(split_model(), epochs=1, batch_size=4, device="cpu")
     found = look.fit(dataset, noise_pictures(4, seed=1), maps=maps, answers=answers)
     assert found.record.counts == {
-        "relevant": 2, "irrelevant": 2, "mixed": 2, "unanswered": 2, "without_evidence": 0, "dropped_answers": 0
+        "relevant": 2, "irrelevant": 2, "mixed": 2, "unanswered": 2, "without_evidence": 0, "dropped_answers": 0,
+        "masks": 5,  # those that are not all of their picture
     }  # fmt: skip
     assert (found.record.maps, found.record.answers) == (maps.fingerprint, answers.fingerprint)
     rows = torch.cat([batch.rows for batch in Looking.seen])

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from crayon_sdk.functional.biased import (
-    bias_prior,
+    batch_prior,
+    bias_counts,
     generalized_cross_entropy,
     logit_correction,
     mixing_range,
@@ -62,7 +63,7 @@ def test_difficulty_is_relative_to_the_class():
 
 def test_the_prior_of_a_batch_by_hand(logits):
     pseudo = logits.softmax(dim=1)
-    found, bias = bias_prior(pseudo, LABELS), pseudo.argmax(dim=1)
+    found, bias = batch_prior(pseudo, LABELS), pseudo.argmax(dim=1)
     slow = torch.zeros(3, 3, dtype=torch.float64)
     for y in range(3):
         for a in range(3):
@@ -74,7 +75,7 @@ def test_the_prior_of_a_batch_by_hand(logits):
     torch.testing.assert_close(found, slow)
     assert found.isfinite().all()
     # With two classes, and everybody of class 0 under bias 0: class 1 has nothing there.
-    certain = bias_prior(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 0]))
+    certain = batch_prior(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 0]))
     torch.testing.assert_close(certain, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
     assert logit_correction(certain.T[:1]).tolist()[0] == pytest.approx([math.log(1.0001), math.log(1e-4)], rel=1e-3)
 
@@ -102,3 +103,21 @@ def test_mixing_grows_to_its_end():
     r = 0.5 * math.exp(-5)
     assert mixing_range(0.0) == pytest.approx((1 - 2 * r, 1 - r))
     assert mixing_range(0.5, 0.0) == (1.0, 1.0)
+
+
+def test_counts_are_shares_of_samples(logits):
+    pseudo = logits.softmax(dim=1)
+    found = bias_counts(pseudo, LABELS)
+    assert found.sum().item() == pytest.approx(7)
+    for y in range(3):
+        for a in range(3):
+            assert found[y, a].item() == pytest.approx(sum(float(pseudo[i, a]) for i in range(7) if LABELS[i] == y))
+
+
+def test_a_sure_network_makes_the_rare_impossible_in_the_published_form():
+    """One of ten goes against its bias, of which the biased network is sure."""
+    pseudo = torch.tensor([[0.999, 0.001]]).repeat(10, 1)
+    labels = torch.tensor([0] * 9 + [1])
+    published, counted = batch_prior(pseudo, labels)[:, 0], bias_counts(pseudo, labels)[:, 0]
+    assert published[1].item() == pytest.approx(0.001, rel=0.01)
+    assert (counted / counted.sum())[1].item() == pytest.approx(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -76,8 +77,9 @@ def gathered(rows: Tensor, values: Tensor, count: int, processes: Processes) -> 
     """
     if processes.size == 1:
         return rows, values
-    known = torch.zeros(count, 1 + values[0].numel(), dtype=torch.float64, device=values.device)
-    known[rows] = torch.cat([torch.ones(len(rows), 1).to(known), values.flatten(1).to(known)], dim=1)
+    width = math.prod(values.shape[1:])
+    known = torch.zeros(count, 1 + width, dtype=torch.float64, device=values.device)
+    known[rows] = torch.cat([known.new_ones(len(rows), 1), values.reshape(len(rows), width).to(known)], dim=1)
     known = processes.sum(known)
     everyone = known[:, 0].nonzero().flatten()
     means = known[everyone, 1:] / known[everyone, :1]  # a sample that came twice

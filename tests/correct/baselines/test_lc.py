@@ -6,9 +6,11 @@ from helpers_baselines import equals_further_training, goes_on, mixed_up, three_
 from helpers_correction import split_model
 from torch.nn import functional as F  # noqa: N812
 
+from crayon_sdk._base.process import Processes
 from crayon_sdk.correct.baselines.lc import LCSettings, LogitCorrection, _Corrected
 from crayon_sdk.correct.objective import Batch
 from crayon_sdk.errors import SettingsError
+from crayon_sdk.functional.biased import bias_counts
 
 
 def batch_of(dataset):
@@ -24,7 +26,7 @@ def test_without_correction_and_mixing_it_is_further_training():
 def test_the_loss_equals_the_loops():
     dataset = mixed_up(8)
     batch, model = batch_of(dataset), split_model()
-    objective = _Corrected(model, dataset.labels, LCSettings(mixing=0.0, temperature=0.5))
+    objective = _Corrected(model, dataset.labels, LCSettings(mixing=0.0, temperature=0.5, prior="batch"))
     objective.epoch(0, 0, count=8)
     with torch.no_grad():
         objective.eval()
@@ -47,6 +49,27 @@ def test_the_loss_equals_the_loops():
     p = second.softmax(dim=1).gather(1, dataset.labels[:, None])
     assert found["biased"].item() == pytest.approx(float((0.8 * p**0.8 * -p.log()).sum()), rel=1e-4)
     assert found["loss"].item() == pytest.approx(found["prediction"].item() + 2 * found["biased"].item(), rel=1e-5)
+
+
+def test_counts_run_on_and_a_failed_step_leaves_none():
+    dataset = mixed_up(8)
+    batch, settings = batch_of(dataset), LCSettings(mixing=0.0, memory=0.5)
+    objective = _Corrected(split_model(), dataset.labels, settings).eval()
+    objective.epoch(0, 0, count=8)
+    with torch.no_grad():
+        first = split_model()(batch.images)
+        pseudo = (first / 0.1).softmax(dim=1)
+        bias, expected = pseudo.argmax(dim=1), torch.zeros(2, 2)
+        for step in range(3):
+            expected = 0.5 * expected + bias_counts(pseudo, dataset.labels)
+            prior = ((expected + 1) / (expected + 1).sum(dim=0)).T[bias]
+            entropy = F.cross_entropy(first + (prior + 1e-4).log(), dataset.labels, reduction="sum")
+            before = objective.counts.clone()
+            assert objective(batch)["prediction"].item() == pytest.approx(entropy.item(), rel=1e-4), step
+            assert torch.equal(objective.counts, before)
+            objective.after_step({}, Processes())
+    torch.testing.assert_close(objective.counts, expected)
+    assert "counts" in objective.state_dict()
 
 
 def test_pictures_are_mixed_with_those_of_their_class(monkeypatch):
@@ -114,4 +137,5 @@ def test_settings():
         assert (found.lr, found.second_lr_factor, found.weight_decay, found.epochs, found.batch_size) == expected
         assert (found.q, found.temperature, found.eta, found.second_weight_decay) == (0.8, 0.1, 1.0, 0.0)
         assert (found.second_weight, found.mixing, found.mixing_epochs) == (2.0, 0.5, 50)
+        assert found.prior == "batch"
     assert (found.optimizer, found.momentum, found.scheduler, found.step_epochs) == ("sgd", 0.0, "step", 50)
