@@ -60,6 +60,7 @@ _OWN = {
     "lff": "crayon_sdk.correct.baselines.lff:LearningFromFailure",
     "masktune": "crayon_sdk.correct.baselines.masktune:MaskTune",
     "pruning": "crayon_sdk.correct.pruning:NeuronPruner",
+    "refit": "crayon_sdk.correct.refit:LastLayerRefit",
     "rrr": "crayon_sdk.correct.baselines.rrr:RightForRightReasons",
     "softcon": "crayon_sdk.correct.baselines.softcon:SoftContrastive",
     "unasked": "crayon_sdk.correct.unasked:UnaskedCorrector",

@@ -235,6 +235,8 @@ class CorrectOptions:
     groups: Groups = "own"
     """What a method is told that needs groups, and what keep="best" chooses by: the group columns of the data, or the
     groups that "crayon groups" found."""
+    refit_on: Split | None = None
+    """Split of fresh pictures to which the last layer is fitted in the end, if that does no harm; never test."""
     seed: Seed = 0
     """Of everything random."""
     device: str = "auto"

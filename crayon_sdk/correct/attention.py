@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from crayon_sdk._base.methods import methods
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct import presets
 from crayon_sdk.correct.backgrounds import BackgroundSwap
@@ -110,6 +111,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
         answers: AnnotationSet,
         evaluate_on: ImageDataset | None = None,
         *,
+        refit_on: ImageDataset | None = None,
         strict: bool = True,
     ) -> Correction:
         """Correct a copy of the model.
@@ -119,6 +121,8 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             maps: The maps that were answered, of this or of another model.
             answers: Answers about those maps; answers about neurons are not used here.
             evaluate_on: Measured after every epoch; not used for training.
+            refit_on: Fresh labelled pictures, never the test set, to which the last layer is fitted in the end, if that
+                does no harm (`LastLayerRefit`); the record of what was done before is in ``parents`` then.
             strict: Refuse answers for unknown samples or other maps; else drop and count them.
 
         Returns:
@@ -131,7 +135,13 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
                 the weights from before.
         """
-        return super().fit(dataset, evaluate_on, maps=maps, answers=answers, strict=strict)
+        found = super().fit(dataset, evaluate_on, maps=maps, answers=answers, strict=strict)
+        if refit_on is None:
+            return found
+        refitted: Correction = methods["refit"](
+            found.model, device=self.device, precision=self.precision, seed=self.settings.seed
+        ).fit(dataset, refit_on)
+        return refitted
 
     def settings_for(self, maps: SaliencyMaps | None) -> AttentionSettings:
         """The settings of a run: what is differentiated is known with the maps."""

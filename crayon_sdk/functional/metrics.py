@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ __all__ = [
     "group_accuracy",
     "mean_group",
     "paired_bootstrap",
+    "sign_test",
     "weighted_mean",
     "wilson_interval",
     "worst_group",
@@ -132,6 +135,24 @@ def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> t
     half = z / scale * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
     # The share itself always lies within; without saying so, rounding can put 1.0 above its own upper limit.
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def sign_test(lost: int, won: int) -> float:
+    """How likely at least so many losses are, where either is as likely (exact McNemar test, one-sided).
+
+    Args:
+        lost: Samples that only the first of two models has right.
+        won: Samples that only the second has right.
+
+    Returns:
+        Probability in (0, 1].
+
+    Example:
+        >>> sign_test(5, 0), sign_test(0, 0)
+        (0.03125, 1.0)
+    """
+    total = lost + won
+    return math.fsum(math.comb(total, each) / 2**total for each in range(lost, total + 1))
 
 
 def paired_bootstrap(

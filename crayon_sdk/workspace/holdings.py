@@ -181,7 +181,13 @@ class Holdings:
         return FileStatus(ANSWERS, "fresh", "", run)
 
     def correction_inputs(
-        self, method: str, evaluate_on: str | None = None, *, groups: str = "own", verify: bool = True
+        self,
+        method: str,
+        evaluate_on: str | None = None,
+        *,
+        groups: str = "own",
+        refit_on: str | None = None,
+        verify: bool = True,
     ) -> dict[str, str]:
         """Fingerprints, by name, of what a correction by a method would be made from now.
 
@@ -189,6 +195,7 @@ class Holdings:
             method: As for `Workspace.correct`; ``evaluate_on`` likewise.
             evaluate_on: The split that is measured after every epoch.
             groups: Whether it is told "discovered" groups.
+            refit_on: The split that the last layer is fitted to.
             verify: Read every file whole, as for `status`.
 
         Raises:
@@ -197,8 +204,9 @@ class Holdings:
             SettingsError: There is no such method.
         """
         answers, inputs = self.answers(), self.ledger.base()
-        if evaluate_on is not None and evaluate_on in self.ledger.manifest.splits:
-            inputs[evaluate_on] = self.ledger.base(evaluate_on)["data"]
+        for split in (evaluate_on, refit_on):
+            if split is not None and split in self.ledger.manifest.splits:
+                inputs[split] = self.ledger.base(split)["data"]
         needs = methods[method].needs
         if "neuron answers" in needs:
             inputs["answers about neurons"] = answers.only("neuron").fingerprint
@@ -217,9 +225,8 @@ class Holdings:
         settings: Mapping[str, Any] = entry.settings if entry else {"method": "attention"}
         run = f"{ledger.command('correct')} --name {Path(path).name}{as_options(settings)}"
         try:
-            inputs = self.correction_inputs(
-                settings["method"], settings.get("evaluate_on"), groups=settings.get("groups", "own"), verify=verify
-            )
+            also = {"groups": settings.get("groups", "own"), "refit_on": settings.get("refit_on"), "verify": verify}
+            inputs = self.correction_inputs(settings["method"], settings.get("evaluate_on"), **also)
         except SettingsError as error:  # the package of the method is not here any more
             return FileStatus(path, "stale", str(error), run)
         except (FileFormatError, StaleError):

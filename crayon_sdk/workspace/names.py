@@ -62,7 +62,7 @@ def as_options(settings: Mapping[str, Any]) -> str:
     parts = [f"--method {settings['method']}"]
     parts += [
         f"--{name.replace('_', '-')} {settings[name]}"
-        for name in ("preset", "evaluate_on", "groups", "seed", "precision")
+        for name in ("preset", "evaluate_on", "groups", "refit_on", "seed", "precision")
         if settings.get(name) not in (None, 0, "auto", "own")
     ]
     for key, section in (("attention", "attention"), ("pruning", "pruning"), ("settings", settings["method"])):

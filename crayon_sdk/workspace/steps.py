@@ -257,6 +257,7 @@ class Steps:
         settings: Mapping[str, Any] | None = None,
         evaluate_on: str | None = None,
         groups: Literal["own", "discovered"] = "own",
+        refit_on: str | None = None,
         seed: int = 0,
         device: str = "auto",
         precision: str = "auto",
@@ -278,6 +279,8 @@ class Steps:
             evaluate_on: A split to measure after every epoch, such as "val"; never "test" with keep="best".
             groups: What the method is told, and keep="best" chooses by: the group columns of the data ("own"), or the
                 groups of `find_groups` ("discovered").
+            refit_on: A split of fresh pictures, such as "val", to which the last layer is fitted in the end if that
+                does no harm to any class, or any discovered group where ``groups`` says so; never "test".
             seed: Of everything random.
             device: "auto" or a torch device.
             precision: "auto", "float32" or "bfloat16" (of the trunk).
@@ -308,6 +311,11 @@ class Steps:
         typed |= {"evaluate_on": evaluate_on, "seed": seed, "precision": precision, "strict": strict}
         typed |= {} if control is None else {"control": control}
         typed |= {} if groups == "own" else {"groups": groups}
+        typed |= {} if refit_on is None else {"refit_on": refit_on}
+        if refit_on == "test":
+            raise SettingsError(
+                'refit_on learns from its pictures, and the test pictures may not be learned: take "val"'
+            )
         path = f"corrections/{name}"
         with self.ledger.working(f"correct {name}"):
             # Looked at also when the result is there already: it may have changed.
@@ -323,7 +331,7 @@ class Steps:
                     'evaluate on "val"'
                 )
             self._check_answers(method)
-            inputs = self.holdings.correction_inputs(method, evaluate_on, groups=groups)
+            inputs = self.holdings.correction_inputs(method, evaluate_on, groups=groups, refit_on=refit_on)
             entry = self.ledger.manifest.files.get(path) if self.ledger.digest(path) else None
             there = None if entry is None else self._noted(entry.settings, device)
             if there is not None and precision == "auto":
@@ -375,7 +383,7 @@ class Steps:
         """The settings of a correction as they count, in one row: whoever types a default changes nothing."""
         found = {name: typed[name] for name in ("method", "evaluate_on", "precision")}
         found |= {"strict": typed.get("strict", True), "control": typed.get("control")}
-        found |= {"groups": typed.get("groups", "own")}
+        found |= {"groups": typed.get("groups", "own"), "refit_on": typed.get("refit_on")}
         found |= {f"{each}.{key}": value for each, values in resolved.items() for key, value in asdict(values).items()}
         if found.get("attention.score") == "maps" and MAPS in self.ledger.manifest.files:
             found["attention.score"] = self.ledger.manifest.files[MAPS].settings["score"]
@@ -398,7 +406,13 @@ class Steps:
         corrector = _corrector(model, typed, device, run)
         check_needs(corrector, train, held_out, **given)
         found: Correction = corrector.fit(train, evaluate_on=held_out, **given, strict=strict)
-        return found
+        if "refit_on" not in typed:
+            return found
+        how = {"seed": typed["seed"], "device": device, "precision": typed["precision"]}
+        refit = methods["refit"](found.model, guard="classes" if groups == "own" else "groups", **how)
+        fresh = self._grouped(self.inputs.dataset(typed["refit_on"]), typed["refit_on"], groups, *where)
+        refitted: Correction = refit.fit(train, fresh)
+        return refitted
 
     def _check_answers(self, method: str) -> None:
         """See to it that a method has answers to work with, before anything is trained.

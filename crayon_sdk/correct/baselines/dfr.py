@@ -12,17 +12,17 @@ from torch import Tensor
 from crayon_sdk._base.progress import track
 from crayon_sdk._base.settings import Number, OneOrMore
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.correct.baselines.held_out import begun, neurons_of_all, put_last_layer
+from crayon_sdk.correct.baselines.held_out import begun, check_refit, neurons_of_all, put_last_layer, scale
 from crayon_sdk.correct.method import Method, check_needs, method
 from crayon_sdk.correct.settings import Seed, settings
 from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
-from crayon_sdk.errors import DataError, UnsupportedModelError
+from crayon_sdk.errors import DataError
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.functional.robust import balanced_rows, sparse_logistic
 from crayon_sdk.results.correction import Correction
 
-__all__ = ["DFRSettings", "DeepFeatureReweighting", "DeepFeatureReweightingOnTraining", "check_refit", "refitted"]
+__all__ = ["DFRSettings", "DeepFeatureReweighting", "DeepFeatureReweightingOnTraining", "refitted"]
 
 # The grid of the authors' code.
 _STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
@@ -77,7 +77,7 @@ def refitted(
     if settings.strength is None:
         strength = _chosen(features, labels, groups, num_classes=many, generator=generator)
         fit.settings = settings = replace(settings, strength=strength)  # what counts is what is written down
-    mean, deviation = _scale(torch.cat(train, dim=1).cpu().double())
+    mean, deviation = scale(torch.cat(train, dim=1).cpu().double())
     found = []
     for drawn in _draws(groups, generator, repeats):
         scaled = (features[drawn] - mean) / deviation
@@ -198,26 +198,6 @@ class DeepFeatureReweightingOnTraining(Method[_TrainingDFRSettings], _TrainingDF
         return refitted(self.method, fit, rows, rows, fit.dataset.labels, groups, repeats=self.settings.repeats)
 
 
-def check_refit(fit: Fit, pictures: ImageDataset) -> None:
-    """What can be known before the neurons are computed."""
-    if any(layer.bias is None for layer in fit.model.final_layers):
-        raise UnsupportedModelError(f"expected a last layer with biases, {fit.model.architecture} has one without")
-    lacking = sorted(set(range(fit.model.num_classes)) - set(pictures.labels.tolist()))
-    if lacking:
-        names = pictures.class_names
-        name = repr(names[lacking[0]]) if lacking[0] < len(names) else str(lacking[0])
-        raise DataError(
-            f"expected pictures of all {fit.model.num_classes} classes for a new last layer, got none of "
-            f"{len(lacking)} (the first is {name}); give some of these, or load a model with fewer classes"
-        )
-
-
-def _scale(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of every neuron; 1 for one that never changes."""
-    deviation, mean = torch.std_mean(features, dim=0, correction=0)
-    return mean, torch.where(deviation > 0, deviation, 1.0)
-
-
 def _draws(groups: Tensor, generator: torch.Generator, count: int) -> Iterator[Tensor]:
     """Balanced draws, with a progress bar."""
     with track("fitting last layers", count) as advance:
@@ -236,7 +216,7 @@ def _chosen(features: Tensor, labels: Tensor, groups: Tensor, *, num_classes: in
     if not len(scored):
         raise DataError("expected two pictures or more of some group to choose strength by, got one of each; say one")
     drawn = fitted[balanced_rows(groups[fitted], generator)]
-    mean, deviation = _scale(features[drawn])
+    mean, deviation = scale(features[drawn])
     sizes = torch.bincount(groups[scored])
     best, chosen = (-1.0, -1.0), _STRENGTHS[0]
     for strength in reversed(_STRENGTHS):

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from crayon_sdk._base.settings import Number
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.correct.baselines.dfr import check_refit, refitted
-from crayon_sdk.correct.baselines.held_out import begun, neurons_of_all
+from crayon_sdk.correct.baselines.dfr import refitted
+from crayon_sdk.correct.baselines.held_out import begun, check_refit, neurons_of_all
 from crayon_sdk.correct.method import Method, check_needs, method
 from crayon_sdk.correct.settings import Seed, settings
 from crayon_sdk.data.dataset import ImageDataset, as_dataset

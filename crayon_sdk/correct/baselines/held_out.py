@@ -11,12 +11,12 @@ from crayon_sdk.correct.method import Method
 from crayon_sdk.correct.pruning import neurons_in
 from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset
-from crayon_sdk.errors import UnsupportedModelError
+from crayon_sdk.errors import DataError, UnsupportedModelError
 from crayon_sdk.models.passes import in_classes_of
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.evaluation import warn_of_training_pictures
 
-__all__ = ["begun", "neurons_of_all", "put_last_layer"]
+__all__ = ["begun", "check_refit", "neurons_of_all", "put_last_layer", "scale"]
 
 
 def begun(method: Method[Any], dataset: ImageDataset, held_out: ImageDataset) -> tuple[Fit, ImageDataset]:
@@ -60,3 +60,23 @@ def put_last_layer(model: SplitModel, weight: Tensor, bias: Tensor) -> None:
         held: Any = getattr(layer, "weight_orig", layer.weight)  # of a pruned layer
         held.copy_((len(layers) * part).to(held).view_as(held))
         layer.bias.copy_(bias.to(held))
+
+
+def check_refit(fit: Fit, pictures: ImageDataset) -> None:
+    """What can be known before the neurons are computed."""
+    if any(layer.bias is None for layer in fit.model.final_layers):
+        raise UnsupportedModelError(f"expected a last layer with biases, {fit.model.architecture} has one without")
+    lacking = sorted(set(range(fit.model.num_classes)) - set(pictures.labels.tolist()))
+    if lacking:
+        names = pictures.class_names
+        name = repr(names[lacking[0]]) if lacking[0] < len(names) else str(lacking[0])
+        raise DataError(
+            f"expected pictures of all {fit.model.num_classes} classes for a new last layer, got none of "
+            f"{len(lacking)} (the first is {name}); give some of these, or load a model with fewer classes"
+        )
+
+
+def scale(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every neuron; 1 for one that never changes."""
+    deviation, mean = torch.std_mean(features, dim=0, correction=0)
+    return mean, torch.where(deviation > 0, deviation, 1.0)
