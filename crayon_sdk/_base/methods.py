@@ -74,9 +74,6 @@ SETTINGS = {
 }
 """Method of the package -> the class of its settings, which loads no torch; of the others it is with the method."""
 
-# What a class does not say itself.
-_SAID = {"attention": {"title": "CRAYON-Attention", "paper": "Lee et al., IEEE BigData 2024"}}
-
 
 class _UnknownMethodError(SettingsError, KeyError):
     """Both, so that ``methods.get(name)`` gives ``None`` as of any mapping."""
@@ -210,10 +207,9 @@ def paper_of(method: str) -> str:
 def _said_of(method: str, what: str) -> str:
     """What its class says; a record may name a method whose package is gone, or broken."""
     try:
-        found = str(getattr(methods[method], what, ""))
+        return str(getattr(methods[method], what, ""))
     except SettingsError:
         return ""
-    return found or _SAID.get(method, {}).get(what, "")
 
 
 def with_settings() -> tuple[str, ...]:

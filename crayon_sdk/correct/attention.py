@@ -69,6 +69,8 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
     """
 
     method = "attention"
+    title: ClassVar[str] = "CRAYON-Attention"
+    paper: ClassVar[str] = "Lee et al., IEEE BigData 2024"
     needs = frozenset({"answers", "maps"})
     presets = presets.ATTENTION
     _shown = ("alpha", "beta", "epochs", "lr")
