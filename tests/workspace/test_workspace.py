@@ -330,6 +330,24 @@ def test_a_control_is_a_correction_of_its_own(ws, tmp_path):
         ws.correct("pruning", name="x", control="maybe")
 
 
+def test_a_last_layer_from_fresh_pictures(picture_folder, model_folder, tmp_path):
+    fresh = new_workspace(tmp_path / "ws", picture_folder, model_folder, splits={"val": "test"})
+    fresh.explain(sheet=0)
+    fresh.simulate_answers()
+    made = fresh.correct(attention=FAST_ATTENTION, refit_on="val")
+    assert made.record.method == "refit"
+    assert [each.method for each in made.parents] == ["attention"]
+    assert made.record.counts["pictures"] == 8
+    assert fresh.correct(attention=FAST_ATTENTION, refit_on="val").record == made.record  # left alone
+    with pytest.raises(OutputExistsError, match="refit_on 'val' there, None now"):
+        fresh.correct(attention=FAST_ATTENTION)
+    (status,) = [each for each in fresh.status() if each.path == "corrections/attention"]
+    assert status.state == "fresh"
+    assert "--refit-on val" in status.run
+    with pytest.raises(SettingsError, match='the test pictures may not be learned: take "val"'):
+        fresh.correct(refit_on="test")
+
+
 def test_saved_with_its_evaluations(ws, tmp_path):
     from crayon_sdk import load_correction
 
