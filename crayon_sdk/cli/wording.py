@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
-from crayon_sdk._base.methods import SETTINGS
+from crayon_sdk._base.methods import SETTINGS, made_of, methods, with_settings
 from crayon_sdk._base.text import visible
 from crayon_sdk.cli.options import keys
 
@@ -67,13 +67,20 @@ def _ways(name: str, value: str, context: click.Context) -> Iterator[str]:
     """Ways to set something: here, in the settings of a corrector, or with another command."""
     here = context.command
     yield from _options(here, name, value)
-    for section in SETTINGS:
-        if name in keys(section):
-            before = "" if here.name == "correct" else "crayon correct "
-            yield f"{before}--set {section}.{name}{'=' + value if value else ''}"
+    method = str(context.params.get("method"))
+    used = made_of(method) if here.name == "correct" and method in methods else ()
+    yield from _settings((*used, *SETTINGS), name, value, here)
     for path, command in _commands(context.find_root().command):
         for option in _options(command, name, value):
             yield f"crayon {path} {'--again ' if path == 'init' else ''}{option}"
+    yield from _settings(with_settings(), name, value, here)  # last: that imports the methods
+
+
+def _settings(sections: Iterable[str], name: str, value: str, here: click.Command) -> Iterator[str]:
+    before = "" if here.name == "correct" else "crayon correct "
+    for section in sections:
+        if name in keys(section):
+            yield f"{before}--set {section}.{name}{'=' + value if value else ''}"
 
 
 def _options(command: click.Command, name: str, value: str) -> Iterator[str]:

@@ -334,6 +334,14 @@ def test_keywords_become_options(line, message, said):
         assert in_shell(message, context) == said
 
 
+def test_settings_are_those_of_the_method_that_runs():
+    with click.Context(app) as root, click.Context(app.commands["correct"], parent=root) as context:
+        context.params["method"] = "rrr"
+        assert in_shell("lower weight=5 or lr=1", context) == "lower --set rrr.weight=5 or --set rrr.lr=1"
+        context.params["method"] = "attention"
+        assert in_shell("lower lr=1, first_epochs=1", context) == "lower --set attention.lr=1, --set jtt.first_epochs=1"
+
+
 # Names that look like settings in messages, and never reach the shell, with the reason.
 ONLY_PYTHON = {
     "fingerprint num_neurons num_patches rule kind maybe_share yes_share min_votes": "chosen from a list by commands",
