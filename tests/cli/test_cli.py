@@ -338,8 +338,8 @@ def test_settings_are_those_of_the_method_that_runs():
     with click.Context(app) as root, click.Context(app.commands["correct"], parent=root) as context:
         context.params["method"] = "rrr"
         assert in_shell("lower weight=5 or lr=1", context) == "lower --set rrr.weight=5 or --set rrr.lr=1"
-        context.params["method"] = "attention"
-        assert in_shell("lower lr=1, first_epochs=1", context) == "lower --set attention.lr=1, --set jtt.first_epochs=1"
+        context.params["method"] = "jtt"
+        assert in_shell("lower lr=1, first_epochs=1", context) == "lower --set jtt.lr=1, --set jtt.first_epochs=1"
 
 
 # Names that look like settings in messages, and never reach the shell, with the reason.
