@@ -88,18 +88,20 @@ class Claim:
         chosen_by: By what all settings were chosen.
         above: Rows that it is better than.
         not_above: Rows that are as good or better.
-        unknown: Rows that were not run, or failed.
+        failed: Rows that cannot be used here: all that was tried failed.
+        unknown: Rows that were not run.
     """
 
     row: str
     chosen_by: Column
     above: tuple[str, ...]
     not_above: tuple[str, ...]
+    failed: tuple[str, ...]
     unknown: tuple[str, ...]
 
     @property
     def holds(self) -> bool | None:
-        """Whether it is above all twelve methods that the paper compares with; none where that is not known."""
+        """Whether it is above those of the twelve compared methods that can be used; none where some were not run."""
         if set(self.not_above) & set(COMPARED):
             return False
         return None if set(self.unknown) & set(COMPARED) else True
@@ -108,7 +110,12 @@ class Claim:
     def in_words(self) -> str:
         """All of it, in a sentence."""
         said = {True: "holds", False: "does not hold", None: "is not decided"}[self.holds]
-        lists = (("above", self.above), ("not above", self.not_above), ("not measured", self.unknown))
+        lists = (
+            ("above", self.above),
+            ("not above", self.not_above),
+            ("failed here", self.failed),
+            ("not run", self.unknown),
+        )
         parts = [f"{words} {', '.join(names)}" for words, names in lists if names]
         return f"{ROWS[self.row].title} ({KNOWS[self.chosen_by]}): the claim {said}; {'; '.join(parts)}."
 
@@ -143,14 +150,16 @@ class Outcome:
             for name in (name for name in CRAYON if means.get(name) is not None):
                 own = means[name]
                 rivals = (*COMPARED, "erm", "unasked", *(row.name for row in ROWS.values() if row.like == name))
-                measured = {rival: means[rival] for rival in rivals if means.get(rival) is not None}
+                run = [rival for rival in rivals if rival in means]
+                measured = {rival: means[rival] for rival in run if means[rival] is not None}
                 found.append(
                     Claim(
                         name,
                         column,
                         above=tuple(rival for rival, mean in measured.items() if _more(own, mean)),
                         not_above=tuple(rival for rival, mean in measured.items() if not _more(own, mean)),
-                        unknown=tuple(rival for rival in rivals if rival not in measured),
+                        failed=tuple(rival for rival in run if means[rival] is None),
+                        unknown=tuple(rival for rival in rivals if rival not in run),
                     )
                 )
         return tuple(found)
@@ -166,9 +175,13 @@ class Outcome:
                 for holds, words in ((True, "holds for"), (False, "does not hold for"), (None, "is not decided for"))
                 if any(claim.holds is holds for claim in claims)
             ]
+            failed = sorted(
+                {rival for claim in claims for rival in claim.failed if rival in COMPARED}, key=COMPARED.index
+            )
             said.append(
                 f"Chosen by the {KNOWS[column]}: that CRAYON beats the twelve compared methods in the worst group "
-                f"{'; it '.join(parts) or 'is not decided'}."
+                f"{'; it '.join(parts) or 'is not decided'}"
+                + (f". Of the twelve, these cannot be used here: {_listed(failed)}." if failed else ".")
             )
         return " ".join(said)
 

@@ -38,7 +38,7 @@ from crayon_sdk.results.correction import versions
 from crayon_sdk.results.evaluation import Evaluation, evaluate, per_cent
 from crayon_sdk.show.style import needs_matplotlib
 
-__all__ = ["Pictures", "halves_of", "read_pictures", "run_table", "scores_of"]
+__all__ = ["Pictures", "halves_of", "nested", "read_pictures", "run_table", "scores_of"]
 
 _log = logging.getLogger(__name__)
 _PAUSE = 2.0  # seconds, until another process may be done with a cell
@@ -318,7 +318,7 @@ class _Table:
             told["maps"] = self.maps(row.score)
         if needs & {"answers", "neuron answers"}:
             told["answers"] = self.answers(row, seed)
-        corrector = made(row.method, self.model, _nested(settings), device=self.device, seed=seed)
+        corrector = made(row.method, self.model, nested(settings), device=self.device, seed=seed)
         corrected: nn.Module = corrector.fit(self.pictures.train, **told).model
         return corrected
 
@@ -380,7 +380,7 @@ def _name_of(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """``PART.SETTING`` as a method takes it that is made of others."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
