@@ -52,7 +52,7 @@ def bench() -> None:
     help="A table with splits train, val and test, or a folder with a metadata.csv.",
 )
 @click.option("--model", required=True, help="The model to correct: a folder, a name, hf-hub:..., or a file.")
-@click.option("--group-column", "group_columns", multiple=True, help="A column of groups; default one of a usual name.")
+@click.option("--group-column", multiple=True, help="A column of groups; default one of a usual name.")
 @click.option("--mask-column", help="Paths of object masks; default a column of a usual name.")
 @click.option(
     "--methods",
@@ -98,7 +98,7 @@ def table1(
     *,
     data: Path,
     model: str,
-    group_columns: tuple[str, ...],
+    group_column: tuple[str, ...],
     mask_column: str | None,
     output: Path,
     device: str,
@@ -118,7 +118,7 @@ def table1(
 
     protocol = Protocol(**given)
     keep_memory()
-    pictures = read_pictures(data, group_columns=group_columns or None, mask_column=mask_column)
+    pictures = read_pictures(data, group_columns=group_column or None, mask_column=mask_column)
     typed = shlex.join(["crayon", *sys.argv[1:]])
     found = run_table(protocol, load_model(model), pictures, output, device=device, command=typed, on_cell=shell.say)
     shell.result(
