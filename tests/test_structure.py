@@ -22,7 +22,7 @@ LAYERS = (
     ("explain",),
     ("results", "annotate"),
     ("correct",),
-    ("workspace",),
+    ("workspace", "paper"),
     ("cli",),
     ("__init__", "__main__"),
 )

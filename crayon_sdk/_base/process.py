@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +15,7 @@ from crayon_sdk.errors import SettingsError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Processes", "resolve_device", "resolve_precision"]
+__all__ = ["Processes", "machine", "resolve_device", "resolve_precision"]
 
 
 def resolve_device(device: str | torch.device, model_device: torch.device) -> torch.device:
@@ -55,6 +57,25 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype | Non
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )
     return torch.bfloat16 if fast else None
+
+
+def machine() -> dict[str, str]:
+    """Facts about the machine without which a measured time means nothing.
+
+    Example:
+        >>> list(machine())
+        ['cpu', 'cores', 'threads', 'gpu']
+    """
+    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return {
+        "cpu": cpu,
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
 
 
 class Processes:

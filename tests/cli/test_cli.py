@@ -385,3 +385,47 @@ def test_the_c_library_keeps_memory():
     )
     result = crayon(code=code)
     assert result.returncode == 0, result.stderr
+
+
+def test_table1_takes_lists_as_they_are_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    from helpers_correction import plain_correction, split_model
+
+    from crayon_sdk.data.generated import generate
+
+    table = generate("box", tmp_path / "box", size=40, scale=0.02)
+    timm_folder = plain_correction(split_model()).save(tmp_path / "model")
+    result = crayon(
+        *("bench", "table1", "--data", str(table.parent), "--group-column", "box", "--model", str(timm_folder)),
+        *("--methods", "original", "erm", "--seeds", "0", "2", "--trials", "1", "--epochs", "1"),
+        *("--output", str(tmp_path / "out"), "--json"),
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["protocol"]["seeds"] == [0, 2]
+    assert [len(line["worst_group"]) for line in found["lines"]] == [1, 2, 1, 2]
+    assert found["protocol"]["methods"] == ["original", "erm"]
+    assert "crayon bench table1 --data" in (tmp_path / "out" / "table1.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("--methods", "jt"), "'jt' is not one of"),
+        (("--seeds", "0", "0"), "each once"),
+        (("--data", "nowhere"), "does not exist"),
+        ((), "is recognised; name it with --group-column"),
+    ],
+)
+def test_table1_says_what_is_wrong_before_the_work(picture_folder, tmp_path, typed, said):
+    plain = tmp_path / "metadata.csv"
+    text = (picture_folder / "metadata.csv").read_text(encoding="utf-8").replace(",place,", ",tint,")
+    rows = [line.replace("images/", f"{picture_folder}/images/", 1) for line in text.splitlines()]
+    rows = [line.replace(",masks/", f",{picture_folder}/masks/") for line in rows]
+    rows = [line.replace(",train,", ",val,") if "/07.jpg" in line else line for line in rows]
+    plain.write_text("\n".join(rows), encoding="utf-8")
+    always = ("--data", str(plain), "--model", "test_resnet.r160_in1k", "--output", str(tmp_path / "out"))
+    result = CliRunner().invoke(app, ["bench", "table1", *always, *typed])
+    assert result.exit_code in (2, 3)
+    assert said in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,33 @@
+"""The tables of the paper, on data and models of one's own; nothing here that is not needed for that.
+
+- [`protocol`][crayon_sdk.paper.protocol]: the rows of Table I, what is searched for each of them, and how it is chosen;
+  loads no torch.
+- [`table1`][crayon_sdk.paper.table1]: runs it, cell by cell.
+- [`outcome`][crayon_sdk.paper.outcome]: what came out: table, figure, and whether the paper's claim holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crayon_sdk._base.lazy import lazily
+
+if TYPE_CHECKING:
+    from crayon_sdk.paper.outcome import Outcome
+    from crayon_sdk.paper.protocol import ROWS, Protocol, Row
+    from crayon_sdk.paper.table1 import Pictures, read_pictures, run_table
+
+__all__ = ["ROWS", "Outcome", "Pictures", "Protocol", "Row", "read_pictures", "run_table"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Outcome": "outcome",
+        "Pictures": "table1",
+        "Protocol": "protocol",
+        "ROWS": "protocol",
+        "Row": "protocol",
+        "read_pictures": "table1",
+        "run_table": "table1",
+    },
+)
