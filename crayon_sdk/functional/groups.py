@@ -74,7 +74,14 @@ def fit_softmax(features: Tensor, labels: Tensor, weights: Tensor, penalty: floa
 
 
 def foretold_classes(
-    features: Tensor, labels: Tensor, num_classes: int, *, penalty: float = 0.01, folds: int = 5, seed: int = 0
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    penalty: float = 0.01,
+    folds: int = 5,
+    seed: int = 0,
+    together: Tensor | None = None,
 ) -> Tensor:
     """Score every class of every sample by a softmax regression that did not see the sample; all classes weigh alike.
 
@@ -85,6 +92,7 @@ def foretold_classes(
         penalty: As in `fit_softmax`.
         folds: How many parts the samples are dealt into, class by class.
         seed: Of the dealing.
+        together: (N,) int64, samples with one number, of one class, are dealt into one part; default each by itself.
 
     Returns:
         (N, K) scores, log-odds up to a constant; samples of a class that the other folds lack are scored all the same.
@@ -96,10 +104,15 @@ def foretold_classes(
         True
     """
     features = (features - features.mean(dim=0)) / (features.std(dim=0) + 1e-6)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
-    order = order[labels[order].argsort(stable=True)]  # dealt round, every fold gets its share of every class
-    fold_of = torch.empty_like(order)
-    fold_of[order] = torch.arange(len(order), device=order.device) % folds
+    unit_of = torch.arange(len(labels)) if together is None else together.cpu().unique(return_inverse=True)[1]
+    count = int(unit_of.max()) + 1 if len(unit_of) else 0
+    label_of = torch.zeros(count, dtype=torch.int64)
+    label_of[unit_of] = labels.cpu()
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = order[label_of[order].argsort(stable=True)]  # dealt round, every fold gets its share of every class
+    dealt = torch.empty_like(order)
+    dealt[order] = torch.arange(count) % folds
+    fold_of = dealt[unit_of].to(labels.device)
     weights = 1 / torch.bincount(labels, minlength=num_classes).clamp_min(1)[labels]
     scores = features.new_zeros(len(labels), num_classes)
     for fold in range(folds):

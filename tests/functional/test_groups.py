@@ -114,3 +114,14 @@ def test_no_sample_weighs_more_than_the_largest_allowed():
     found = balanced_weights(labels, unusual, largest=10)
     assert found[0].item() == pytest.approx(10 / (10 + 999 * 1000 / 1998) * 1000, rel=1e-4)
     assert found.mean().item() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_what_is_dealt_together_is_held_out_together():
+    random = torch.Generator().manual_seed(6)
+    x, y = torch.randn(60, 40, generator=random), torch.randint(2, (60,), generator=random)
+    twice, labels = torch.cat([x, x]), torch.cat([y, y])  # every sample is there twice: noise, known by heart
+    pairs = torch.arange(60).repeat(2)
+    alone = (foretold_classes(twice, labels, 2).argmax(dim=1) == labels).float().mean()
+    together = (foretold_classes(twice, labels, 2, together=pairs).argmax(dim=1) == labels).float().mean()
+    assert alone > 0.7
+    assert together < 0.65
