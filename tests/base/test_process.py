@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from crayon_sdk._base.process import Processes, resolve_device, resolve_precision
+from crayon_sdk._base.process import Processes, machine, resolve_device, resolve_precision
 from crayon_sdk.errors import SettingsError
 
 
@@ -57,3 +57,10 @@ def test_accelerate_is_not_loaded_for_one_process():
     code = "import sys; from crayon_sdk._base.process import *; import torch; Processes.found(torch.device('cpu'))"
     done = subprocess.run([sys.executable, "-c", f"{code}; print('accelerate' in sys.modules)"], capture_output=True)
     assert done.stdout.strip() == b"False"
+
+
+def test_the_machine_is_described_in_text():
+    found = machine()
+    assert found.keys() == {"cpu", "cores", "threads", "gpu"}
+    assert all(isinstance(value, str) and value for value in found.values())
+    assert found["threads"] == str(torch.get_num_threads())
