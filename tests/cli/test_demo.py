@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers_workspace import crayon
 from PIL import Image
 
 from crayon_sdk.cli.demo_pictures import draw_picture, write_pictures
@@ -210,15 +212,19 @@ class TestSmallRun:
             assert sheet.width > 500
             assert sheet.height > 700
 
-    def test_overwrite_replaces_an_earlier_demo_and_quiet_is_quiet(self, small, tmp_path):
+    def test_overwrite_replaces_an_earlier_demo_and_quiet_is_quiet(self, small, tmp_path, monkeypatch):
+        from crayon_sdk.cli import demo
         from crayon_sdk.cli.demo import DemoSettings, run_demo
 
+        sizes = {"train": 40, "test": 8, "size": 64, "rows": 2}
+        epochs = {"original_epochs": 1, "attention_epochs": 1, "pruning_epochs": 1}
+        monkeypatch.setattr(demo, "run_demo", functools.partial(run_demo, settings=DemoSettings(**sizes, **epochs)))
         folder = tmp_path / "out"
         folder.mkdir()
         (folder / "demo.json").write_text("{}")
         (folder / "old.txt").write_text("")
-        result = run(str(folder), "--overwrite", "--quiet", "--seed", "1", code=SMALL)
-        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        result = crayon("demo", folder, "--overwrite", "--quiet", "--seed", 1)
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
         assert {path.name for path in folder.iterdir()} == FILES
         with pytest.raises(OutputExistsError, match="exists already and is not empty"):
             run_demo(folder, settings=DemoSettings())
