@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from crayon_sdk.errors import OutputExistsError
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -38,17 +40,17 @@ def work(tmp_path_factory):
     return folder
 
 
-def run(script: str, folder: Path, *arguments: str) -> str:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    result = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / script), *arguments, "--epochs", "1"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def run(work, monkeypatch, capsys):
+    """Run a script as a program in the folder of `work`, in this process; what it printed."""
+
+    def call(script: str, *arguments: str) -> str:
+        monkeypatch.chdir(work)
+        monkeypatch.setattr(sys, "argv", [script, *arguments, "--epochs", "1"])
+        runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
 
 
 def test_there_are_examples():
@@ -63,50 +65,43 @@ def test_examples_are_short(path):
     assert max(map(len, lines)) <= 120
 
 
-def test_correct(work):
+def test_correct(work, run):
     import timm
 
     model, table, answers = "local-dir:original", "pictures/metadata.csv", "answers.jsonl"
-    shown = run("correct.py", work, "--model", model, "--table", table, "--answers", answers)
+    shown = run("correct.py", "--model", model, "--table", table, "--answers", answers)
     assert shown.count("worst group (WGA)") == 2
     assert timm.create_model(f"local-dir:{work / 'corrected'}", pretrained=True).num_classes == 2
 
 
 @pytest.mark.parametrize("script", ["correct.py", "own_module.py", "prune_then_guide.py", "transfer.py"])
-def test_the_output_is_checked_before_the_work(script, tmp_path):
-    (tmp_path / "there").mkdir()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), "--output", "there", "--table", "missing.csv"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert "OutputExistsError: 'there' exists already" in done.stderr
+def test_the_output_is_checked_before_the_work(script, work, run):
+    (work / "there").mkdir(exist_ok=True)
+    with pytest.raises(OutputExistsError, match="'there' exists already"):
+        run(script, "--output", "there", "--table", "missing.csv")
 
 
-def test_prune_then_guide(work):
+def test_prune_then_guide(work, run):
     from crayon_sdk import load_correction
 
-    shown = run("prune_then_guide.py", work, "--model", "local-dir:original", "--table", "pictures/metadata.csv")
+    shown = run("prune_then_guide.py", "--model", "local-dir:original", "--table", "pictures/metadata.csv")
     assert "neurons" in shown
     correction = load_correction(work / "pruned-and-guided")
     assert [record.method for record in (*correction.parents, correction.record)] == ["pruning", "attention"]
     assert correction.record.simulated
 
 
-def test_own_module(work):
-    shown = run("own_module.py", work, "--table", "pictures/metadata.csv")
+def test_own_module(work, run):
+    shown = run("own_module.py", "--table", "pictures/metadata.csv")
     assert "own-corrected" in shown
     assert (work / "own-corrected" / "model.safetensors").is_file()
 
 
-def test_transfer(work):
+def test_transfer(work, run):
     import timm
 
     shown = run(
         "transfer.py",
-        work,
         "--teacher",
         "local-dir:original",
         "--table",

@@ -295,9 +295,12 @@ def check_needs(
 
     Raises:
         AnswerError: It needs answers.
-        DataError: It needs groups or masks of the training set, or groups of the pictures to evaluate on.
+        DataError: It needs groups or masks of the training set, or groups of the pictures to evaluate on; or these are
+            no data set.
         SettingsError: It needs maps, or pictures to evaluate on.
     """
+    if evaluate_on is not None:
+        as_dataset(evaluate_on)
     lacking: dict[str, tuple[bool, type[CrayonError], str]] = {
         "answers": (answers is None, AnswerError, "pass answers="),
         "neuron answers": (answers is None, AnswerError, "pass answers="),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers_workspace import crayon
 from PIL import Image
 
 from crayon_sdk.cli.demo_pictures import draw_picture, write_pictures
@@ -157,15 +159,17 @@ class TestSmallRun:
         code = shown.split("go on from here:")[1]
         compile("\n".join(line.strip() for line in code.splitlines()), "shown", "exec")
 
-    @pytest.mark.parametrize("name", ["original", "attention", "pruning", "pruning-attention"])
-    def test_checkpoints_load_with_plain_timm(self, small, name):
+    def test_checkpoints_load_with_plain_timm(self, small):
+        names = ["original", "attention", "pruning", "pruning-attention"]
         code = (
             "import sys, timm, torch\n"
-            f"model = timm.create_model('local-dir:{small[0] / name}', pretrained=True).eval()\n"
-            "print(tuple(model.forward_features(torch.zeros(1, 3, 64, 64)).shape), 'crayon_sdk' in sys.modules)"
+            "for folder in sys.argv[1:]:\n"
+            "    model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()\n"
+            "    print(tuple(model.forward_features(torch.zeros(1, 3, 64, 64)).shape), 'crayon_sdk' in sys.modules)"
         )
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert result.stdout == "(1, 128, 4, 4) False\n", result.stderr
+        folders = [str(small[0] / name) for name in names]
+        result = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True)
+        assert result.stdout == "(1, 128, 4, 4) False\n" * len(names), result.stderr
 
     def test_corrections_remember(self, small):
         from crayon_sdk import load_correction
@@ -208,15 +212,19 @@ class TestSmallRun:
             assert sheet.width > 500
             assert sheet.height > 700
 
-    def test_overwrite_replaces_an_earlier_demo_and_quiet_is_quiet(self, small, tmp_path):
+    def test_overwrite_replaces_an_earlier_demo_and_quiet_is_quiet(self, small, tmp_path, monkeypatch):
+        from crayon_sdk.cli import demo
         from crayon_sdk.cli.demo import DemoSettings, run_demo
 
+        sizes = {"train": 40, "test": 8, "size": 64, "rows": 2}
+        epochs = {"original_epochs": 1, "attention_epochs": 1, "pruning_epochs": 1}
+        monkeypatch.setattr(demo, "run_demo", functools.partial(run_demo, settings=DemoSettings(**sizes, **epochs)))
         folder = tmp_path / "out"
         folder.mkdir()
         (folder / "demo.json").write_text("{}")
         (folder / "old.txt").write_text("")
-        result = run(str(folder), "--overwrite", "--quiet", "--seed", "1", code=SMALL)
-        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        result = crayon("demo", folder, "--overwrite", "--quiet", "--seed", 1)
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
         assert {path.name for path in folder.iterdir()} == FILES
         with pytest.raises(OutputExistsError, match="exists already and is not empty"):
             run_demo(folder, settings=DemoSettings())
