@@ -165,6 +165,7 @@ _LISTED: tuple[Row, ...] = (
     Row("dfr-tr", "dfr-tr", searched=(_values("strength", None, 1.0, 0.3, 0.1, 0.03, 0.01),), epochs=()),
     Row("afr", "afr", searched=(_values("gamma", 4.0, 1.0, 10.0), _values("pull", 0.0, 0.1, 1.0)), epochs=()),
     Row("evals", "evals", searched=(_values("share", 0.1, 0.05, 0.2, 0.4), _values("strength", None, 0.1)), epochs=()),
+    Row("refit", "refit", searched=(_values("penalty", None, 10.0, 3.0, 1.0, 0.3, 0.1, 0.01),), epochs=()),
     *_HERE,
     Row("unasked", "unasked", searched=(_LR, _WEIGHT)),
     *_controls(_GRADIA),
