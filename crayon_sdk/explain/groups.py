@@ -219,8 +219,8 @@ class DiscoveredGroups:
             dataset: The pictures that the groups were found in, or some of them.
 
         Raises:
-            DataError: A picture is not among them.
-            MismatchError: The groups are not reliable.
+            DataError: It is no data set.
+            MismatchError: A picture is not among them, or the groups are not reliable.
         """
         self.check()
         data, places = as_dataset(dataset), {sample: place for place, sample in enumerate(self.ids)}

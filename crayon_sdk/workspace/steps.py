@@ -236,7 +236,9 @@ class Steps:
             contact_sheets.maps_sheet(train, maps, chosen, self.ledger.folder / path, title=title)
             self.ledger.record(path, made_by="Workspace.find_groups", inputs=inputs, settings=wanted, started=started)
 
-    def _grouped(self, dataset: ImageDataset, split: str | None, groups: str, device: str, precision: str) -> Any:
+    def _grouped(
+        self, dataset: ImageDataset, split: str | None, groups: str, device: str, precision: str
+    ) -> ImageDataset:
         """A data set by its own groups, or by those that were found in the training pictures."""
         if groups != DISCOVERED:
             return dataset
