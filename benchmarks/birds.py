@@ -26,7 +26,7 @@ from crayon_sdk.explain import contact_sheets
 from crayon_sdk.results import evaluation
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-METHODS = ("erm", "erm-adjusted", "attention", "pruning", "pruning-30", "both")
+METHODS = ("erm", "erm-adjusted", "attention", "pruning", "pruning-fifth", "pruning-never", "both")
 ABLATIONS = ("guidance", "swap", "refit")
 NAMES = {
     "original": "Original",
@@ -34,7 +34,8 @@ NAMES = {
     "erm-adjusted": "ERM, logit-adjusted",
     "attention": "Attention",
     "pruning": "Pruning",
-    "pruning-30": "Pruning, 30 patches per neuron",
+    "pruning-fifth": "Pruning, a fifth of the neurons answered",
+    "pruning-never": "Pruning, what was answered is cut",
     "both": "Pruning+Attention",
     "guidance": "Attention without exchanged backgrounds",
     "swap": "Attention without guidance of maps",
@@ -55,21 +56,27 @@ class Birds:
         self.output, self.precision = output, precision
         explainer = crayon.Explainer(self.model, score="margin")
         self.maps = explainer.explain(self.train)
-        self.patches = {k: explainer.explain_neurons(self.train, patches_per_neuron=k) for k in (3, 30)}
+        self.patches = explainer.explain_neurons(self.train)
         self.answers = crayon.simulate_answers(self.maps, self.train)
-        self.neuron_answers = {
-            k: crayon.simulate_neuron_answers(found, self.train) for k, found in self.patches.items()
-        }
+        self.neuron_answers = crayon.simulate_neuron_answers(self.patches, self.train)
+
+    def fifth(self, seed: int) -> crayon.AnnotationSet:
+        """Answers about a fifth of the neurons, drawn at random."""
+        order = torch.randperm(len(self.patches), generator=torch.Generator().manual_seed(seed))
+        chosen = set(order[: len(self.patches) // 5].tolist())
+        return crayon.AnnotationSet(each for each in self.neuron_answers.neuron_answers if each.neuron in chosen)
 
     def correct(self, method: str, seed: int) -> crayon.Correction:
         """One correction."""
         pruner = methods["pruning"](self.model, seed=seed)
         if method == "refit":
-            keep_all = (answer.model_copy(update={"answer": "yes"}) for answer in self.neuron_answers[3].neuron_answers)
+            keep_all = (answer.model_copy(update={"answer": "yes"}) for answer in self.neuron_answers.neuron_answers)
             return pruner.fit(self.train, crayon.AnnotationSet(keep_all))
+        if method == "pruning-never":
+            return methods["pruning"](self.model, seed=seed, spread="never").fit(self.train, self.neuron_answers)
         if method.startswith("pruning"):
-            return pruner.fit(self.train, self.neuron_answers[30 if method == "pruning-30" else 3])
-        model = pruner.fit(self.train, self.neuron_answers[3]).model if method == "both" else self.model
+            return pruner.fit(self.train, self.fifth(seed) if method == "pruning-fifth" else self.neuron_answers)
+        model = pruner.fit(self.train, self.fifth(seed)).model if method == "both" else self.model
         where = {"seed": seed, "precision": self.precision}
         where["checkpoint_dir"] = self.output / "runs" / f"{method}-{seed}"
         if method.startswith("erm"):

@@ -23,7 +23,7 @@ from crayon_sdk.errors import AnswerError, DataError, SettingsError, Unsupported
 from crayon_sdk.explain.explainer import check_score, check_target
 from crayon_sdk.explain.groups import surrounds_of
 from crayon_sdk.explain.maps import SaliencyMaps
-from crayon_sdk.explain.objects import LEAST, FoundObjects, objects_of
+from crayon_sdk.explain.objects import LEAST, FoundObjects, trusted_objects
 from crayon_sdk.functional.groups import balanced_weights
 from crayon_sdk.functional.losses import guidance_loss
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps, resize_maps
@@ -232,33 +232,16 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
         spots = (~guidance.spots.isnan()).nonzero().flatten()
         rows = torch.cat([whole, spots])
         shares = torch.cat([guidance.relevant[whole].float(), guidance.spots[spots]])
-        try:
-            found = objects_of(
-                model,
-                feed.cache.get,
-                feed.labels,
-                rows.cpu(),
-                guidance.reference[rows],
-                shares.cpu(),
-                spots=torch.arange(len(rows)) >= len(whole),
-                autocast=self.autocast,
-            )
-        except UnsupportedModelError as error:
-            _log.warning("answers reach no other pictures: %s", error)
-            return None
-        worth = found.worth
-        if worth.contradictory:
-            raise AnswerError(
-                f"{worth.in_words}. Whoever answers without looking leaves such answers. Look at some of them again; "
-                'or guide only what was answered, as the paper does, with spread="never"'
-            )
-        if not worth.carries:
-            _log.warning(
-                "%s; what was answered is guided, and nothing else. Answer more to reach the others", worth.in_words
-            )
-            return None
-        _log.info("%s", worth.in_words)
-        return found
+        return trusted_objects(
+            model,
+            feed.cache.get,
+            feed.labels,
+            rows.cpu(),
+            guidance.reference[rows],
+            shares.cpu(),
+            spots=torch.arange(len(rows)) >= len(whole),
+            autocast=self.autocast,
+        )
 
 
 class GuidedAttention(Prediction):

@@ -16,11 +16,15 @@ SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
 __all__ = ["AFTER_PRUNING", "ATTENTION", "PRUNING", "preset"]
 
 # The published runs had none of what this package adds.
-_PUBLISHED: dict[str, Any] = {"scheduler": "none", "average_decay": 0.0, "logit_adjustment": 0.0}
+_PUBLISHED: dict[str, Any] = {
+    "scheduler": "none",
+    "average_decay": 0.0,
+    "logit_adjustment": 0.0,
+    "spread": "never",
+}
 _GUIDED: dict[str, Any] = {
     **_PUBLISHED,
     "score": "logit",
-    "spread": "never",
     "balance": "never",
     "background_swap": 0.0,
 }

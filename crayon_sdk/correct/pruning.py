@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -17,10 +18,15 @@ from crayon_sdk.correct.run_file import check_run_folder
 from crayon_sdk.correct.settings import PruningSettings
 from crayon_sdk.correct.work import Fit
 from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import AnswerError
+from crayon_sdk.explain.objects import trusted_objects
 from crayon_sdk.functional.losses import log_prior
+from crayon_sdk.functional.neurons import activity_on, channel_peaks
+from crayon_sdk.functional.saliency import resize_maps
 from crayon_sdk.models.parts import apply_final_layers
-from crayon_sdk.models.passes import stream_features
+from crayon_sdk.models.passes import gives_intermediates, stream_features
 from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.results.correction import Correction
 
@@ -46,7 +52,7 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
     paper = "Lee et al., IEEE BigData 2024"
     needs = frozenset({"neuron answers"})
     presets = presets.PRUNING
-    _shown = ("epochs", "lr", "answer_rule")
+    _shown = ("epochs", "lr", "spread", "answer_rule")
 
     def fit(  # type: ignore[override]  # answers, which it always needs, come first
         self,
@@ -77,21 +83,114 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
         used, cut = irrelevant_neurons(self.model, answers, rule=rule, least_share=least_share, strict=strict)
         fit = Fit(self.model, dataset, evaluate_on, self.device, self.autocast, self.settings)
         file = fit.run_file(self.checkpoint_dir, self.method, answers=used.fingerprint)
+        judged, counted = used.counts("neuron")["items"], {}
+        spread = self.settings.spread == "auto" and judged
+        found = self._by_activity(fit, used, len(cut) / judged) if spread else None
+        if found is None:
+            neurons = neurons_in(fit.model, fit.dataset, device=self.device, autocast=self.autocast)
+        else:
+            neurons, cut = found
+            counted = {"carried_to": self.model.num_neurons - judged}
         keep = torch.ones(self.model.num_neurons, dtype=torch.bool)
         keep[list(cut)] = False
         fit.model.prune(keep)
-        neurons = neurons_in(fit.model, fit.dataset, device=self.device, autocast=self.autocast)
         feed = FeatureFeed(neurons, fit.dataset.labels.to(self.device))
         objective = LastLayer(fit.model, feed.labels, logit_adjustment=self.settings.logit_adjustment)
         history = fit.train(objective, feed, file, measured=False)
-        judged = used.counts("neuron")["items"]
         counts = {
             "pruned": len(cut),
             "judged_neurons": judged,
             "neurons": fit.model.num_neurons,
             "dropped_answers": used.dropped,
         }
-        return fit.finish(self.method, history, used, counts)
+        return fit.finish(self.method, history, used, counts | counted)
+
+    def _by_activity(
+        self, fit: Fit, answers: AnnotationSet, share: float
+    ) -> tuple[list[Tensor], tuple[int, ...]] | None:
+        """Neurons of all pictures, and which to cut: those whose activity is least on the object that answers show.
+
+        Nothing, and a warning why, where that is not known.
+        """
+        model, data = fit.model, fit.dataset
+        known, said = set(data.ids), dict[tuple[str, int], list[bool]]()
+        for each in answers.neuron_answers:
+            if each.id in known and each.answer != "unsure":
+                said.setdefault((each.id, each.neuron), []).append(each.answer == "yes")
+        why = ""
+        if not said:
+            why = "no answer says yes or no of a patch in these pictures"
+        elif model.mixes_channels():
+            why = f"several channels of {model.architecture} feed a neuron"
+        elif not gives_intermediates(model):
+            why = f"{model.architecture} does not give intermediate features as timm models do"
+        if why:
+            _log.warning("neurons are cut by what was answered about each, and nothing else: %s", why)
+            return None
+        with PixelCache(data, effective_preprocessing(data, model.preprocessing), device=self.device) as cache:
+            rows, maps, shares = _patches(model, data, cache, said, self.autocast)
+            if not bool((shares > 0.5).any()):
+                _log.warning("no patch got a yes: neurons are cut by what was answered about each, and nothing else")
+                return None
+            found = trusted_objects(
+                model,
+                cache.get,
+                data.labels.to(self.device),
+                rows,
+                maps,
+                shares,
+                spots=torch.ones(len(rows), dtype=torch.bool),
+                autocast=self.autocast,
+            )
+            if found is None:
+                return None
+            activity = torch.zeros(2, model.num_neurons, device=self.device)
+
+            def note(positions: Tensor, features: Tensor) -> None:
+                objects = resize_maps(found.values[positions.to(self.device)], (features.shape[2], features.shape[3]))
+                activity.add_(activity_on(features, objects))
+
+            neurons = neurons_in(model, data, device=self.device, autocast=self.autocast, cache=cache, each=note)
+        on_object = activity[0] / activity[1].clamp(min=1e-12)
+        there = model.neuron_mask.nonzero().flatten().to(on_object.device)
+        least = on_object[there].sort(stable=True).indices[: min(round(share * len(there)), len(there) - 1)]
+        return neurons, tuple(sorted(there[least].tolist()))
+
+
+def _patches(
+    model: SplitModel,
+    data: ImageDataset,
+    cache: PixelCache,
+    said: Mapping[tuple[str, int], list[bool]],
+    autocast: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The patches that were answered, each once.
+
+    Returns:
+        (P,) positions of their pictures, (P, h, w) maps that are one there and zero elsewhere, (P,) share of yes.
+    """
+    asked: dict[str, list[int]] = {}
+    for sample, neuron in said:
+        asked.setdefault(sample, []).append(neuron)
+    votes: dict[tuple[int, int], list[bool]] = {}
+    order = [data.index_of(sample) for sample in asked]
+    device = cache.device
+    with borrowed(model, device), torch.no_grad():
+        stream = stream_features(
+            model, data, device=device, autocast=autocast, order=order, cache=cache, doing="finding patches"
+        )
+        for rows, features in stream:
+            size = (int(features.shape[2]), int(features.shape[3]))
+            for row, cells in zip(rows.tolist(), channel_peaks(features)[1].tolist(), strict=True):
+                sample = data.ids[row]
+                for neuron in asked[sample]:
+                    votes.setdefault((row, cells[neuron]), []).extend(said[sample, neuron])
+    shares = {patch: sum(each) / len(each) for patch, each in votes.items()}
+    clear = [patch for patch, share in shares.items() if share != 0.5]
+    rows, cells = torch.tensor(clear, dtype=torch.int64).view(-1, 2).unbind(dim=1)
+    maps = torch.zeros(len(clear), size[0] * size[1], device=device)
+    maps[torch.arange(len(clear)), cells] = 1.0
+    return rows, maps.view(-1, *size), torch.tensor([shares[patch] for patch in clear])
 
 
 class LastLayer(Objective):
@@ -125,7 +224,13 @@ class LastLayer(Objective):
 
 
 def neurons_in(
-    model: SplitModel, dataset: ImageDataset, *, device: torch.device, autocast: torch.dtype | None = None
+    model: SplitModel,
+    dataset: ImageDataset,
+    *,
+    device: torch.device,
+    autocast: torch.dtype | None = None,
+    cache: PixelCache | None = None,
+    each: Callable[[Tensor, Tensor], object] | None = None,
 ) -> list[Tensor]:
     """What goes into each final layer, (N, num_neurons) float32, for a whole data set, in eval mode.
 
@@ -134,10 +239,17 @@ def neurons_in(
         dataset: The pictures.
         device: Where to work.
         autocast: Reduced precision of the trunk.
+        cache: Pixels that are decoded already.
+        each: Called with positions (n,) and features (n, C, h, w) on the way.
     """
     with borrowed(model, device), torch.no_grad():
-        stream = stream_features(model, dataset, device=device, autocast=autocast, doing="computing features")
-        parts = [[inputs.float() for inputs in model.final_inputs(features)] for _, features in stream]
+        parts = []
+        for positions, features in stream_features(
+            model, dataset, device=device, autocast=autocast, cache=cache, doing="computing features"
+        ):
+            parts.append([inputs.float() for inputs in model.final_inputs(features)])
+            if each is not None:
+                each(positions, features)
         return [torch.cat(inputs) for inputs in zip(*parts, strict=True)]
 
 

@@ -148,9 +148,16 @@ class PruningSettings(TrainingSettings):
     epochs: Count = 10
     batch_size: OneOrMore = 64
     lr: Rate = 1e-2
-    weight_decay: Decay = 1e-4
+    weight_decay: Decay = 10.0
+    """As strong as a sixth of the loss of a picture for each of the batch: without it the layer learns the training
+    pictures by heart, with whatever neurons are left."""
     scheduler: Scheduler = "cosine"
     logit_adjustment: Prior = 1.0
+    spread: Literal["auto", "never"] = "auto"
+    """"auto": answers about patches also teach what the object looks like, each neuron is judged by how much of its
+    activity, in all pictures, is on the object, and of the least of them the share is cut that people found irrelevant;
+    neurons that nobody was asked about are judged likewise. "never", as published: what people found irrelevant is cut,
+    and nothing else."""
     answer_rule: Rule = "majority"
     """From votes to relevance of a neuron: "majority" (of its patches, ties stay), "unanimous" (cut only if every
     answer is no), "share", or, weighing people by how reliable they seem, "dawid-skene" or "mace" (extra

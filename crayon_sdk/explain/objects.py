@@ -19,7 +19,7 @@ from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.data.preprocessing import effective_preprocessing
-from crayon_sdk.errors import AnswerError, MismatchError
+from crayon_sdk.errors import AnswerError, MismatchError, UnsupportedModelError
 from crayon_sdk.explain.maps import SaliencyMaps, as_maps, readable
 from crayon_sdk.functional.cells import (
     FINER,
@@ -34,7 +34,17 @@ from crayon_sdk.functional.groups import surround_features
 from crayon_sdk.models.passes import check_finite, intermediate_features
 from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
-__all__ = ["LEAST", "FoundObjects", "ObjectMaps", "ObjectProbe", "Worth", "find_objects", "found_objects", "objects_of"]
+__all__ = [
+    "LEAST",
+    "FoundObjects",
+    "ObjectMaps",
+    "ObjectProbe",
+    "Worth",
+    "find_objects",
+    "found_objects",
+    "objects_of",
+    "trusted_objects",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -381,6 +391,51 @@ def objects_of(
             values[where], surround[where] = probe.of(probe.cells(model, pictures(part), autocast))
             advance(len(part))
     return FoundObjects(values, surround, probe, worth)
+
+
+def trusted_objects(
+    model: SplitModel,
+    pictures: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    rows: Tensor,
+    maps: Tensor,
+    shares: Tensor,
+    *,
+    spots: Tensor,
+    autocast: torch.dtype | None = None,
+) -> FoundObjects | None:
+    """The same for correctors: nothing, and a warning why, where answers say too little to reach what was not answered.
+
+    Args:
+        model: As in `objects_of`, and so are the others.
+        pictures: Gives preprocessed pictures.
+        labels: Of all.
+        rows: Of the answered pictures.
+        maps: Theirs.
+        shares: Of people who say yes.
+        spots: Whether the answer is about the brightest spot alone.
+        autocast: Reduced precision of the trunk.
+
+    Raises:
+        AnswerError: The answers contradict each other.
+        DataError: What the model makes of some answered pictures is not finite.
+    """
+    try:
+        found = objects_of(model, pictures, labels, rows, maps, shares, spots=spots, autocast=autocast)
+    except UnsupportedModelError as error:
+        _log.warning("answers reach nothing else: %s", error)
+        return None
+    worth = found.worth
+    if worth.contradictory:
+        raise AnswerError(
+            f"{worth.in_words}. Whoever answers without looking leaves such answers. Look at some of them again; "
+            'or use what was answered and nothing else, as the paper does, with spread="never"'
+        )
+    if not worth.carries:
+        _log.warning("%s; what was answered is used, and nothing else. Answer more to reach the others", worth.in_words)
+        return None
+    _log.info("%s", worth.in_words)
+    return found
 
 
 def _sample(relevant: Tensor, seed: int) -> Tensor:

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-__all__ = ["TopPatches", "bake", "channel_peaks", "empty_top_patches", "neuron_mask", "prune_neurons", "top_patches"]
+__all__ = [
+    "TopPatches",
+    "activity_on",
+    "bake",
+    "channel_peaks",
+    "empty_top_patches",
+    "neuron_mask",
+    "prune_neurons",
+    "top_patches",
+]
 
 
 class TopPatches(NamedTuple):
@@ -55,6 +64,24 @@ def channel_peaks(features: Tensor) -> tuple[Tensor, Tensor]:
         (3.0, 1)
     """
     return features.flatten(2).max(dim=2)
+
+
+def activity_on(features: Tensor, objects: Tensor) -> Tensor:
+    """Sum the activity of every channel where the object is, and everywhere.
+
+    Args:
+        features: (N, C, h, w) floating point.
+        objects: (N, h, w) in [0, 1], how much of each cell is object.
+
+    Returns:
+        (2, C): sum of ``|features| * objects``, and sum of ``|features|``, over pictures and cells.
+
+    Example:
+        >>> activity_on(torch.tensor([[[[1.0, -3.0]]]]), torch.tensor([[[1.0, 0.5]]])).tolist()
+        [[2.5], [4.0]]
+    """
+    activity = features.abs()
+    return torch.stack([torch.einsum("nchw,nhw->c", activity, objects.to(activity.dtype)), activity.sum(dim=(0, 2, 3))])
 
 
 def top_patches(state: TopPatches, values: Tensor, samples: Tensor, cells: Tensor) -> TopPatches:

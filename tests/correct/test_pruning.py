@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import pytest
 import torch
@@ -16,13 +17,14 @@ from helpers_correction import (
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.answers.annotations import AnnotationSet, NeuronAnswer
 from crayon_sdk.correct.attention import AttentionCorrector
 from crayon_sdk.correct.presets import PRUNING
 from crayon_sdk.correct.pruning import NeuronPruner, irrelevant_neurons
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, MismatchError, NonFiniteLossError, SettingsError
-from crayon_sdk.functional.neurons import prune_neurons
+from crayon_sdk.explain.objects import objects_of
+from crayon_sdk.functional.neurons import activity_on, prune_neurons
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.correction import load_correction
 
@@ -108,7 +110,9 @@ def test_logit_adjustment_is_used_in_the_refit(dataset):
     few = dataset.subset([name for position, name in enumerate(dataset.ids) if position % 2 == 0 or position == 1])
     losses = {}
     for strength in (0.0, 1.0):
-        pruner = NeuronPruner(split_model(), epochs=1, batch_size=len(few), logit_adjustment=strength, device="cpu")
+        pruner = NeuronPruner(
+            split_model(), epochs=1, batch_size=len(few), logit_adjustment=strength, spread="never", device="cpu"
+        )
         losses[strength] = pruner.fit(few, neuron_answers(CUT, KEPT)).history[0]["loss"] * len(few)
     model = split_model()
     prune_neurons(model.classifier, torch.isin(torch.arange(96), torch.tensor(CUT), invert=True))
@@ -259,3 +263,97 @@ def test_a_picture_that_overflows(dataset):
         prune(split_model(), noise_pictures(12, huge_at=6))
     assert all(bool(tensor.isfinite().all()) for tensor in caught.value.model.plain_state_dict().values())
     assert_cut(caught.value.model)
+
+
+def about_patches(dataset, neurons, *, says=lambda row, neuron: ("yes", "no")[(row + neuron) % 2]):
+    """One answer about the patch of each neuron in each picture."""
+    return AnnotationSet(
+        NeuronAnswer(neuron=neuron, patch=row, id=sample, answer=says(row, neuron), annotator="p0")
+        for row, sample in enumerate(dataset.ids)
+        for neuron in neurons
+    )
+
+
+def slowly(model, dataset, answers, share):
+    """Neurons with the least activity on the object, cell by cell and neuron by neuron."""
+    with torch.no_grad():
+        pictures = torch.stack([dataset.row(row, None) for row in range(len(dataset))])
+        features = model.features(pictures)
+    votes = {}
+    for each in answers.neuron_answers:
+        row = dataset.index_of(each.id)
+        strengths = features[row, each.neuron].flatten().tolist()
+        votes.setdefault((row, strengths.index(max(strengths))), []).append(each.answer == "yes")
+    rows, maps, shares = [], [], []
+    for (row, cell), said in votes.items():
+        if 2 * sum(said) != len(said):
+            rows.append(row)
+            maps.append([float(place == cell) for place in range(features.shape[2] * features.shape[3])])
+            shares.append(sum(said) / len(said))
+    values = objects_of(
+        model, pictures.__getitem__, dataset.labels, torch.tensor(rows),
+        torch.tensor(maps).view(-1, *features.shape[2:]), torch.tensor(shares),
+        spots=torch.ones(len(rows), dtype=torch.bool),
+    ).values  # fmt: skip
+    objects = F.adaptive_avg_pool2d(values[:, None], features.shape[2:])[:, 0]
+    on_object = []
+    for neuron in range(features.shape[1]):
+        inside = sum((features[row, neuron].abs() * objects[row]).sum().item() for row in range(len(dataset)))
+        on_object.append(inside / max(features[:, neuron].abs().sum().item(), 1e-12))
+    there = model.neuron_mask.nonzero().flatten().tolist()
+    order = sorted(there, key=lambda neuron: on_object[neuron])
+    return tuple(sorted(order[: round(share * len(there))]))
+
+
+def test_neurons_are_judged_by_their_activity_on_the_object(dataset):
+    model = split_model()
+    everything = about_patches(dataset, range(20), says=lambda row, neuron: ("no", "yes")[neuron % 5 > 2])
+    asked = [each for each in everything.neuron_answers if (each.neuron - each.patch) % 7 == 0]
+    answers = AnnotationSet(asked)  # so that few neurons share the patch of a picture
+    share = sum(word == "irrelevant" for word in answers.neuron_relevance("majority").values()) / 20
+    assert 0 < share < 1
+    found = prune(model, dataset, answers, epochs=1)
+    assert found.record.pruned_neurons == slowly(model, dataset, answers, share)
+    assert found.record.counts["carried_to"] == 76
+    assert found.record.counts["pruned"] == round(share * 96)
+    # Of a pruned model the same share of what is left.
+    again = prune(found.model, dataset, answers, epochs=1)
+    left = 96 - found.record.counts["pruned"]
+    assert set(again.record.pruned_neurons) >= set(found.record.pruned_neurons)
+    assert again.record.counts["pruned"] == round(share * left)
+
+
+def test_activity_on_objects_by_hand():
+    features = torch.tensor([[[[1.0, -2.0]], [[0.5, 0.0]]], [[[3.0, 1.0]], [[0.0, 4.0]]]], dtype=torch.float64)
+    objects = torch.tensor([[[1.0, 0.25]], [[0.0, 1.0]]], dtype=torch.float64)
+    assert activity_on(features, objects).tolist() == [[1 + 0.5 + 1, 0.5 + 4], [7.0, 4.5]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("no ids", "no answer says yes or no of a patch"), ("all no", "no patch got a yes"), ("wrapped", "intermediate")],
+)
+def test_what_was_answered_is_cut_where_nothing_is_known_of_the_object(dataset, caplog, kind, why):
+    model = split_model()
+    if kind == "wrapped":
+        head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.classifier)
+        model = SplitModel(trunk=Counting(model), head=head, preprocessing=SMALL)
+    answers = about_patches(dataset, [1, 2, 3], says=lambda row, neuron: ("no", "yes")[neuron == 3])
+    if kind == "no ids":
+        answers = AnnotationSet(each.model_copy(update={"id": ""}) for each in answers.neuron_answers)
+    elif kind == "all no":
+        answers = about_patches(dataset, [1, 2], says=lambda row, neuron: "no")
+    with caplog.at_level(logging.WARNING, logger="crayon_sdk"):
+        found = prune(model, dataset, answers, epochs=1)
+    assert found.record.pruned_neurons == (1, 2)
+    assert "carried_to" not in found.record.counts
+    assert why in caplog.text
+
+
+def test_answers_about_patches_without_looking_are_refused(tmp_path):
+    many = noise_pictures(60)
+    answers = about_patches(many, range(8), says=lambda row, neuron: ("yes", "no")[(7 * row + 3 * neuron) % 5 % 2])
+    with pytest.raises(AnswerError, match=r'contradict each other.*spread="never"'):
+        prune(split_model(), many, answers, checkpoint_dir=tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert prune(split_model(), many, answers, spread="never", epochs=1).record.counts["judged_neurons"] == 8

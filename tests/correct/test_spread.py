@@ -217,7 +217,7 @@ def test_a_model_without_fitting_features_goes_the_published_way(dataset, caplog
     object.__setattr__(model.model, "forward_intermediates", lambda images, **_: [images])
     with caplog.at_level(logging.WARNING, logger="crayon_sdk"):
         found = fit(dataset, model=model, background_swap=0.0)
-    assert "answers reach no other pictures: features about as fine as the map" in caplog.text
+    assert "answers reach nothing else: features about as fine as the map" in caplog.text
     assert "carried_to" not in found.record.counts
     assert not differing(found, fit(dataset, background_swap=0.0, spread="never"))
 
