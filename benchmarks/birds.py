@@ -130,10 +130,7 @@ def write(birds: Birds, rows: list[dict[str, object]], output: Path) -> None:
     """All numbers so far, each with its machine, and the answers."""
     answers = {
         "images": birds.answers.counts(),
-        **{
-            f"neurons, {k} patches": a.counts() | {"distinct patches": birds.patches[k].num_distinct}
-            for k, a in birds.neuron_answers.items()
-        },
+        "neurons": birds.neuron_answers.counts() | {"distinct patches": birds.patches.num_distinct},
     }
     output.mkdir(parents=True, exist_ok=True)
     (output / "birds.json").write_text(json.dumps({"answers": answers, "rows": rows}, indent=1))
