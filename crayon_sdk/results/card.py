@@ -20,8 +20,8 @@ from crayon_sdk._base.files import write_text
 from crayon_sdk._base.methods import paper_of, title_of
 from crayon_sdk._base.text import one_line
 from crayon_sdk.errors import DataError, SettingsError
-from crayon_sdk.results.evaluation import GroupResult, per_cent
-from crayon_sdk.results.facts import Facts, answer_facts, group_rows, summary
+from crayon_sdk.results.evaluation import Evaluation, GroupResult, per_cent
+from crayon_sdk.results.facts import DISCOVERED_GROUPS, Facts, GroupRow, answer_facts, group_rows, summary
 
 __all__ = ["CARD", "Card", "escaped", "model_card", "write_card"]
 
@@ -45,6 +45,7 @@ class Card:
         license: Identifier as the Hub has them, such as "apache-2.0"; "" takes what the model's config says.
         datasets: Names on the Hub of the data sets behind it.
         evaluated_on: What the accuracies were measured on, such as "test pictures".
+        discovered: Evaluations of the same pictures by discovered groups, before and after; either may be ``None``.
         images: PNG files that are copied beside the card and shown in it; none unless named, for
             pictures may be private.
 
@@ -58,6 +59,7 @@ class Card:
     license: str = ""
     datasets: tuple[str, ...] = ()
     evaluated_on: str = ""
+    discovered: tuple[Evaluation | None, Evaluation | None] = (None, None)
     images: tuple[str | os.PathLike[str], ...] = ()
 
     def __repr__(self) -> str:
@@ -202,8 +204,11 @@ def _context(facts: Facts, card: Card, images: Sequence[str]) -> dict[str, Any]:
         "simulated": _simulated(facts),
         "wrong": _wrong(facts),
         "steps": [_step(record) for record in facts.records],
-        "rows": [{"name": r.name, "n": r.total, "before": _cell(r.before), "after": _cell(r.after)} for r in shown],
-        "numbers": _numbers(facts),
+        "rows": _rows(shown),
+        "numbers": _numbers(facts.before, facts.after),
+        "discovered": _rows(group_rows(*card.discovered)),
+        "discovered_numbers": _numbers(*card.discovered),
+        "discovered_words": DISCOVERED_GROUPS,
         "total": f"{sum(group.total for group in measured.groups):,}" if measured else "",
         "place": facts.place,
         "worst_of": f"; the {len(shown)} of {len(rows):,} that are right least often" if shown != rows else "",
@@ -222,8 +227,12 @@ def _cell(found: GroupResult | None) -> str:
     return f"{per_cent(found.accuracy)} ({per_cent(low)} to {per_cent(high)})"
 
 
-def _numbers(facts: Facts) -> list[dict[str, str]]:
-    measured = {"before": facts.before, "after": facts.after}
+def _rows(rows: Sequence[GroupRow]) -> list[dict[str, Any]]:
+    return [{"name": r.name, "n": r.total, "before": _cell(r.before), "after": _cell(r.after)} for r in rows]
+
+
+def _numbers(before: Evaluation | None, after: Evaluation | None) -> list[dict[str, str]]:
+    measured = {"before": before, "after": after}
     found = []
     for key, name in (("worst_group", "worst"), ("mean_group", "mean"), ("accuracy", "all pictures")):
         cells = {when: per_cent(None if each is None else each.summary().get(key)) for when, each in measured.items()}

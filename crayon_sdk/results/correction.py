@@ -291,6 +291,7 @@ class Correction:
         seed: int = 0,
         device: str = "auto",
         title: str = "",
+        discovered: tuple[Evaluation | None, Evaluation | None] = (None, None),
         overwrite: bool = False,
     ) -> Path:
         """Write one HTML file that says everything about the correction, and its pictures beside it.
@@ -310,6 +311,7 @@ class Correction:
             seed: Of everything that is drawn at random.
             device: "auto" or a torch device.
             title: Of the page.
+            discovered: Evaluations by discovered groups (`DiscoveredGroups.on`), before and after.
             overwrite: Replace the page when it exists.
 
         Returns:
@@ -334,6 +336,7 @@ class Correction:
             seed=seed,
             device=device,
             title=title,
+            discovered=discovered,
         )
         made = make_report(self.facts(evaluated_on=evaluated_on), self.model, material)
         return made.save(path, overwrite=overwrite)

@@ -18,8 +18,21 @@ from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.comparison import Comparison, compare
 from crayon_sdk.results.evaluation import Evaluation, GroupResult
 
-__all__ = ["AnswerFacts", "Facts", "GroupRow", "answer_facts", "gather_facts", "group_rows", "summary"]
+__all__ = [
+    "DISCOVERED_GROUPS",
+    "AnswerFacts",
+    "Facts",
+    "GroupRow",
+    "answer_facts",
+    "gather_facts",
+    "group_rows",
+    "summary",
+]
 
+DISCOVERED_GROUPS = (
+    "Nobody labelled these groups: they were discovered from the answers, by what the original model sees around the "
+    "object (class / the class in whose usual surround the picture stands). They are a hypothesis that held its tests."
+)
 _ABOUT: dict[Kind, str] = {"image": "picture", "neuron": "neuron", "spot": "bright spot"}
 
 

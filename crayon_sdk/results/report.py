@@ -22,7 +22,7 @@ from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.models.split import SplitModel, as_split_model
 from crayon_sdk.results.evaluation import Evaluation, GroupResult, evaluate, per_cent
 from crayon_sdk.results.exhibits import Exhibit, map_pair, map_sentences, map_sheets, neuron_sheet
-from crayon_sdk.results.facts import Facts, GroupRow, answer_facts, group_rows, summary
+from crayon_sdk.results.facts import DISCOVERED_GROUPS, Facts, GroupRow, answer_facts, group_rows, summary
 from crayon_sdk.results.plots import MOST_GROUPS, group_plot, training_plot
 from crayon_sdk.results.weight_changes import weight_changes
 from crayon_sdk.show.style import needs_matplotlib
@@ -49,6 +49,7 @@ class Material:
         seed: Of everything that is drawn at random.
         device: Where to work.
         title: Of the page; "" makes one.
+        discovered: Evaluations by discovered groups, before and after; either may be ``None``.
     """
 
     dataset: ImageDataset | None = None
@@ -61,6 +62,7 @@ class Material:
     seed: int = 0
     device: str = "auto"
     title: str = ""
+    discovered: tuple[Evaluation | None, Evaluation | None] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def make_report(facts: Facts, model: SplitModel, material: Material) -> Report:
 
     sections = {
         "page": _page(facts, material),
-        "accuracy": _accuracy(facts, keep),
+        "accuracy": _accuracy(facts, material, keep),
         "maps": _maps(facts, model, original, material, keep),
         "neurons": _neurons(facts, material, keep),
         "answers": _answers(facts),
@@ -184,16 +186,21 @@ def _page(facts: Facts, material: Material) -> dict[str, Any]:
     }
 
 
-def _accuracy(facts: Facts, keep: Keep) -> dict[str, Any]:
+def _accuracy(facts: Facts, material: Material, keep: Keep) -> dict[str, Any]:
     rows = group_rows(facts.before, facts.after)
-    table = [{"name": row.name, "total": row.total, "cells": [_cell(row.before), _cell(row.after)]} for row in rows]
     return {
         "lacking": _unmeasured(facts),
         "plot": keep(_group_exhibit(rows)) if rows else None,
-        "rows": table,
+        "rows": _table(rows),
+        "discovered": _table(group_rows(*material.discovered)),
+        "discovered_words": DISCOVERED_GROUPS,
         "place": _place(facts),
         **_differences(facts),
     }
+
+
+def _table(rows: Sequence[GroupRow]) -> list[dict[str, Any]]:
+    return [{"name": row.name, "total": row.total, "cells": [_cell(row.before), _cell(row.after)]} for row in rows]
 
 
 def _place(facts: Facts) -> str:

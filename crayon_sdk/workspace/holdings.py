@@ -22,7 +22,9 @@ from crayon_sdk.workspace.names import (
     ORIGINAL,
     PATCHES,
     as_options,
+    by_groups,
     checked_name,
+    split_and_groups,
 )
 
 if TYPE_CHECKING:
@@ -148,17 +150,17 @@ class Holdings:
             kind, _, rest = path.partition("/")
             run, entry = f"crayon {kind.removesuffix('s')}", ledger.manifest.files[path]
             if kind == "evaluations" and not rest.endswith("/comparison.json"):
-                (split, by), name = _split_and_groups(rest), Path(rest).stem
-                run = f"{ledger.command('evaluate')} --split {split}{_option(by)} {name}"
+                (split, by), name = split_and_groups(path), Path(rest).stem
+                run = f"{ledger.command('evaluate')} --split {split}{by_groups(by)} {name}"
                 # After init --again the split may be gone: then nothing that it was made from is there.
                 gone = split not in ledger.manifest.splits
                 inputs = dict.fromkeys(entry.inputs, "") if gone else self.evaluation_inputs(name, split, by)
                 found.append(ledger.status(path, inputs, run, verify=verify))
             elif kind in ("evaluations", "pictures", "reports"):
                 made_from = {source: ledger.digest(source, verify=verify) for source in entry.inputs}
-                split, by = _split_and_groups(rest)
+                split, by = split_and_groups(path)
                 draw = ledger.command("groups") if rest.startswith("groups-") else explain
-                run = draw if kind == "pictures" else f"{ledger.command('compare')} --split {split}{_option(by)}"
+                run = draw if kind == "pictures" else f"{ledger.command('compare')} --split {split}{by_groups(by)}"
                 run = f"{ledger.command('report')} --name {Path(rest).stem}" if kind == "reports" else run
                 found.append(ledger.status(path, made_from, run, verify=verify))
         return tuple(found)
@@ -265,13 +267,3 @@ class Holdings:
             return str(read_json(about)["fingerprint"])
         except (FileFormatError, KeyError, TypeError):
             return ""
-
-
-def _split_and_groups(place: str) -> tuple[str, str]:
-    """Of a path below ``evaluations/``."""
-    split, _, groups = place.split("/")[0].partition("-")
-    return split, groups or "own"
-
-
-def _option(groups: str) -> str:
-    return "" if groups == "own" else f" --groups {groups}"

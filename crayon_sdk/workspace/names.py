@@ -57,6 +57,27 @@ def evaluations(split: str, groups: str = "own") -> str:
     return f"evaluations/{split}" + ("" if groups == "own" else f"-{groups}")
 
 
+def split_and_groups(path: str) -> tuple[str, str]:
+    """What the evaluations at a path are of.
+
+    Example:
+        >>> split_and_groups("evaluations/test-discovered/both.json"), split_and_groups("evaluations/val/both.json")
+        (('test', 'discovered'), ('val', 'own'))
+    """
+    split, _, groups = path.split("/")[1].partition("-")
+    return split, groups or "own"
+
+
+def by_groups(groups: str) -> str:
+    """The option that says by which groups, with a space before it; "" for the groups of the data.
+
+    Example:
+        >>> by_groups("own"), by_groups("discovered")
+        ('', ' --groups discovered')
+    """
+    return "" if groups == "own" else f" --groups {groups}"
+
+
 def as_options(settings: Mapping[str, Any]) -> str:
     """The settings of a correction as one types them."""
     parts = [f"--method {settings['method']}"]

@@ -30,7 +30,18 @@ from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs
 from crayon_sdk.workspace.ledger import Ledger
 from crayon_sdk.workspace.manifest import Manifest
-from crayon_sdk.workspace.names import MAPS, ORIGINAL, PATCHES, as_options, checked_name
+from crayon_sdk.workspace.names import (
+    DISCOVERED,
+    GROUPS,
+    MAPS,
+    ORIGINAL,
+    PATCHES,
+    as_options,
+    by_groups,
+    checked_name,
+    evaluations,
+    split_and_groups,
+)
 
 __all__ = ["Shipping", "typed_commands"]
 
@@ -108,6 +119,7 @@ class Shipping:
                 seed=seed,
                 device=device,
                 title=f"{name}: {found.model.architecture}, corrected",
+                discovered=self._measured(name, split, DISCOVERED),
                 overwrite=overwrite or path is None,
             )
             if path is None:
@@ -200,7 +212,11 @@ class Shipping:
     def _going_out(self, name: str, card_images: Sequence[str], card: Card | None) -> Iterator[tuple[Correction, Card]]:
         """A correction with what is known of it, and its card, whose pictures are there while the block lasts."""
         found, measured_on = self._with_evaluations(self.holdings.correction(name), name, "test")
-        about = card or Card(base_model=self.inputs.base_model, evaluated_on=measured_on)
+        about = card or Card(
+            base_model=self.inputs.base_model,
+            evaluated_on=measured_on,
+            discovered=self._measured(name, "test", DISCOVERED),
+        )
         if not card_images:
             yield found, about
             return
@@ -214,17 +230,24 @@ class Shipping:
 
         Where nothing is known there, what was measured while it was corrected stays; the two are never mixed.
         """
-        known: dict[str, Any] = {"before": None, "after": None}
-        for field, model in (("before", ORIGINAL), ("after", name)):
-            path = f"evaluations/{split}/{model}.json"
-            if path in self.ledger.manifest.files and split in self.ledger.manifest.splits:
-                inputs = self.holdings.evaluation_inputs(model, split)
-                if self.ledger.status(path, inputs, "").state == "fresh":
-                    known[field] = Evaluation.load(self.ledger.folder / path)
-        if any(known.values()):
-            return replace(found, **known), f"{split} pictures"
+        before, after = self._measured(name, split)
+        if before or after:
+            return replace(found, before=before, after=after), f"{split} pictures"
         measured = self.ledger.manifest.files[f"corrections/{name}"].settings.get("evaluate_on")
         return found, f"{measured} pictures" if measured else ""
+
+    def _measured(
+        self, name: str, split: str | None, groups: str = "own"
+    ) -> tuple[Evaluation | None, Evaluation | None]:
+        """What is known, and up to date, of the original and of a correction on a split."""
+        known: list[Evaluation | None] = []
+        for model in (ORIGINAL, name):
+            path = "" if split is None else f"{evaluations(split, groups)}/{model}.json"
+            there = path in self.ledger.manifest.files and split in self.ledger.manifest.splits
+            inputs = self.holdings.evaluation_inputs(model, str(split), groups) if there else {}
+            fresh = there and self.ledger.status(path, inputs, "").state == "fresh"
+            known.append(Evaluation.load(self.ledger.folder / path) if fresh else None)
+        return known[0], known[1]
 
     def _card_sheet(self, found: Correction, patterns: Sequence[str]) -> bytes:
         test = self.inputs.dataset("test")
@@ -273,11 +296,17 @@ def typed_commands(manifest: Manifest, command: Callable[[str], str], name: str)
             found.append(command("answer simulate") + _options(kept))
         else:
             found.append(f"{command('answer import')} {shlex.quote(str(entry.get('source', '')))}")
-    made = manifest.files.get(f"corrections/{name}")
+    measured = [path for path in manifest.files if path.startswith("evaluations/") and path.endswith(f"/{name}.json")]
+    made, groups = manifest.files.get(f"corrections/{name}"), manifest.files.get(GROUPS)
+    told = made is not None and made.settings.get("groups") == DISCOVERED
+    if groups is not None and (told or any(split_and_groups(path)[1] == DISCOVERED for path in measured)):
+        found.append(command("groups") + _options({"seed": groups.settings.get("seed") or None}))
     if made is not None:
         found.append(f"{command('correct')} --name {name}{as_options(made.settings)}")
-    measured = [path for path in manifest.files if path.startswith("evaluations/") and path.endswith(f"/{name}.json")]
-    return found + [f"{command('evaluate')} --split {path.split('/')[1]} {name}" for path in measured]
+    for path in measured:
+        split, by = split_and_groups(path)
+        found.append(f"{command('evaluate')} --split {split}{by_groups(by)} {name}")
+    return found
 
 
 def _options(values: dict[str, Any]) -> str:

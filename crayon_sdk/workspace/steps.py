@@ -40,6 +40,7 @@ from crayon_sdk.workspace.names import (
     MAPS,
     ORIGINAL,
     PATCHES,
+    by_groups,
     checked_name,
     default_name,
     different,
@@ -575,8 +576,7 @@ class Steps:
             inputs: dict[str, str] = {}
             for name in names or (ORIGINAL, *self.holdings.usable_corrections()):
                 path = f"{evaluations(split, groups)}/{name}.json"
-                by = "" if groups == "own" else f" --groups {groups}"
-                run = f"{self.ledger.command('evaluate')} --split {split}{by} {name}"
+                run = f"{self.ledger.command('evaluate')} --split {split}{by_groups(groups)} {name}"
                 needed = self.holdings.evaluation_inputs(name, split, groups)
                 found[name] = Evaluation.load(self.ledger.need(path, needed, run))
                 inputs[path] = self.ledger.digest(path)

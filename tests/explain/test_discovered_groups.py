@@ -28,6 +28,7 @@ from crayon_sdk.errors import DataError, FileFormatError, MismatchError, Setting
 from crayon_sdk.explain.groups import Grounds
 from crayon_sdk.models.rebuild import timm_config
 from crayon_sdk.models.split import SplitModel
+from crayon_sdk.workspace.shipping import typed_commands
 
 VIEW = Preprocessing(size=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 SOUND = Grounds(accuracy=0.9, chance=0.5, sureness=0.6, agreement=0.8, stability=0.9, unusual=40)
@@ -247,6 +248,20 @@ def test_in_a_workspace(workspace, train):
     compared = crayon("compare", "original", "erm", "--groups", "discovered", *shell)
     assert compared.exit_code == 0, compared.output
     assert (workspace.folder / "evaluations" / "test-discovered" / "comparison.json").is_file()
+
+    # Card and report show them beside the groups of the columns, and say that nobody labelled them.
+    crayon("evaluate", *shell)
+    page = workspace.report("erm", pictures=1).read_text(encoding="utf-8")
+    card = (workspace.save("erm", workspace.folder.parent / "out") / "README.md").read_text(encoding="utf-8")
+    after = workspace.evaluate(["erm"], groups="discovered")["erm"]
+    for text in (page, card):
+        assert "Nobody labelled these groups" in text
+        assert "discovered group" in text
+    assert f"| **worst** | | {100 * discovered.worst_group:.1f} | {100 * after.worst_group:.1f} |" in card
+    said = typed_commands(workspace.manifest, workspace.command, "erm")
+    assert [each.split()[1] for each in said][-4:] == ["groups", "correct", "evaluate", "evaluate"]
+    assert said[-2].endswith("--split test --groups discovered erm")
+    assert said[-1].endswith("--split test erm")
 
     workspace.simulate_answers(kind="spot", count=120, seed=1)
     states = {each.path: each for each in workspace.status()}
