@@ -84,6 +84,7 @@ def _under(part: str, options: Mapping[str, Any]) -> dict[str, Any]:
 # adds, with weights in the published ratio, which are searched.
 _PLAIN: dict[str, Any] = {"scheduler": "none", "average_decay": 0.0, "logit_adjustment": 0.0}
 _PUBLISHED = _PLAIN | {"spread": "never", "balance": "never", "background_swap": 0.0}
+_PUBLISHED_CUT = _PLAIN | {"spread": "never", "weight_decay": 1e-4}
 _PUBLISHED_WEIGHT: Options = tuple({"alpha": alpha, "beta": alpha / 50} for alpha in (1e3, 1e2, 1e4))
 _WEIGHT: Options = tuple({"alpha": weight, "beta": weight} for weight in (1e3, 1e2, 1e4))
 _CUT: Options = ({"answer_rule": "majority"}, *({"answer_rule": "share", "least_share": s} for s in (0.3, 0.9)))
@@ -106,7 +107,7 @@ _HERE: tuple[Row, ...] = tuple(
         Row(
             f"pruning{form and '-'}{form}",
             "pruning",
-            _PLAIN if form else {},
+            _PUBLISHED_CUT if form else {},
             (_LAST_LAYER_LR, _CUT),
             epochs=(),  # of a last layer alone: seconds
             answers="real",
@@ -116,7 +117,7 @@ _HERE: tuple[Row, ...] = tuple(
         Row(
             f"both{form and '-'}{form}",
             "both",
-            _under("attention", fixed) | _under("pruning", _PLAIN if form else {}),
+            _under("attention", fixed) | _under("pruning", _PUBLISHED_CUT if form else {}),
             tuple(tuple(_under("attention", each) for each in options) for options in (_LR, weight)),
             epochs=("attention.epochs",),
             answers="real",
