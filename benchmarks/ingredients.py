@@ -2,8 +2,8 @@
 
 python benchmarks/ingredients.py [--tasks pets box faces] [--seeds 0 1 2] [--answers real]
 
-The tasks, Originals and simulated answers are those of ``answers_needed.py``. The table has the mean of the seeds, and of
-the difference to the default with the same seed its mean and 95 % interval (Student's t over the seeds; with three
+The tasks, Originals and simulated answers are those of ``answers_needed.py``. The table has the mean of the seeds, and
+of the difference to the default with the same seed its mean and 95 % interval (Student's t over the seeds; with three
 of them it is wide, and says so by that). Finished runs are kept; a later call goes on.
 """
 
