@@ -397,7 +397,7 @@ def test_statistics_that_overflow_under_a_finite_loss_are_put_back(looks_every):
     watched = Watched(net().float())
     watched.inputs = watched.inputs.float()
     watched.inputs[7, 0] = 1e25  # its variance is infinite, and so what it is divided by
-    with pytest.raises(NonFiniteLossError, match="step 1 .*the batch statistics after it are not finite") as caught:
+    with pytest.raises(NonFiniteLossError, match=r"step 1 .*the batch statistics after it are not finite") as caught:
         run_unwatched(watched, TrainingSettings(epochs=2, batch_size=11, lr=0.05), looks_every=looks_every)
     assert caught.value.step == 0
     assert_same(watched.model.state_dict(), watched.states[0])
