@@ -449,7 +449,7 @@ def sha256_of(*parts: bytes | str) -> str:
     return sha256_of_each(parts)
 
 
-def sha256_of_each(parts: Iterable[bytes | str]) -> str:
+def sha256_of_each(parts: Iterable[bytes | str | memoryview]) -> str:
     """Hash the parts as [`sha256_of`][crayon_sdk._base.files.sha256_of] does, one at a time."""
     digest = hashlib.sha256()
     for part in parts:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from crayon_sdk._base.progress import track
 from crayon_sdk.correct.guidance import Guidance
-from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.data.pixels import PixelCache, sent
 from crayon_sdk.errors import UnsupportedModelError
 from crayon_sdk.functional.highlights import (
     background_tiles,
@@ -64,8 +64,9 @@ class BackgroundSwap:
         labels: Tensor,
     ) -> None:
         self._cache = cache
-        self._known = guidance.relevant if found is None else torch.ones_like(guidance.relevant)
-        self._donors = self._known.nonzero().flatten().cpu()  # drawn from on the CPU in every step
+        # On the CPU, where every step draws from it.
+        self._known = (guidance.relevant if found is None else torch.ones_like(guidance.relevant)).cpu()
+        self._donors = self._known.nonzero().flatten()
         of = labels.cpu()[self._donors]
         self._chances = 1 / torch.bincount(of)[of]  # of a donor to be drawn
         self._grid = (int(guidance.reference.shape[1]), int(guidance.reference.shape[2]))
@@ -88,14 +89,14 @@ class BackgroundSwap:
                 advance(len(rows))
 
     def _shares(self, rows: Tensor) -> Tensor:
-        return self.objects[rows].float() / 255
+        return self.objects[sent(rows, self.objects.device)].float() / 255
 
     def __call__(self, images: Tensor, batch: Tensor, share: float) -> Tensor:
         """Exchange backgrounds; what is drawn comes from torch's own generator.
 
         Args:
             images: (n, 3, H, W) preprocessed pictures of the batch.
-            batch: (n,) positions of the samples.
+            batch: (n,) positions of the samples, on the CPU.
             share: Probability for each picture, in [0, 1].
 
         Returns:
@@ -103,13 +104,12 @@ class BackgroundSwap:
         """
         drawn = torch.rand(len(batch)) < share
         donors = self._donors[torch.multinomial(self._chances, len(batch), replacement=True)]
-        rows = batch.to(self.objects.device)
-        chosen = (drawn.to(rows.device) & self._known[rows]).nonzero().flatten()
-        if not len(chosen):
+        rows = (drawn & self._known[batch]).nonzero().flatten()
+        if not len(rows):
             return images
-        others = donors.to(rows.device)[chosen]
+        others, chosen = donors[rows], sent(rows, images.device)
         backgrounds = background_tiles(self._cache.get(others), self._shares(others), self._grid)
-        swapped = replace_background(images[chosen], self._shares(rows[chosen]), backgrounds)
+        swapped = replace_background(images[chosen], self._shares(batch[rows]), backgrounds)
         return images.index_copy(0, chosen, swapped)
 
 

@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,9 @@ from crayon_sdk.correct.settings import TrainingSettings
 from crayon_sdk.errors import NonFiniteLossError, SettingsError
 
 __all__ = ["Averaging", "learning_rate", "train"]
+
+_LOOK = 50  # steps of a GPU between two looks at what they found: each look waits for all of them
+_ADAM = 10.0  # no step of Adam is longer than so many learning rates: 7.3 by Cauchy and Schwarz, with its usual betas
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -> float:
@@ -52,31 +55,121 @@ def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -
     return settings.lr
 
 
-class _Undo:
-    """Weights and buffers from before a step, so that a broken step leaves no trace."""
+class _Buffers:
+    """Batch statistics and the like. A forward pass moves them before anybody knows what comes of it."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._live = [*module.parameters(), *module.buffers()]
-        self._kept = [tensor.detach().clone() for tensor in self._live]
-        self._real = [tensor for tensor in self._live if tensor.is_floating_point() and tensor.numel()]
+        kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for buffer in module.buffers():
+            if buffer.numel():
+                kinds.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+        self._live = list(kinds.values())
+
+    def now(self) -> list[Tensor]:
+        """Copies, end to end: one for each dtype."""
+        return [torch.cat([buffer.reshape(-1) for buffer in buffers]) for buffers in self._live]
 
     @torch.no_grad()
-    def keep(self) -> None:
-        """Remember what is there now."""
-        torch._foreach_copy_(self._kept, self._live)
+    def put(self, copies: Sequence[Tensor]) -> None:
+        """Go back to copies."""
+        for buffers, copy in zip(self._live, copies, strict=True):
+            parts = copy.split([buffer.numel() for buffer in buffers])
+            torch._foreach_copy_(buffers, [part.view_as(each) for part, each in zip(parts, buffers, strict=True)])
 
-    @torch.no_grad()
-    def undo(self) -> None:
-        """Go back to what was there at the last `keep`."""
-        torch._foreach_copy_(self._live, self._kept)
 
-    @torch.no_grad()
-    def is_finite(self) -> bool:
-        """Tell whether what is there now is finite; a GPU is waited for once."""
-        # The largest of a tensor is NaN or infinite where anything in it is.
-        return all(
-            math.isfinite(largest) for largest in torch.stack(torch._foreach_norm(self._real, math.inf)).tolist()
-        )
+class _Reach:
+    """How far steps can have carried the weights, by the update rule alone.
+
+    A finite gradient can make weights that are not finite only where the learning rate or the decay is absurd. Where
+    this bound says that it cannot, nobody has to look at every weight after every step, or to keep a copy of it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, settings: TrainingSettings) -> None:
+        self._groups, self._settings = optimizer.param_groups, settings
+        self._weights = [weight for group in self._groups for weight in group["params"] if weight.numel()]
+        self._limit = min((torch.finfo(weight.dtype).max for weight in self._weights), default=math.inf) / 4
+        self._reached = self._measured()
+
+    def is_safe(self) -> bool:
+        """Tell whether all weights are finite after the next step if its gradient is; a GPU is seldom waited for."""
+        reached = self._after(self._reached)
+        if not reached < self._limit:
+            reached = self._after(self._measured())  # the bound goes up whether the weights do or not
+        self._reached = reached
+        return reached < self._limit
+
+    def _after(self, before: float) -> float:
+        return max((self._after_of(group, before) for group in self._groups), default=0.0)
+
+    def _after_of(self, group: Mapping[str, Any], before: float) -> float:
+        rate, decay, settings = float(group["lr"]), float(group["weight_decay"]), self._settings
+        if settings.optimizer == "adamw":
+            return before * max(1.0, abs(1 - rate * decay)) + _ADAM * rate
+        # Where the norm of a gradient is finite, so are the squares in it; but not where it is that of one number.
+        several = sum(weight.numel() for weight in group["params"]) > 1
+        pull = (math.sqrt(4 * self._limit) if several else math.inf) + decay * before
+        if settings.optimizer == "sgd":
+            pull = pull / (1 - settings.momentum) if settings.momentum < 1 else math.inf
+        if not pull < self._limit:
+            return math.inf
+        return before + rate * (pull if settings.optimizer == "sgd" else _ADAM)
+
+    def _measured(self) -> float:
+        return max(torch.stack(torch._foreach_norm(self._weights, math.inf)).tolist()) if self._weights else 0.0
+
+
+class _Tally:
+    """What the steps of an epoch found, kept where it was found: looking at it makes a GPU wait.
+
+    Args:
+        device: Where that is.
+        sums: Of the epoch so far, by name.
+
+    Attributes:
+        broken: 0; 1 from the first step on that is not finite. Fused optimizers leave everything as it is then.
+    """
+
+    def __init__(self, device: torch.device, sums: Mapping[str, float]) -> None:
+        self.broken = torch.zeros((), device=device)
+        self._before = sums
+        self._names: tuple[str, ...] = ()
+        self._sums = self._last = torch.zeros(0, dtype=torch.float64, device=device)
+
+    def add(self, names: tuple[str, ...], sums: Tensor, *, norm: Tensor, sound: Tensor) -> dict[str, Tensor]:
+        """Take a step in, unless one before it was broken.
+
+        Args:
+            names: Of the losses.
+            sums: Of each over the batch, (n,) float64.
+            norm: Of the gradient.
+            sound: Bool, whether all else is finite.
+
+        Returns:
+            The sums by name.
+        """
+        values = torch.cat([sums, norm.detach().double().reshape(1)])
+        if not self._names:
+            self._names = names
+            before = [self._before.get(name, 0.0) for name in self._names]
+            self._sums = values.new_tensor([*before, 0.0])  # last of all: how many steps were sound
+            self._last = values
+        over = self.broken.bool()
+        self._last = torch.where(over, self._last, values)
+        over = over | ~(values.isfinite().all() & sound)
+        self.broken.copy_(over)
+        self._sums = self._sums + torch.where(over, 0.0, torch.cat([sums, sums.new_ones(1)]))
+        return dict(zip(self._names, sums.unbind(), strict=True))
+
+    def read(self) -> tuple[dict[str, float], int, str]:
+        """Look: sums of the epoch, number of sound steps, and what was wrong with the one after them, "" if nothing."""
+        if not self._names:
+            return dict(self._before), 0, ""
+        values = torch.cat([self._sums, self._last, self.broken.double().reshape(1)]).tolist()
+        count = len(self._names)
+        sums, last = values[:count], dict(zip([*self._names, "gradient norm"], values[count + 1 : -1], strict=True))
+        wrong = ", ".join(f"{name} = {value}" for name, value in last.items() if not math.isfinite(value))
+        why = (wrong or "the batch statistics after it are not finite") if values[-1] else ""
+        return dict(zip(self._names, sums, strict=True)), int(values[count]), why
 
 
 class Averaging:
@@ -102,12 +195,25 @@ class Averaging:
         )  # fmt: skip
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take the weights after step ``step`` (from 0) into the average."""
-        if self.decay:
-            torch._foreach_lerp_(*self._reals, 1 - min(self.decay, (1 + step) / (10 + step)))
-            if self._others[0]:
-                torch._foreach_copy_(*self._others)
+    def update(self, step: int, unless: Tensor | None = None) -> None:
+        """Take the weights after step ``step`` (from 0) into the average.
+
+        Args:
+            step: Decides about the decay.
+            unless: A number on the device; where it is 1 the average stays as it is.
+        """
+        if not self.decay:
+            return
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        average, live = self._reals
+        if unless is None:
+            torch._foreach_lerp_(average, live, share)
+        else:
+            moves = torch._foreach_sub(live, average)
+            torch._foreach_mul_(moves, (share * (1 - unless.double())).to(average[0].dtype))
+            torch._foreach_add_(average, moves)
+        if self._others[0]:
+            torch._foreach_copy_(*self._others)
 
     @contextlib.contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
@@ -170,15 +276,20 @@ class _Training:
         processes: Processes,
         file: RunFile | None,
         on_epoch: Callable[[], Mapping[str, Any]] | None,
+        *,
+        looks_every: int | None = None,
     ) -> None:
         self.objective, self.feed, self.settings = objective, feed, settings
         self.processes, self.file, self.on_epoch = processes, file, on_epoch
         self.optimizer = _optimizer(objective, settings)
         self.average = Averaging(objective.model, settings.average_decay)
-        self.undo = _Undo(objective)
+        self.device = next(objective.parameters()).device
+        self.looks_every = looks_every or (_LOOK if self.device.type == "cuda" else 1)
+        self.buffers = _Buffers(objective)
         self.state = Run()
         if file is not None:
             file.restore(objective, self.optimizer, self.average.state, self.state)
+        self.reach = _Reach(self.optimizer, settings)
         self.size = len(objective.epoch(0, settings.seed, count=len(feed)))  # samples of an epoch
         self.steps = max(math.ceil(self.size / settings.batch_size), 1)
         self.total = settings.epochs * self.steps
@@ -189,10 +300,9 @@ class _Training:
     def run(self) -> list[dict[str, Any]]:
         """From where the file stands to the end."""
         state, steps, model = self.state, self.steps, self.objective.model
-        device = next(self.objective.parameters()).device
         with (
             _deferred_interrupt(self.file is not None) as interrupted,
-            _own_rng(device) as seed_rng,
+            _own_rng(self.device) as seed_rng,
             track(self.objective.doing, self.total) as bar,
         ):
             bar(state.step)
@@ -200,24 +310,24 @@ class _Training:
                 if state.history and "enough" in state.history[-1]:  # also in a run that goes on here
                     break
                 started = time.monotonic()
+                self._begin_epoch()
                 for batch in self._batches(epoch)[state.step % steps :]:
                     seed_rng(self.settings.seed * 1_000_003 + state.step + self.processes.index * 998_244_353)
-                    try:
-                        found = self._step(batch)
-                    except NonFiniteLossError:
-                        self._save()
-                        raise
-                    state.sums = {name: state.sums.get(name, 0.0) + value for name, value in found.items()}
-                    self.average.update(state.step)
-                    self.objective.after_step(found, self.processes)
+                    self._step(batch)
                     state.step += 1
                     bar(1)
+                    looking = not state.step % self.looks_every
                     if state.step % steps:
-                        stop = self.processes.any(interrupted.is_set())
-                        if stop or (self.file is not None and self.file.is_due()):
+                        # Several processes have to agree, which takes as long as looking.
+                        stop = (looking or self.processes.size == 1) and self.processes.any(interrupted.is_set())
+                        due = self.file is not None and self.file.is_due()
+                        if stop or due or (looking and self.looks_every > 1):
+                            self._look()
+                        if stop or due:
                             self._save()
                         if stop:
                             raise KeyboardInterrupt(self._stopped())
+                self._look()
                 with self.average.applied(model):
                     seconds = time.monotonic() - started
                     self._check_finite()
@@ -230,6 +340,11 @@ class _Training:
         elif self.average.decay:
             model.load_state_dict(self.average.state)
         return state.history
+
+    def _begin_epoch(self) -> None:
+        self.first, self.tally = self.state.step, _Tally(self.device, self.state.sums)
+        if self.looks_every > 1:  # as GradScaler tells fused optimizers
+            self.optimizer.found_inf = self.tally.broken  # type: ignore[attr-defined]
 
     def _save(self) -> None:
         if self.file is not None and self.processes.is_main:
@@ -248,38 +363,70 @@ class _Training:
         # Even batches: a last one of a few samples would spoil the batch statistics right before they are used.
         return torch.tensor_split(order, self.steps)
 
-    def _step(self, batch: Tensor) -> dict[str, float]:
-        """Make one step; the sums over the batch."""
-        settings, step = self.settings, self.state.step
-        self.undo.keep()
+    def _step(self, batch: Tensor) -> None:
+        """Make one step. What is not finite leaves no trace, whether that is seen at once or later."""
+        settings, state, lazy = self.settings, self.state, self.looks_every > 1
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, self.steps) * group["lr_factor"]
+            group["lr"] = learning_rate(settings, state.step, self.steps) * group["lr_factor"]
+        risky = not self.reach.is_safe()
+        weights = [weight.detach().clone() for weight in self.objective.parameters()] if risky else []
+        before = self.tally.read()[0] if risky else {}
+        buffers = self.buffers.now()
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.door(self.feed.batch(self.processes.share(batch)))
         self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"])
+        odd = ~_all_finite(self.buffers.now(), self.device)
+        sums = self.processes.sum(torch.stack([value.detach().double() for value in [*losses.values(), odd]]))
+        found = self.tally.add(tuple(losses), sums[:-1], norm=self._norm(), sound=sums[-1] == 0)
+        broken = self.tally.broken
+        if (risky or not lazy) and bool(broken):
+            self.buffers.put(buffers)
+            self._look()
+        self.optimizer.step()
+        if risky and self.processes.any(not _all_finite(self.objective.parameters(), self.device)):
+            self.buffers.put(buffers)
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.objective.parameters()), weights)
+            state.sums = before
+            raise self._not_finite("the weights after it are not finite")
+        self.objective.after_step(found, self.processes)
+        if lazy:
+            now = self.buffers.now()
+            self.buffers.put([torch.where(broken.bool(), *each) for each in zip(buffers, now, strict=True)])
+        self.average.update(state.step, unless=broken if lazy else None)
+
+    def _norm(self) -> Tensor:
+        """Clip the gradients; the largest of their norms from before."""
         # Each group for itself: what a second network does must not decide about the steps of the first.
-        groups = [list(group["params"]) for group in self.optimizer.param_groups]
-        norm = torch.stack([nn.utils.clip_grad_norm_(each, settings.clip_norm or math.inf) for each in groups]).max()
-        sums = self.processes.sum(torch.stack([value.detach().double() for value in losses.values()]))
-        values = torch.cat([sums, norm.detach().double().reshape(1)]).tolist()
-        found = dict(zip([*losses, "gradient norm"], values, strict=True))
-        broken = {name: value for name, value in found.items() if not math.isfinite(value)}
-        why = ", ".join(f"{name} = {value}" for name, value in broken.items())
-        if not broken:
-            self.optimizer.step()
-            if self.processes.any(not self.undo.is_finite()):
-                why = "the weights or batch statistics after it are not finite"
+        norms = []
+        for group in self.optimizer.param_groups:
+            norm = nn.utils.get_total_norm([each.grad for each in group["params"] if each.grad is not None])
+            if self.settings.clip_norm:
+                nn.utils.clip_grads_with_norm_(group["params"], self.settings.clip_norm, norm)
+            norms.append(norm.to(self.device))
+        return torch.stack(norms).max()
+
+    def _look(self) -> None:
+        """Read what the steps of this epoch found."""
+        state = self.state
+        state.sums, sound, why = self.tally.read()
         if why:
-            self.undo.undo()
-            raise NonFiniteLossError(
-                f"training stopped at step {step + 1} (epoch {step // self.steps + 1}): {why}. "
-                f"The weights from before this step are kept. Lower lr (now {settings.lr:g}), alpha or beta, "
-                "or set clip_norm; and look for huge values in the pictures if they came preprocessed",
-                step=step,
-                epoch=step // self.steps,
-            )
-        found.pop("gradient norm")
-        return found
+            state.step = self.first + sound
+            if not state.step:  # a fused optimizer makes room for its state before it leaves all as it is
+                self.optimizer.state.clear()
+            raise self._not_finite(why)
+
+    def _not_finite(self, why: str) -> NonFiniteLossError:
+        """The error about the step that was to come; what is kept is the state from before."""
+        step = self.state.step
+        self._save()
+        return NonFiniteLossError(
+            f"training stopped at step {step + 1} (epoch {step // self.steps + 1}): {why}. "
+            f"The weights from before this step are kept. Lower lr (now {self.settings.lr:g}), alpha or beta, "
+            "or set clip_norm; and look for huge values in the pictures if they came preprocessed",
+            step=step,
+            epoch=step // self.steps,
+        )
 
     def _check_finite(self) -> None:
         why, state = self.objective.broken(self.feed), self.state
@@ -313,12 +460,23 @@ class _Training:
 
 def _optimizer(objective: Objective, settings: TrainingSettings) -> torch.optim.Optimizer:
     parameters = [{"lr_factor": 1.0, **group} for group in objective.parameter_groups()]
+    # One pass over the weights in the place of ten; and what a GPU leaves as it is when a gradient is not finite.
+    fused = all(_is_plain(weight) for group in parameters for weight in group["params"])
+    how: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": fused}
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
-    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(parameters, momentum=settings.momentum, **how)
+    return (torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW)(parameters, **how)
+
+
+def _is_plain(weight: Tensor) -> bool:
+    """Whether a fused optimizer is right about it: that takes its state to lie in the order of the weight."""
+    return weight.device.type in ("cpu", "cuda") and torch.empty_like(weight).stride() == weight.stride()
+
+
+def _all_finite(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
+    """Bool, on the device."""
+    found = [each.detach().isfinite().all() for each in tensors if each.is_floating_point()]
+    return torch.stack([torch.ones((), dtype=torch.bool, device=device), *found]).all()
 
 
 @contextlib.contextmanager

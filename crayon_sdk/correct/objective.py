@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from crayon_sdk._base.process import Processes
 from crayon_sdk.correct.guidance import Guidance
-from crayon_sdk.data.pixels import PixelCache
+from crayon_sdk.data.pixels import PixelCache, sent
 from crayon_sdk.functional.losses import log_prior
 from crayon_sdk.models.split import SplitModel, borrowed
 
@@ -29,6 +29,7 @@ class Batch:
 
     Attributes:
         rows: (n,) int64 positions in the training set.
+        positions: The same on the CPU, where what is drawn for a step is drawn: to ask a GPU is to wait for it.
         labels: (n,) int64 classes.
         images: (n, 3, H, W) float32 preprocessed pictures.
         features: In the place of pictures: what goes into each final layer, (n, num_neurons) float32.
@@ -41,6 +42,7 @@ class Batch:
 
     rows: Tensor
     labels: Tensor
+    positions: Tensor = None  # type: ignore[assignment]
     images: Tensor = None  # type: ignore[assignment]
     features: tuple[Tensor, ...] = ()
     groups: Tensor = None  # type: ignore[assignment]
@@ -107,9 +109,9 @@ class PixelFeed:
 
     def batch(self, positions: Tensor) -> Batch:
         """The samples at (n,) int64 positions."""
-        rows = positions.to(self.cache.device)
+        rows = sent(positions, self.cache.device)
         known: dict[str, Any] = {name: value[rows] for name, value in self._facts.items()}
-        return Batch(rows=rows, images=self.cache.get(positions), **known)
+        return Batch(rows=rows, positions=positions, images=self.cache.get(positions), **known)
 
 
 class FeatureFeed:
@@ -128,8 +130,9 @@ class FeatureFeed:
 
     def batch(self, positions: Tensor) -> Batch:
         """The samples at (n,) int64 positions."""
-        rows = positions.to(self.labels.device)
-        return Batch(rows=rows, labels=self.labels[rows], features=tuple(each[rows] for each in self.features))
+        rows = sent(positions, self.labels.device)
+        features = tuple(each[rows] for each in self.features)
+        return Batch(rows=rows, positions=positions, labels=self.labels[rows], features=features)
 
 
 class Objective(nn.Module):
@@ -177,8 +180,14 @@ class Objective(nn.Module):
         """
         return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
-    def after_step(self, found: Mapping[str, float], processes: Processes) -> None:
-        """Called after every step with its sums; overridden by methods that keep a state, in buffers of theirs."""
+    def after_step(self, found: Mapping[str, Tensor], processes: Processes) -> None:
+        """Called after every step with its sums; overridden by methods that keep a state, in buffers of theirs.
+
+        Args:
+            found: Float64 numbers on the device; reading one makes a GPU wait. It is not known yet there whether they
+                are finite: buffers are put back where they are not.
+            processes: Who made the step.
+        """
 
     def enough(self, record: Mapping[str, Any]) -> bool:
         """Say whether training ends with the epoch of this record; the last one of the settings is the end anyway.

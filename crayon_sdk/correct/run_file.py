@@ -131,7 +131,7 @@ class RunFile:
         manifest = self._manifest(metadata)
         try:
             self._fill(objective, optimizer, average, run, tensors, manifest)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise self._damaged(error) from error
         return True
 
@@ -174,9 +174,13 @@ class RunFile:
             own[name].copy_(tensor)
         for name, tensor in parts["average"].items():
             average[name].copy_(tensor)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition(".")
+            weight = weights[int(index)]
+            if tensor.shape == weight.shape:  # a fused optimizer takes both to lie in one order, such as channels last
+                tensor = torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
             state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         run.step, run.history, run.sums = int(manifest["step"]), list(manifest["history"]), dict(manifest["sums"])

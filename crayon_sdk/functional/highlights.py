@@ -154,7 +154,8 @@ def background_tiles(
     tiles = tiles.reshape(count, rows * columns, channels, *tile)
     emptiest = resize_maps(objects.float(), grid).flatten(1).argsort(dim=1, stable=True)
     usable = max(1, int(0.4 * rows * columns))
-    drawn = torch.randint(usable, (count, rows * columns), generator=generator).to(images.device)
+    drawn = torch.randint(usable, (count, rows * columns), generator=generator)
+    drawn = drawn.pin_memory().to(images.device, non_blocking=True) if images.is_cuda else drawn.to(images.device)
     chosen = emptiest.gather(1, drawn)
     laid = tiles[torch.arange(count, device=images.device)[:, None], chosen]
     whole = laid.view(count, rows, columns, channels, *tile).permute(0, 3, 1, 4, 2, 5)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from crayon_sdk._base.files import sha256_of
+from crayon_sdk._base.files import sha256_of_each
 from crayon_sdk._base.text import first_few, one_line
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError, UnsupportedModelError
@@ -276,11 +276,14 @@ class SplitModel(nn.Module):
     @property
     def fingerprint(self) -> str:
         """sha256 of architecture and effective weights; the same on every device and after saving."""
-        parts: list[bytes | str] = [self.architecture]
-        for name, tensor in sorted(self.plain_state_dict().items()):
-            raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            parts += [name, str(tensor.dtype), str(tuple(tensor.shape)), raw]
-        return sha256_of(*parts)
+
+        def parts() -> Iterator[bytes | str | memoryview]:
+            yield self.architecture
+            for name, tensor in sorted(self.plain_state_dict().items()):
+                yield from (name, str(tensor.dtype), str(tuple(tensor.shape)))
+                yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+        return sha256_of_each(parts())
 
     def plain_state_dict(self) -> dict[str, Tensor]:
         """The wrapped model's state dict with pruning baked in: the names that timm expects."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import warnings
 
 import pytest
 import timm
@@ -465,3 +466,21 @@ def test_a_correction_is_no_model():
     done = NeuronPruner(split_model(), epochs=1, device="cpu").fit(dataset, neuron_answers([1]))
     with pytest.raises(SettingsError, match=r"expected a model, got Correction; give its .model"):
         AttentionCorrector(done)
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_not_waited_for_within_an_epoch():
+    def waits(count):
+        pictures = noise_pictures(count)
+        settings = {"epochs": 1, "batch_size": 4, "background_swap": 0.5, "average_decay": 0.9, "device": "cuda"}
+        corrector = AttentionCorrector(split_model(), **PLAIN | settings)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                corrector.fit(pictures, random_maps(pictures), half_and_half(pictures))
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(each.message) for each in found)
+
+    assert waits(16) == waits(24)  # two steps more; what goes before is done in one batch each time

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from crayon_sdk._base.process import Processes
 from crayon_sdk.correct.erm import ERMSettings
-from crayon_sdk.correct.loop import Averaging, learning_rate, train
+from crayon_sdk.correct.loop import Averaging, _Training, learning_rate, train
 from crayon_sdk.correct.objective import Batch, Objective
 from crayon_sdk.correct.run_file import RunFile
 from crayon_sdk.correct.settings import TrainingSettings
@@ -59,6 +59,11 @@ class Watched(Objective):
 
 def run(watched, settings, **more):
     return train(watched, watched, settings, processes=Processes(), **more)
+
+
+def run_unwatched(watched, settings, *, file=None, looks_every=3):
+    """As on a GPU: what the steps found is read every few of them."""
+    return _Training(watched, watched, settings, Processes(), file, None, looks_every=looks_every).run()
 
 
 def by_hand(module, batches, settings, steps_per_epoch):
@@ -346,6 +351,138 @@ def test_a_step_that_overflows_is_taken_back(optimizer):
         run(watched, settings)
     assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
     assert_same(module.state_dict(), watched.states[-1])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("more", [{}, {"average_decay": 0.7, "clip_norm": 0.5}])
+def test_looking_seldom_changes_nothing(optimizer, more):
+    settings = TrainingSettings(epochs=3, batch_size=3, lr=0.02, weight_decay=0.1, optimizer=optimizer, **more)
+    seen, unseen = net(), net()
+    assert [
+        {name: value for name, value in entry.items() if name != "seconds"} for entry in run(Watched(seen), settings)
+    ] == [
+        {name: value for name, value in entry.items() if name != "seconds"}
+        for entry in run_unwatched(Watched(unseen), settings)
+    ]
+    if more:  # the average is taken by other instructions
+        assert_same(unseen.state_dict(), seen.state_dict())
+    else:
+        assert all(torch.equal(a, b) for a, b in zip(seen.parameters(), unseen.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("broken", [0, 4, 6])
+@pytest.mark.parametrize("looks_every", [2, 3, 50])
+def test_a_broken_step_that_is_seen_late_leaves_no_trace(optimizer, broken, looks_every, tmp_path):
+    settings = TrainingSettings(epochs=3, batch_size=3, lr=0.05, optimizer=optimizer, average_decay=0.6)
+    watched = Watched(net(), scale={broken: math.nan})
+    message = (
+        rf"stopped at step {broken + 1} \(epoch {broken // 4 + 1}\): loss = nan, twice = nan, gradient norm = nan\."
+    )
+    with pytest.raises(NonFiniteLossError, match=message) as caught:
+        run_unwatched(watched, settings, file=RunFile(tmp_path, {}), looks_every=looks_every)
+    assert (caught.value.step, caught.value.epoch) == (broken, broken // 4)
+    assert len(watched.batches) > broken + 1 or looks_every < 3  # it went on for a while
+    assert_same(watched.model.state_dict(), watched.states[broken])
+    resumed, undisturbed = Watched(net(5)), Watched(net())
+    history = run_unwatched(resumed, settings, file=RunFile(tmp_path, {}), looks_every=looks_every)
+    expected = run_unwatched(undisturbed, settings, looks_every=looks_every)
+    for name, tensor in resumed.state_dict().items():
+        assert torch.equal(tensor, undisturbed.state_dict()[name]), name
+    assert [entry["loss"] for entry in history] == [entry["loss"] for entry in expected]
+
+
+@pytest.mark.parametrize("looks_every", [1, 3])
+def test_statistics_that_overflow_under_a_finite_loss_are_put_back(looks_every):
+    watched = Watched(net().float())
+    watched.inputs = watched.inputs.float()
+    watched.inputs[7, 0] = 1e25  # its variance is infinite, and so what it is divided by
+    with pytest.raises(NonFiniteLossError, match=r"step 1 .*the batch statistics after it are not finite") as caught:
+        run_unwatched(watched, TrainingSettings(epochs=2, batch_size=11, lr=0.05), looks_every=looks_every)
+    assert caught.value.step == 0
+    assert_same(watched.model.state_dict(), watched.states[0])
+
+
+def test_a_finite_norm_bounds_the_gradient():
+    """What `_Reach` builds on: the squares of a gradient whose norm is finite are finite, unless it is one number."""
+    for dtype, large in ((torch.float32, 2e19), (torch.float64, 2e154)):
+        for gradients in ([(2,)], [(1,), (1,)], [(3, 4), (1,)], [(1000,)]):
+            made = [torch.zeros(shape, dtype=dtype) for shape in gradients]
+            made[0].view(-1)[0] = made[-1].view(-1)[-1] = large
+            assert nn.utils.get_total_norm(made).isinf()
+
+
+@pytest.mark.parametrize("looks_every", [1, 50])
+def test_a_step_reads_no_weight_twice_and_nothing_back(looks_every, monkeypatch):
+    """Nothing that is done besides the step itself grows with the weights; and with the steps, where one would wait."""
+    weights, reads = 5 * 4000 + 4000 * 3, []
+
+    class Ops(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            flat = torch.utils._pytree.tree_leaves(args)
+            if sum(each.numel() for each in flat if isinstance(each, torch.Tensor)) >= weights:
+                self.seen.append(op.overloadpacket.__name__)
+            return op(*args, **(kwargs or {}))
+
+    for name in ("tolist", "item", "__bool__", "__float__", "__int__"):
+        real = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, _real=real: reads.append(1) or _real(self))
+    found = []
+    for batch_size in (11, 1):
+        with torch.random.fork_rng(devices=[]):
+            watched = Watched(nn.Sequential(nn.Linear(5, 4000, bias=False), nn.Linear(4000, 3, bias=False)).double())
+        watched.forward = lambda batch, of=watched: {
+            "loss": F.cross_entropy(of.model(*batch.features), batch.labels, reduction="sum")
+        }
+        training = _Training(
+            watched, watched, TrainingSettings(epochs=1, batch_size=batch_size, lr=1e-3), Processes(), None, None,
+            looks_every=looks_every,
+        )  # fmt: skip
+        reads.clear()
+        with Ops() as ops:
+            ops.seen = []
+            training.run()
+        found.append((len(reads), [ops.seen.count(name) for name in sorted(set(ops.seen))], sorted(set(ops.seen))))
+    (few, _, _), (many, counts, names) = found
+    assert dict(zip(names, counts, strict=True)) == {"_foreach_norm": 11, "_fused_adam_": 11}
+    assert many == few or looks_every == 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_weights_channels_last_go_on_where_they_were(optimizer, tmp_path):
+    """A fused optimizer takes weight and state to lie in one order, whatever they say themselves."""
+
+    class Seen(Watched):
+        def __init__(self, seed):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(36, 3)).double()
+            super().__init__(module.to(memory_format=torch.channels_last))
+            self.inputs = torch.rand(COUNT, 3, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    settings = TrainingSettings(epochs=2, batch_size=3, lr=0.05, optimizer=optimizer)
+    whole, stopped, resumed = Seen(0), Seen(0), Seen(1)
+    run(whole, settings)
+    stopped.scale = {5: math.nan}
+    with pytest.raises(NonFiniteLossError):
+        run(stopped, settings, file=RunFile(tmp_path, {}))
+    run(resumed, settings, file=RunFile(tmp_path, {}))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_weights_that_do_not_lie_densely_are_trained_all_the_same():
+    def sparse():
+        module = nn.Linear(5, 3).double()
+        module.weight = nn.Parameter((torch.arange(30.0).view(3, 10)[:, ::2] / 30).double())
+        nn.init.zeros_(module.bias)
+        return module
+
+    settings = TrainingSettings(epochs=2, batch_size=4, lr=0.05)
+    module, reference = sparse(), sparse()
+    watched = Watched(module)
+    run(watched, settings)
+    assert_same(module.state_dict(), by_hand(reference, watched.batches, settings, 3)[-1])
 
 
 def test_frozen_parameters_stay():

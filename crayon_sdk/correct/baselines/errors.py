@@ -94,7 +94,7 @@ class _Watching(Prediction):
         self._seen = batch.rows, logits.detach().argmax(dim=1)
         return {"loss": self.prediction(logits, batch)}
 
-    def after_step(self, found: Mapping[str, float], processes: Processes) -> None:
+    def after_step(self, found: Mapping[str, Tensor], processes: Processes) -> None:
         """Note what was predicted."""
         rows, classes = gathered(*self._seen, len(self.predicted), processes)
         self.predicted[rows] = classes

@@ -141,6 +141,6 @@ class _Corrected(WithSecond):
         counts: Tensor = self.settings.memory * self.counts + self._news + 1
         return counts / counts.sum(dim=0)
 
-    def after_step(self, found: Mapping[str, float], processes: Processes) -> None:
+    def after_step(self, found: Mapping[str, Tensor], processes: Processes) -> None:
         """Count on."""
         self.counts.mul_(self.settings.memory).add_(processes.sum(self._news))

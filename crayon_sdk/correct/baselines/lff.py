@@ -108,7 +108,7 @@ class _Failures(WithSecond):
             inputs = network.final_inputs(features)
         return apply_final_layers(list(network.final_layers), inputs)
 
-    def after_step(self, found: Mapping[str, float], processes: Processes) -> None:
+    def after_step(self, found: Mapping[str, Tensor], processes: Processes) -> None:
         """Keep the losses."""
         rows, now = gathered(*self._news, len(self.losses), processes)
         self.losses[rows] = now
