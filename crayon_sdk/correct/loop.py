@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from crayon_sdk._base.process import Processes
 from crayon_sdk._base.progress import track
-from crayon_sdk.correct.objective import Feed, Objective
+from crayon_sdk.correct.objective import Batch, Feed, Objective
 from crayon_sdk.correct.run_file import Run, RunFile
 from crayon_sdk.correct.settings import TrainingSettings
 from crayon_sdk.errors import NonFiniteLossError, SettingsError
@@ -181,17 +182,26 @@ class _Training:
             file.restore(objective, self.optimizer, self.average.state, self.state)
         self.size = len(objective.epoch(0, settings.seed, count=len(feed)))  # samples of an epoch
         self.steps = max(math.ceil(self.size / settings.batch_size), 1)
+        if self.size // self.steps < processes.size:
+            raise SettingsError(
+                f"expected at least one sample of every batch for each of {processes.size} processes, got batches of "
+                f"{self.size // self.steps}; raise batch_size, or launch fewer processes"
+            )
+        processes.check_same(
+            f"{self.state.step} {self.size}",
+            "the step to go on from and the number of samples",
+            "checkpoint_dir must lie on a disk that all of them see",
+        )
         self.total = settings.epochs * self.steps
         self.keep_best = getattr(settings, "keep", "last") == "best"
         self.mean = getattr(settings, "reduction", "sum") == "mean"
-        self.door = processes.wrap(objective)
 
     def run(self) -> list[dict[str, Any]]:
         """From where the file stands to the end."""
         state, steps, model = self.state, self.steps, self.objective.model
         device = next(self.objective.parameters()).device
         with (
-            _deferred_interrupt(self.file is not None) as interrupted,
+            _deferred_interrupt(self.file is not None or self.processes.size > 1) as interrupted,
             _own_rng(device) as seed_rng,
             track(self.objective.doing, self.total) as bar,
         ):
@@ -201,11 +211,11 @@ class _Training:
                     break
                 started = time.monotonic()
                 for batch in self._batches(epoch)[state.step % steps :]:
-                    seed_rng(self.settings.seed * 1_000_003 + state.step + self.processes.index * 998_244_353)
+                    seed_rng(self.settings.seed * 1_000_003 + state.step)  # in all processes: see `Batch.drawn`
                     try:
                         found = self._step(batch)
                     except NonFiniteLossError:
-                        self._save()
+                        self._save_and_leave()
                         raise
                     state.sums = {name: state.sums.get(name, 0.0) + value for name, value in found.items()}
                     self.average.update(state.step)
@@ -214,16 +224,18 @@ class _Training:
                     bar(1)
                     if state.step % steps:
                         stop = self.processes.any(interrupted.is_set())
-                        if stop or (self.file is not None and self.file.is_due()):
-                            self._save()
                         if stop:
+                            self._save_and_leave()
                             raise KeyboardInterrupt(self._stopped())
+                        if self.file is not None and self.file.is_due():
+                            self._save()
                 with self.average.applied(model):
                     seconds = time.monotonic() - started
                     self._check_finite()
                     self._finish_epoch(seconds)
                 self._save()
                 if self.processes.any(interrupted.is_set()):
+                    self.processes.wait()
                     raise KeyboardInterrupt(self._stopped())
         if self.keep_best and state.best:
             model.load_state_dict(state.best)
@@ -235,8 +247,13 @@ class _Training:
         if self.file is not None and self.processes.is_main:
             self.file.save(self.objective, self.optimizer, self.average.state, self.state)
 
+    def _save_and_leave(self) -> None:
+        self._save()
+        self.processes.wait()  # the first that ends has the launcher end the others, too
+
     def _stopped(self) -> str:
-        return f"stopped after step {self.state.step} of {self.total}; the same call continues there"
+        where = f"stopped after step {self.state.step} of {self.total}"
+        return where if self.file is None else f"{where}; the same call continues there"
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         order = self.objective.epoch(epoch, self.settings.seed, count=len(self.feed))
@@ -255,10 +272,11 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step, self.steps) * group["lr_factor"]
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.door(self.feed.batch(self.processes.share(batch)))
-        self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"])
         # Each group for itself: what a second network does must not decide about the steps of the first.
         groups = [list(group["params"]) for group in self.optimizer.param_groups]
+        with self.processes.together():
+            losses = self.objective(self._own(batch))
+        self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"], sum(groups, []))
         norm = torch.stack([nn.utils.clip_grad_norm_(each, settings.clip_norm or math.inf) for each in groups]).max()
         sums = self.processes.sum(torch.stack([value.detach().double() for value in losses.values()]))
         values = torch.cat([sums, norm.detach().double().reshape(1)]).tolist()
@@ -281,9 +299,17 @@ class _Training:
         found.pop("gradient norm")
         return found
 
+    def _own(self, batch: Tensor) -> Batch:
+        """What this process has of a batch."""
+        if self.processes.size == 1:
+            return self.feed.batch(batch)
+        shares = batch.tensor_split(self.processes.size)
+        first = sum(map(len, shares[: self.processes.index]))
+        return replace(self.feed.batch(self.processes.share(batch)), whole=len(batch), first=first)
+
     def _check_finite(self) -> None:
         why, state = self.objective.broken(self.feed), self.state
-        if why:
+        if self.processes.any(bool(why)):
             parameters = self.objective.model.parameters()
             largest = max(float(weight.detach().abs().max()) for weight in parameters if weight.numel())
             loss = state.sums.get("loss", math.nan) / self.size
