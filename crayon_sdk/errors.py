@@ -11,7 +11,8 @@ CrayonError
 ├── MismatchError                        two inputs that were not made for each other
 │   └── StaleError                       a file of a workspace that was made from other inputs
 ├── TrainingError                        training could not go on
-│   └── NonFiniteLossError               the loss became NaN or infinite
+│   ├── NonFiniteLossError               the loss became NaN or infinite
+│   └── LostProcessError                 another of the processes that work together is gone
 ├── OutputError                          something could not be written
 │   ├── OutputExistsError                the target exists and ``overwrite`` was not asked for
 │   └── WorkspaceBusyError               another process works in the workspace
@@ -41,6 +42,7 @@ __all__ = [
     "HubAccessError",
     "HubConflictError",
     "HubError",
+    "LostProcessError",
     "MismatchError",
     "MissingExtraError",
     "ModelLoadError",
@@ -117,6 +119,10 @@ class NonFiniteLossError(TrainingError):
         super().__init__(message)
         self.step = step
         self.epoch = epoch
+
+
+class LostProcessError(TrainingError):
+    """Another of the processes that were launched together has ended, or cannot be reached."""
 
 
 class OutputError(CrayonError):

@@ -54,7 +54,7 @@ def run(work, monkeypatch, capsys):
 
 
 def test_there_are_examples():
-    names = ["correct.py", "own_module.py", "prune_then_guide.py", "publish.py", "transfer.py"]
+    names = ["correct.py", "many_processes.py", "own_module.py", "prune_then_guide.py", "publish.py", "transfer.py"]
     assert [path.name for path in EXAMPLES] == names
 
 
@@ -112,6 +112,31 @@ def test_transfer(work, run):
     assert "maps of (10, 10), the student's are (5, 5)" in shown
     model = timm.create_model(f"local-dir:{work / 'student-corrected'}", pretrained=True)
     assert type(model).__name__ == "ConvNeXt"
+
+
+MANY = ("many_processes.py", "--folder", ".")
+
+
+def test_many_processes_in_one(work, run):
+    assert run(*MANY).count("worst group (WGA)") == 1
+
+
+@pytest.mark.slow
+def test_many_processes(work, run):
+    from helpers_launch import LAUNCH
+
+    from crayon_sdk import load_correction
+
+    run(*MANY, "--output", "by-one", "--state", "by-one.state")
+    command = [*LAUNCH, str(ROOT / "examples" / MANY[0]), *MANY[1:], "--epochs", "1"]
+    done = subprocess.run(
+        [*command, "--output", "by-two", "--state", "two.state"], cwd=work, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("worst group (WGA)") == 1  # the main process alone talks
+    # Of Adam in float32 the weights whose gradient is noise differ; that they are equal is tested in test_launch.
+    losses = [load_correction(work / name).record.history[0]["loss"] for name in ("by-one", "by-two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_publish(tmp_path):

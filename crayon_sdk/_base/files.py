@@ -4,6 +4,9 @@ Nothing here ever leaves a half-written file under the name that was asked for,
 and every failure of the operating system arrives as an
 [`OutputError`][crayon_sdk.errors.OutputError] or a
 [`FileFormatError`][crayon_sdk.errors.FileFormatError]. A lock ends with its process, however that ends.
+
+Of several processes that were launched together the main one alone writes: in the others everything here runs, and
+nothing of it is left.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crayon_sdk._base.launch import is_main
 from crayon_sdk.errors import (
     CrayonError,
     FileFormatError,
@@ -95,6 +99,10 @@ def replace_file(path: StrPath) -> Iterator[Path]:
             that was at ``path`` before is left as it was.
     """
     target = Path(path)
+    if not is_main():
+        with tempfile.TemporaryDirectory(prefix="crayon-") as elsewhere:
+            yield Path(elsewhere) / "new"
+        return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _aside(target.parent) as place:
@@ -165,6 +173,8 @@ def check_writable(folder: StrPath) -> None:
     Raises:
         OutputError: Nothing can.
     """
+    if not is_main():
+        return
     place = Path(folder).absolute()
     there = next((each for each in (place, *place.parents) if os.path.lexists(each)), place)
     try:
@@ -225,7 +235,7 @@ def free_folder(path: StrPath, *, overwrite: bool) -> Path:
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
-    if os.path.lexists(target) and not overwrite:
+    if os.path.lexists(target) and not overwrite and is_main():  # which may have made it already
         raise OutputExistsError(
             f"{str(target)!r} exists already; choose another name, or pass overwrite=True to replace it"
         )
@@ -394,6 +404,8 @@ def new_folder(path: StrPath, fill: Callable[[Path], None], *, overwrite: bool =
         OutputError: It cannot be written.
     """
     target = Path(path)
+    if not is_main():
+        return
     _check_free(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -475,6 +487,9 @@ def locked(folder: Path, *, doing: str, timeout: float = 10.0, name: str = ".loc
     """
     from filelock import FileLock, Timeout
 
+    if not is_main():
+        yield
+        return
     owner = folder / f"{name}-owner.json"
     lock = FileLock(str(folder / name), thread_local=False)
     try:

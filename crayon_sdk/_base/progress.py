@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+
+from crayon_sdk._base.launch import is_main
 
 __all__ = ["duration", "hidden", "lines", "track"]
 
@@ -55,7 +56,7 @@ def track(doing: str, total: int) -> Iterator[Callable[[int], None]]:
         ...     for _ in range(3):
         ...         advance(1)
     """
-    if _hidden or os.environ.get("RANK", "0") != "0":
+    if _hidden or not is_main():
         yield lambda _amount: None
         return
     if not _watched():

@@ -36,6 +36,7 @@ from crayon_sdk._base.hub import (
     repo_state,
     retried,
 )
+from crayon_sdk._base.launch import launched
 from crayon_sdk._base.settings import CONFIG, check_names, refusal, settings_in
 from crayon_sdk._base.text import first_few
 from crayon_sdk.errors import HubAccessError, HubConflictError, HubError, SettingsError
@@ -188,6 +189,12 @@ def find_target(repo_id: str, *, kind: RepoKind = "model", **hub: Unpack[HubOpti
         HubAccessError: The token is missing, unknown, or may not write there.
         HubError: The Hub cannot be reached.
     """
+    index, size = launched()
+    if index:
+        raise SettingsError(
+            f"expected the main process alone to publish, got process {index} of {size}, too; save the result, and "
+            "publish it when the launched processes have ended"
+        )
     checked_repo_id(repo_id)
     create_pr, revision, commit_message = hub["create_pr"], hub["revision"], hub["commit_message"]
     if create_pr and revision is not None:

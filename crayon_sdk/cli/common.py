@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from crayon_sdk import errors
+from crayon_sdk._base.launch import is_main, launched
 from crayon_sdk._base.methods import SETTINGS
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.settings import Setting, alternatives
@@ -80,6 +81,7 @@ _CODES: tuple[tuple[type[errors.CrayonError], int], ...] = (
 
 
 _LONGEST = 4000  # characters of a message
+_TOGETHER = ("explain", "correct", "evaluate")  # take any number of processes
 
 
 class Command(click.Command):
@@ -152,7 +154,8 @@ def _as_setting(error: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"crayon: {message}", err=True)
+    index, size = launched()
+    click.echo(f"crayon: {f'process {index} of {size}: ' if size > 1 else ''}{message}", err=True)
     sys.exit(code)
 
 
@@ -211,6 +214,8 @@ class Shell:
 
     def result(self, values: dict[str, Any], *shown: RenderableType) -> None:
         """Give the result, on stdout: as JSON for machines, or as it is shown to people."""
+        if not is_main():
+            return
         if self.as_json:
             # Escapes are JSON's own: what is read back is what was there.
             click.echo(visible(json.dumps(values, indent=2, ensure_ascii=False, default=str)))
@@ -320,6 +325,12 @@ def command(
             twice = workspace == "names" and typed and _leads(given["names"], folder or Path())
             if len(places) + typed > 1 or twice:
                 raise click.UsageError("name the workspace once: as an argument or with -w")
+            if launched()[1] > 1 and name not in _TOGETHER:
+                raise errors.SettingsError(
+                    f"crayon {name} works in one process, and {launched()[1]} were launched; run it without the "
+                    f"launcher, which is for {', '.join(_TOGETHER)}"
+                )
+            quiet = quiet or not is_main()
             shell = Shell((*places, folder or Path())[0], config, as_json=as_json, quiet=quiet, verbose=verbose)
             with _logging(quiet=quiet, verbose=verbose), hidden(quiet), lines(shell.say):
                 function(shell, **given)

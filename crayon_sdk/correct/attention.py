@@ -289,7 +289,7 @@ class GuidedAttention(Prediction):
         """Cross entropy, guidance, and how many guided samples have a map without evidence."""
         settings, images = self.settings, batch.images
         if self.swap is not None:
-            images = self.swap(images, batch.positions, settings.background_swap or 0.0)
+            images = self.swap(images, batch.positions, settings.background_swap or 0.0, drawn_for=batch.drawn)
         features = self.model.features(images, autocast=self.autocast)
         targets = current_targets(settings.target, batch.labels)
         logits, cams = logits_and_grad_cam(features, self.model.head, targets, score=settings.score, create_graph=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -91,19 +93,31 @@ class BackgroundSwap:
     def _shares(self, rows: Tensor) -> Tensor:
         return self.objects[sent(rows, self.objects.device)].float() / 255
 
-    def __call__(self, images: Tensor, batch: Tensor, share: float) -> Tensor:
+    def __call__(
+        self,
+        images: Tensor,
+        batch: Tensor,
+        share: float,
+        *,
+        drawn_for: Callable[[Callable[[int], Tensor]], Tensor] | None = None,
+    ) -> Tensor:
         """Exchange backgrounds; what is drawn comes from torch's own generator.
 
         Args:
             images: (n, 3, H, W) preprocessed pictures of the batch.
             batch: (n,) positions of the samples, on the CPU.
             share: Probability for each picture, in [0, 1].
+            drawn_for: Draws for these samples, as `Batch.drawn` does; default for each of them.
 
         Returns:
             (n, 3, H, W), a new tensor where anything was exchanged.
         """
-        drawn = torch.rand(len(batch)) < share
-        donors = self._donors[torch.multinomial(self._chances, len(batch), replacement=True)]
+
+        def donors_of(count: int) -> Tensor:
+            return torch.multinomial(self._chances, count, replacement=True)
+
+        drawn_for = drawn_for or (lambda draw: draw(len(batch)))
+        drawn, donors = drawn_for(torch.rand) < share, self._donors[drawn_for(donors_of)]
         rows = (drawn & self._known[batch]).nonzero().flatten()
         if not len(rows):
             return images

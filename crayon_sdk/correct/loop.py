@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from crayon_sdk._base.process import Processes
 from crayon_sdk._base.progress import track
-from crayon_sdk.correct.objective import Feed, Objective
+from crayon_sdk.correct.objective import Batch, Feed, Objective
 from crayon_sdk.correct.run_file import Run, RunFile
 from crayon_sdk.correct.settings import TrainingSettings
 from crayon_sdk.errors import NonFiniteLossError, SettingsError
@@ -292,16 +293,25 @@ class _Training:
         self.reach = _Reach(self.optimizer, settings)
         self.size = len(objective.epoch(0, settings.seed, count=len(feed)))  # samples of an epoch
         self.steps = max(math.ceil(self.size / settings.batch_size), 1)
+        if self.size // self.steps < processes.size:
+            raise SettingsError(
+                f"expected at least one sample of every batch for each of {processes.size} processes, got batches of "
+                f"{self.size // self.steps}; raise batch_size, or launch fewer processes"
+            )
+        processes.check_same(
+            f"{self.state.step} {self.size}",
+            "the step to go on from and the number of samples",
+            "checkpoint_dir must lie on a disk that all of them see",
+        )
         self.total = settings.epochs * self.steps
         self.keep_best = getattr(settings, "keep", "last") == "best"
         self.mean = getattr(settings, "reduction", "sum") == "mean"
-        self.door = processes.wrap(objective)
 
     def run(self) -> list[dict[str, Any]]:
         """From where the file stands to the end."""
         state, steps, model = self.state, self.steps, self.objective.model
         with (
-            _deferred_interrupt(self.file is not None) as interrupted,
+            _deferred_interrupt(self.file is not None or self.processes.size > 1) as interrupted,
             _own_rng(self.device) as seed_rng,
             track(self.objective.doing, self.total) as bar,
         ):
@@ -312,20 +322,22 @@ class _Training:
                 started = time.monotonic()
                 self._begin_epoch()
                 for batch in self._batches(epoch)[state.step % steps :]:
-                    seed_rng(self.settings.seed * 1_000_003 + state.step + self.processes.index * 998_244_353)
+                    seed_rng(self.settings.seed * 1_000_003 + state.step)  # in all processes: see `Batch.drawn`
                     self._step(batch)
                     state.step += 1
                     bar(1)
                     looking = not state.step % self.looks_every
                     if state.step % steps:
-                        # Several processes have to agree, which takes as long as looking.
-                        stop = (looking or self.processes.size == 1) and self.processes.any(interrupted.is_set())
-                        due = self.file is not None and self.file.is_due()
+                        # Several processes have to agree, which takes as long as looking; and all look at once.
+                        free = looking or self.processes.size == 1
+                        stop = free and self.processes.any(interrupted.is_set())
+                        due = free and self.file is not None and self.file.is_due()
                         if stop or due or (looking and self.looks_every > 1):
                             self._look()
-                        if stop or due:
+                        if due and not stop:
                             self._save()
                         if stop:
+                            self._save_and_leave()
                             raise KeyboardInterrupt(self._stopped())
                 self._look()
                 with self.average.applied(model):
@@ -334,6 +346,7 @@ class _Training:
                     self._finish_epoch(seconds)
                 self._save()
                 if self.processes.any(interrupted.is_set()):
+                    self.processes.wait()
                     raise KeyboardInterrupt(self._stopped())
         if self.keep_best and state.best:
             model.load_state_dict(state.best)
@@ -350,8 +363,13 @@ class _Training:
         if self.file is not None and self.processes.is_main:
             self.file.save(self.objective, self.optimizer, self.average.state, self.state)
 
+    def _save_and_leave(self) -> None:
+        self._save()
+        self.processes.wait()  # the first that ends has the launcher end the others, too
+
     def _stopped(self) -> str:
-        return f"stopped after step {self.state.step} of {self.total}; the same call continues there"
+        where = f"stopped after step {self.state.step} of {self.total}"
+        return where if self.file is None else f"{where}; the same call continues there"
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         order = self.objective.epoch(epoch, self.settings.seed, count=len(self.feed))
@@ -373,8 +391,10 @@ class _Training:
         before = self.tally.read()[0] if risky else {}
         buffers = self.buffers.now()
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.door(self.feed.batch(self.processes.share(batch)))
-        self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"])
+        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        with self.processes.together():
+            losses = self.objective(self._own(batch))
+        self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"], trained)
         odd = ~_all_finite(self.buffers.now(), self.device)
         sums = self.processes.sum(torch.stack([value.detach().double() for value in [*losses.values(), odd]]))
         found = self.tally.add(tuple(losses), sums[:-1], norm=self._norm(), sound=sums[-1] == 0)
@@ -419,7 +439,7 @@ class _Training:
     def _not_finite(self, why: str) -> NonFiniteLossError:
         """The error about the step that was to come; what is kept is the state from before."""
         step = self.state.step
-        self._save()
+        self._save_and_leave()
         return NonFiniteLossError(
             f"training stopped at step {step + 1} (epoch {step // self.steps + 1}): {why}. "
             f"The weights from before this step are kept. Lower lr (now {self.settings.lr:g}), alpha or beta, "
@@ -428,9 +448,17 @@ class _Training:
             epoch=step // self.steps,
         )
 
+    def _own(self, batch: Tensor) -> Batch:
+        """What this process has of a batch."""
+        if self.processes.size == 1:
+            return self.feed.batch(batch)
+        shares = batch.tensor_split(self.processes.size)
+        first = sum(map(len, shares[: self.processes.index]))
+        return replace(self.feed.batch(self.processes.share(batch)), whole=len(batch), first=first)
+
     def _check_finite(self) -> None:
         why, state = self.objective.broken(self.feed), self.state
-        if why:
+        if self.processes.any(bool(why)):
             parameters = self.objective.model.parameters()
             largest = max(float(weight.detach().abs().max()) for weight in parameters if weight.numel())
             loss = state.sums.get("loss", math.nan) / self.size

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from typing_extensions import dataclass_transform  # in typing from Python 3.11 on
 
+from crayon_sdk._base.launch import launched
 from crayon_sdk._base.methods import NEEDS, methods
 from crayon_sdk._base.process import resolve_device, resolve_precision
 from crayon_sdk._base.settings import check_names, settings_in
@@ -160,6 +161,11 @@ class Method(_Kept[SettingsT]):
         """
         return self.objective(fit.model, feed, settings)
 
+    @property
+    def alone(self) -> str:
+        """Why it takes one process, ``""`` where it takes any number; overridden by methods that cannot be shared."""
+        return ""
+
     def settings_for(self, maps: SaliencyMaps | None) -> SettingsT:
         """The settings of a run; overridden where they depend on the maps."""
         return self.settings
@@ -192,8 +198,15 @@ class Method(_Kept[SettingsT]):
                 ``checkpoint_dir`` holds another run.
             NonFiniteLossError: The loss became NaN or infinite; its ``model`` holds
                 the weights from before.
+            SettingsError: Several processes were launched, and the method takes one (``alone``).
+            LostProcessError: Another one of them is gone.
         """
         check_run_folder(self.checkpoint_dir)
+        if self.alone and launched()[1] > 1:
+            raise SettingsError(
+                f"method {self.method!r} works in one process, and {launched()[1]} were launched: {self.alone}. Run it "
+                "without the launcher"
+            )
         check_needs(self, as_dataset(dataset), evaluate_on, maps=maps, answers=answers)
         used, told, inputs = AnnotationSet(), None, {}
         if maps is not None and answers is not None and {"maps", "answers"} <= self.needs:

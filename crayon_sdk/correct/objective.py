@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -38,6 +38,8 @@ class Batch:
         reference: (n, h, w) float32 maps that were answered; ones where a sample is not guided.
         relevant: (n,) bool, the map was found relevant.
         irrelevant: (n,) bool, the map was found irrelevant.
+        whole: How many samples the batch has over all processes; 0 where there is one.
+        first: The place in it of the first sample that is here.
     """
 
     rows: Tensor
@@ -50,6 +52,24 @@ class Batch:
     reference: Tensor = None  # type: ignore[assignment]
     relevant: Tensor = None  # type: ignore[assignment]
     irrelevant: Tensor = None  # type: ignore[assignment]
+    whole: int = 0
+    first: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many samples the batch has over all processes."""
+        return self.whole or len(self.rows)
+
+    def drawn(self, draw: Callable[[int], Tensor]) -> Tensor:
+        """Draw something for every sample of the batch, such that many processes draw what one would.
+
+        Args:
+            draw: Gives (count, ...) from the global random numbers, which are those of all processes here.
+
+        Returns:
+            (n, ...) of the samples that are here.
+        """
+        return draw(self.size)[self.first : self.first + len(self.rows)]
 
 
 class Feed(Protocol):
@@ -136,7 +156,7 @@ class FeatureFeed:
 
 
 class Objective(nn.Module):
-    """What is minimised. Calling it is the only door to what is trained, so that it can be wrapped for many processes.
+    """What is minimised. Calling it is the only door to what is trained, for whatever many processes must agree on.
 
     Parameters and persistent buffers besides those of ``model`` are the state of the method: they are trained and
     kept with a stopped run, and are no part of the result.

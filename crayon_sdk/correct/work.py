@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +84,11 @@ class Fit:
         self.dataset, self.evaluate_on = dataset, evaluate_on
         self.device, self.autocast, self.settings = device, autocast, settings
         self._cache: PixelCache | None = None
+        Processes.found().check_same(
+            json.dumps(self.identity(""), sort_keys=True),
+            "model, data and settings",
+            "Launch the same command on all machines, with the same files",
+        )
         self._before = self._evaluate()
 
     def identity(self, method: str, **inputs: str) -> dict[str, Any]:
@@ -122,9 +128,7 @@ class Fit:
         """
         on_epoch = self.measure if measured and self.evaluate_on is not None else None
         with self.training(frozen_norm=self.frozen_norm):
-            return train(
-                objective, feed, self.settings, processes=Processes.found(self.device), file=file, on_epoch=on_epoch
-            )
+            return train(objective, feed, self.settings, processes=Processes.found(), file=file, on_epoch=on_epoch)
 
     @property
     def frozen_norm(self) -> bool:
@@ -149,7 +153,7 @@ class Fit:
         """
         into_training(objective.model, frozen_norm=self.frozen_norm)
         stage = None if file is None else file.beside(name)
-        return train(objective, feed, settings, processes=Processes.found(self.device), file=stage)
+        return train(objective, feed, settings, processes=Processes.found(), file=stage)
 
     def map_size(self, cache: PixelCache) -> tuple[int, int]:
         """(h, w) of the features for the pictures in a cache."""

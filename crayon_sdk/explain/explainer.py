@@ -10,7 +10,7 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from crayon_sdk._base.process import resolve_device, resolve_precision
+from crayon_sdk._base.process import Processes, resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import Workers
@@ -21,7 +21,7 @@ from crayon_sdk.explain.maps import SaliencyMaps, as_maps
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional import neurons as neuron_functions
 from crayon_sdk.functional.saliency import has_evidence, normalize_maps, target_scores, weighted_activation
-from crayon_sdk.models.passes import check_finite, in_classes_of, stream_features
+from crayon_sdk.models.passes import check_finite, in_classes_of, portion, stream_features
 from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
 __all__ = ["Explainer"]
@@ -104,6 +104,8 @@ class Explainer:
         Args:
             dataset: What to explain.
 
+        Processes that were launched together share the work, and all get the whole, with the same bytes.
+
         Returns:
             Maps in the order of the data set.
 
@@ -113,14 +115,15 @@ class Explainer:
             UnsupportedModelError: The model gives NaN or infinity for all of them, or has such weights.
         """
         dataset = in_classes_of(dataset, self.model)
+        order, processes = portion(len(dataset), self.batch_size)
         maps, targets = [], []
         with borrowed(self.model, self.device):
-            for indices, features in self._features(dataset, "explaining"):
+            for indices, features in self._features(dataset, "explaining", order):
                 chosen = self._targets(features, dataset.labels[indices])
                 ids = [dataset.ids[row] for row in indices.tolist()]
                 maps.append(self._maps(features, chosen, ids).cpu())
                 targets.append(chosen.cpu())
-        values = torch.cat(maps)
+        values, aims = (_of_all(torch.cat(each), order, len(dataset), processes) for each in (maps, targets))
         evidence = has_evidence(values)
         if not bool(evidence.all()):
             _log.warning(
@@ -131,7 +134,7 @@ class Explainer:
         return SaliencyMaps(
             ids=dataset.ids,
             values=normalize_maps(values),
-            targets=torch.cat(targets),
+            targets=aims,
             evidence=evidence,
             model=self.model.fingerprint,
             target_rule=str(self.target),
@@ -152,6 +155,8 @@ class Explainer:
             dataset: Where to look.
             patches_per_neuron: How many samples to keep per neuron.
 
+        Processes that were launched together share the work, and all get the whole, with the same bytes.
+
         Returns:
             The patches, duplicates merged.
 
@@ -165,8 +170,9 @@ class Explainer:
         mixed = self.model.mixes_channels()
         top = neuron_functions.empty_top_patches(self.model.num_neurons, patches_per_neuron, self.device)
         map_size = self.model.map_size
+        order, processes = portion(len(dataset), self.batch_size)
         with borrowed(self.model, self.device), torch.no_grad():
-            for indices, features in self._features(dataset, "finding patches"):
+            for indices, features in self._features(dataset, "finding patches", order):
                 map_size = (int(features.shape[2]), int(features.shape[3]))
                 # Ranked by the neuron itself: channels that saturate (ReLU6) have the same peak in many pictures.
                 values = self.model.penultimate(features).float()
@@ -174,6 +180,8 @@ class Explainer:
                 if not mixed:
                     cells = neuron_functions.channel_peaks(features)[1]
                 top = neuron_functions.top_patches(top, values, indices.to(self.device), cells)
+            if processes.size > 1:
+                top = neuron_functions.best_of(*(processes.each(part) for part in top), count=patches_per_neuron)
             if mixed:
                 top = top._replace(cells=self._own_cells(dataset, top))
         return NeuronPatches.from_top(
@@ -305,9 +313,10 @@ class Explainer:
 
     def _own_cells(self, dataset: ImageDataset, top: neuron_functions.TopPatches) -> Tensor:
         """The maximal cell of each neuron's own Grad-CAM on each of its samples."""
-        cells = top.cells.clone()
+        cells = torch.zeros_like(top.cells)
         wanted = top.samples.cpu()
-        order = sorted({int(sample) for sample in wanted.flatten().tolist() if sample >= 0})
+        samples = sorted({int(sample) for sample in wanted.flatten().tolist() if sample >= 0})
+        order, processes = portion(len(samples), self.batch_size, samples)
         for indices, features in self._features(dataset, "placing patches", order):
             pairs = (wanted[None] == indices[:, None, None]).nonzero().to(self.device)
             for part in pairs.split(self.batch_size):
@@ -317,7 +326,14 @@ class Explainer:
                     activation = self.model.penultimate(inputs).gather(1, neurons[:, None]).sum()
                     (gradient,) = torch.autograd.grad(activation, inputs)
                 cells[neurons, ranks] = weighted_activation(inputs.detach(), gradient).flatten(1).argmax(dim=1)
-        return cells
+        # Each was found by one process; where there is no sample there is no cell.
+        return torch.where(top.samples < 0, top.cells, processes.sum(cells))
+
+
+def _of_all(values: Tensor, order: list[int], count: int, processes: Processes) -> Tensor:
+    """What all processes found, in the order of the data set."""
+    rows = torch.tensor(order, dtype=torch.int64)
+    return processes.merged(values.new_zeros(count, *values.shape[1:]).index_copy(0, rows, values), rows)
 
 
 def check_target(target: str | int, num_classes: int) -> str | int:

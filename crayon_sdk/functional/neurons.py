@@ -15,6 +15,7 @@ __all__ = [
     "TopPatches",
     "activity_on",
     "bake",
+    "best_of",
     "channel_peaks",
     "empty_top_patches",
     "neuron_mask",
@@ -113,6 +114,30 @@ def top_patches(state: TopPatches, values: Tensor, samples: Tensor, cells: Tenso
     all_cells = torch.cat([state.cells, cells.T], dim=1)
     order = all_values.sort(dim=1, descending=True, stable=True).indices[:, :k]
     return TopPatches(all_values.gather(1, order), all_samples.gather(1, order), all_cells.gather(1, order))
+
+
+def best_of(values: Tensor, samples: Tensor, cells: Tensor, *, count: int) -> TopPatches:
+    """Bring together what was found in parts of the samples, each with its own `top_patches`.
+
+    Args:
+        values: (P, K, k) of P parts.
+        samples: (P, K, k).
+        cells: (P, K, k).
+        count: How many to keep of each neuron.
+
+    Returns:
+        What one pass over all samples in ascending order would have found.
+
+    Example:
+        >>> parts = torch.tensor([[[0.5]], [[0.5]]]), torch.tensor([[[8]], [[3]]]), torch.tensor([[[0]], [[1]]])
+        >>> best_of(*parts, count=1).samples.tolist()
+        [[3]]
+    """
+    found = [each.movedim(0, 1).flatten(1) for each in (values, samples, cells)]
+    first = found[1].sort(dim=1, stable=True).indices  # equal activations keep the sample that came first
+    found = [each.gather(1, first) for each in found]
+    order = found[0].sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return TopPatches(*(each.gather(1, order) for each in found))
 
 
 def neuron_mask(classifier: nn.Linear | nn.Conv2d) -> Tensor:

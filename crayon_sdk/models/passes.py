@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crayon_sdk._base.process import Processes
 from crayon_sdk._base.progress import track
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import match_classes
@@ -23,6 +24,7 @@ __all__ = [
     "in_classes_of",
     "intermediate_features",
     "laid_out",
+    "portion",
     "predict",
     "stream_features",
     "stream_pictures",
@@ -173,18 +175,55 @@ def predict(
 ) -> Tensor:
     """Give the logits of every sample, in the order of the data set.
 
-    The caller has put the model on ``device`` and into the mode it wants.
+    The caller has put the model on ``device`` and into the mode it wants. Processes that were launched together share
+    the work, and all get the whole.
 
     Returns:
         (N, K) float32 on the CPU.
     """
+    order, processes = portion(len(dataset), batch_size)
     stream = stream_features(
-        model, dataset, device=device, autocast=autocast, batch_size=batch_size, cache=cache, doing="evaluating"
+        model,
+        dataset,
+        device=device,
+        autocast=autocast,
+        batch_size=batch_size,
+        cache=cache,
+        order=order,
+        doing="evaluating",
     )
+    logits = torch.zeros(len(dataset), model.num_classes)
     with torch.no_grad():
-        logits = torch.cat([model.head(features).float().cpu() for _, features in stream])
+        for rows, features in stream:
+            logits[rows] = model.head(features).float().cpu()
+    logits = processes.merged(logits, torch.tensor(order, dtype=torch.int64))
     check_finite(model, logits, "logits", dataset.ids)
     return logits
+
+
+def portion(count: int, batch_size: int, order: Sequence[int] | None = None) -> tuple[list[int], Processes]:
+    """The samples of this process when those that were launched together look at some: every so manieth batch.
+
+    Whole batches, so that the same numbers come out as in one process, to the last bit.
+
+    Args:
+        count: How many samples there are.
+        batch_size: Samples at a time.
+        order: Positions to go through; default all.
+
+    Returns:
+        Positions, and with whom the others are shared; with fewer batches than processes every process looks at all.
+
+    Example:
+        >>> portion(3, 2)[0]
+        [0, 1, 2]
+    """
+    positions = list(range(count)) if order is None else list(order)
+    parts, processes = range(0, len(positions), batch_size), Processes.found()
+    if len(parts) < processes.size:
+        return positions, Processes()
+    own = parts[processes.index :: processes.size]
+    return [each for start in own for each in positions[start : start + batch_size]], processes
 
 
 def gives_intermediates(model: SplitModel) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from crayon_sdk import __version__
 from crayon_sdk._base.files import hash_of_file, locked, read_metadata, sha256_of, sweep
+from crayon_sdk._base.launch import is_main, launched
 from crayon_sdk.errors import DataError, FileFormatError, StaleError
 from crayon_sdk.workspace.manifest import FileRecord, Manifest, PartRecord, SplitFacts
 from crayon_sdk.workspace.names import RUNS, plain
@@ -55,6 +56,14 @@ class FileStatus:
     run: str
 
 
+def _wait() -> None:
+    """Wait for the processes that were launched together."""
+    if launched()[1] > 1:
+        from crayon_sdk._base.process import Processes  # loads torch, which reading needs not
+
+        Processes.found().wait()
+
+
 class Ledger:
     """The manifest of a workspace, the lock on it, and the questions one has to it. Every room holds the same one.
 
@@ -89,8 +98,10 @@ class Ledger:
             WorkspaceBusyError: Another process works in it for longer than ``lock_timeout``.
         """
         with locked(self.folder, doing=doing, timeout=self.lock_timeout):
+            _wait()  # of several processes the main one has the lock, for all
             self.manifest = Manifest.load(self.folder)
-            self.sweep()
+            if is_main():
+                self.sweep()
             yield
 
     def update(self, **changes: Any) -> None:
@@ -112,6 +123,7 @@ class Ledger:
         """
         from crayon_sdk.results.correction import versions  # of what loads torch, which reading needs not
 
+        _wait()  # until the main process has written it
         entry = FileRecord(
             made_by=made_by,
             inputs=dict(inputs),
@@ -249,7 +261,7 @@ class Ledger:
 
     def clear_runs(self, name: str) -> None:
         """Delete what a step kept, now that it has ended."""
-        for left in (self.folder / RUNS).glob(f"{name}-????????????"):
+        for left in (self.folder / RUNS).glob(f"{name}-????????????") if is_main() else ():
             shutil.rmtree(left, ignore_errors=True)
 
     def facts(self, split: str) -> SplitFacts:

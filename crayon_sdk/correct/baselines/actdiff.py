@@ -74,7 +74,7 @@ class _ActivationDifference(Penalised):
     def penalised(self, batch: Batch) -> tuple[Tensor, Tensor]:
         settings, masks = self.settings, batch.masks
         # The generator of the device is seeded by the loop for every step.
-        keys = torch.rand(masks.shape, device=masks.device)
+        keys = batch.drawn(lambda count: torch.rand(count, *masks.shape[1:], device=masks.device))
         shuffled = shuffle_outside(batch.images, masks, keys)
         if settings.passes == "together":
             logits, neurons = self._run(torch.cat([batch.images, shuffled]))

@@ -61,7 +61,7 @@ class CorrectAndContrast(Method[CNCSettings], CNCSettings):
     Anchors are what the first network gets right. Each is pulled towards pictures of its class that were taken for
     another one, and away from pictures of other classes that were taken for its own; and one of the former likewise.
     The authors cluster features of the first network where it makes too few errors; here its predictions count, as
-    their paper describes it. With several processes the anchors are those of a process.
+    their paper describes it. It takes one process.
 
     Raises:
         SettingsError: A setting is unknown or out of range.
@@ -73,6 +73,11 @@ class CorrectAndContrast(Method[CNCSettings], CNCSettings):
     paper: ClassVar[str] = "Zhang et al., ICML 2022"
     presets = _PRESETS
     _shown = ("epochs", "lr", "contrast", "temperature")
+
+    @property
+    def alone(self) -> str:
+        """Why one process is needed."""
+        return "anchors are contrasted with pictures of the whole batch, of which each would have a part"
 
     def prepared(self, fit: Fit, feed: PixelFeed, settings: CNCSettings, file: RunFile | None) -> Objective:
         """The cross entropy and the contrast."""

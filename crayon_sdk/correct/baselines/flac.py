@@ -53,7 +53,7 @@ class FLAC(Method[FLACSettings], FLACSettings):
 
     The biased network is a BagNet-18, which sees small patches only: it is trained first, and its neurons are computed
     once. The authors train theirs on labels of the bias where they have some, which are not needed here. Which pairs
-    count depends on the batch; with several processes they are those of a process.
+    count depends on the batch; it takes one process.
 
     Raises:
         SettingsError: A setting is unknown or out of range, or the pictures are too small for the biased network.
@@ -71,6 +71,11 @@ class FLAC(Method[FLACSettings], FLACSettings):
         if settings.alpha:
             check_field(settings.auxiliary_field, self.model.preprocessing)
         return super().resolved(settings)
+
+    @property
+    def alone(self) -> str:
+        """Why one process is needed."""
+        return "pairs are made within the whole batch, of which each would have a part"
 
     def prepared(self, fit: Fit, feed: PixelFeed, settings: FLACSettings, file: RunFile | None) -> Objective:
         """The cross entropy and the pairs."""

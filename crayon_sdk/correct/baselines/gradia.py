@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from crayon_sdk._base.process import Processes
 from crayon_sdk._base.settings import Number
 from crayon_sdk.answers.relevance import Rule
 from crayon_sdk.correct.baselines.looking import predictions_of
@@ -81,6 +82,13 @@ class GradIA(Method[GradIASettings], GradIASettings):
     presets = _PRESETS
     _shown = ("epochs", "lr", "attention_weight")
 
+    @property
+    def alone(self) -> str:
+        """Why one process is needed."""
+        if not self.settings.one_by_one or self.settings.batch_norm == "frozen":
+            return ""
+        return 'with one_by_one=True and batch_norm="train" every process would take another number of batches'
+
     def objective(self, model: SplitModel, feed: PixelFeed, settings: GradIASettings) -> Objective:
         """The cross entropy and the distance of the maps, weighted."""
         if feed.guidance is None or feed.masks is None:
@@ -141,7 +149,9 @@ class _Attention(Prediction):
             return {"loss": prediction, "prediction": prediction}
         targets = attention_target(batch.masks, (int(maps.shape[1]), int(maps.shape[2])))
         distances = of_attention * (stretched(maps) - targets).abs().mean(dim=(1, 2))
-        share = (of_attention > 0).float().mean().clamp_min(1 / len(distances)) if settings.per_batch else self.share
+        share: Tensor | float = self.share
+        if settings.per_batch:
+            share = Processes.found().sum((of_attention > 0).float().sum()).clamp_min(1) / batch.size
         attention = distances.sum() / share
         loss = prediction + settings.attention_weight * attention
         return {"loss": loss, "prediction": prediction, "attention": attention}

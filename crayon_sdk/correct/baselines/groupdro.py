@@ -71,7 +71,7 @@ class GroupDRO(Method[GroupDROSettings], GroupDROSettings):
         """The weighted cross entropies of the groups."""
         if feed.groups is None:
             raise DataError("expected a feed with groups, got one without")
-        processes = Processes.found(self.device)
+        processes = Processes.found()
         return _WorstGroup(model, feed.labels, feed.groups, settings, processes, self.autocast)
 
 

@@ -94,6 +94,11 @@ class LogitCorrection(Method[LCSettings], LCSettings):
     presets = _PRESETS
     _shown = ("epochs", "lr", "q", "eta")
 
+    @property
+    def alone(self) -> str:
+        """Why one process is needed."""
+        return "pictures are mixed with others of the whole batch, of which each would have a part"
+
     def objective(self, model: SplitModel, feed: PixelFeed, settings: LCSettings) -> Objective:
         """Both losses."""
         return _Corrected(model, feed.labels, settings, autocast=self.autocast)

@@ -68,7 +68,7 @@ class LearningFromFailure(Method[LFFSettings], LFFSettings):
 
     def objective(self, model: SplitModel, feed: PixelFeed, settings: LFFSettings) -> Objective:
         """Both losses."""
-        return _Failures(model, feed.labels, settings, autocast=self.autocast)
+        return _Failures(model, feed.labels, settings, Processes.found(), autocast=self.autocast)
 
 
 class _Failures(WithSecond):
@@ -76,9 +76,11 @@ class _Failures(WithSecond):
 
     losses: Tensor
 
-    def __init__(self, model: SplitModel, labels: Tensor, settings: LFFSettings, **more: Any) -> None:
+    def __init__(
+        self, model: SplitModel, labels: Tensor, settings: LFFSettings, processes: Processes, **more: Any
+    ) -> None:
         super().__init__(model, labels, settings, **more)
-        self.labels = labels
+        self.labels, self.processes = labels, processes
         # Of the second network and of the first; -1 where a sample was not seen yet.
         self.register_buffer("losses", torch.full((len(labels), 2), -1.0, device=labels.device))
 
@@ -91,8 +93,8 @@ class _Failures(WithSecond):
         now = torch.stack([each.detach() for each in plain], dim=1)
         before = self.losses[batch.rows]
         now = torch.where(before < 0, now, settings.smoothing * before + (1 - settings.smoothing) * now)
-        self._news = batch.rows, now
-        losses = self.losses.index_put((batch.rows,), now).clamp_min(0)
+        self._news = rows, now = gathered(batch.rows, now, len(self.losses), self.processes)
+        losses = self.losses.index_put((rows,), now).clamp_min(0)
         weights = relative_difficulty(losses[:, 0], losses[:, 1], self.labels, self.model.num_classes)[batch.rows]
         each = torch.nn.functional.cross_entropy(first + self.offsets, labels, reduction="none")
         prediction = (weights**settings.strength * each).sum()
@@ -110,5 +112,5 @@ class _Failures(WithSecond):
 
     def after_step(self, found: Mapping[str, Tensor], processes: Processes) -> None:
         """Keep the losses."""
-        rows, now = gathered(*self._news, len(self.losses), processes)
+        rows, now = self._news
         self.losses[rows] = now

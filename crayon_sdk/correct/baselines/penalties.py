@@ -56,7 +56,7 @@ class Penalised(Prediction):
             return super().forward(batch)
         logits, penalties = self.penalised(batch)
         prediction, penalty = self.prediction(logits, batch), penalties.sum()
-        times = len(batch.rows) if getattr(self.settings, "per_batch", False) else 1
+        times = batch.size if getattr(self.settings, "per_batch", False) else 1
         loss = prediction + self.settings.weight * times * penalty
         return {"loss": loss, "prediction": prediction, "penalty": penalty}
 

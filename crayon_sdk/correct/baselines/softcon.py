@@ -69,7 +69,7 @@ class SoftContrastive(Method[SoftConSettings], SoftConSettings):
     """SoftCon: train a copy of a model on, pulling pictures of a class together that differ to a biased network.
 
     The biased network is a BagNet-18, which sees small patches only: it is trained first, and its neurons are computed
-    once. With several processes the pairs are those of a process.
+    once. It takes one process.
 
     Raises:
         SettingsError: A setting is unknown or out of range, or the pictures are too small for the biased network.
@@ -87,6 +87,11 @@ class SoftContrastive(Method[SoftConSettings], SoftConSettings):
         if settings.contrast:
             check_field(settings.auxiliary_field, self.model.preprocessing)
         return super().resolved(settings)
+
+    @property
+    def alone(self) -> str:
+        """Why one process is needed."""
+        return "pairs are made within the whole batch, of which each would have a part"
 
     def prepared(self, fit: Fit, feed: PixelFeed, settings: SoftConSettings, file: RunFile | None) -> Objective:
         """The cross entropy and the contrast."""
