@@ -1,5 +1,6 @@
-"""The tables of the paper, on data and models of one's own; nothing here that is not needed for that.
+"""The data sets and the tables of the paper, and the tables on data and models of one's own.
 
+- [`datasets`][crayon_sdk.paper.datasets.about]: what the paper's numbers are measured on, read as published.
 - [`protocol`][crayon_sdk.paper.protocol]: the rows of Table I, what is searched for each of them, and how it is chosen;
   loads no torch.
 - [`table1`][crayon_sdk.paper.table1]: runs it, cell by cell.
