@@ -308,9 +308,9 @@ def test_wrong_settings_are_refused_before_any_work(ws):
 
 
 def test_preset_names_the_correction(ws):
-    made = ws.correct("pruning", preset="waterbirds", pruning={"epochs": 1})
+    made = ws.correct("pruning", preset="waterbirds-release", pruning={"epochs": 1})
     assert made.record.settings["optimizer"] == "sgd"
-    assert "pruning-waterbirds" in ws.corrections
+    assert "pruning-waterbirds-release" in ws.corrections
 
 
 def test_a_control_is_a_correction_of_its_own(ws, tmp_path):
@@ -1049,7 +1049,11 @@ def test_a_workspace_that_the_version_before_made_is_opened_and_gone_on_with(bef
     assert set(before.evaluate()) == {"original", "both", "pruning-waterbirds"}
     before.explain(sheet=0)
     before.correct("both", attention={"epochs": 2, "batch_size": 8}, pruning={"epochs": 2})
-    before.correct("pruning", preset="waterbirds", pruning={"epochs": 1})
+    # The preset of that name was the authors' code's then, and is the paper's now.
+    with pytest.raises(OutputExistsError, match="optimizer"):
+        before.correct("pruning", preset="waterbirds", pruning={"epochs": 1})
+    then = {"optimizer": "sgd", "momentum": 0.9, "scheduler": "step", "step_epochs": 4, "step_factor": 0.2, "epochs": 1}
+    before.correct("pruning", preset="waterbirds", pruning=then)
     assert {path: path.read_bytes() for path in before.folder.rglob("*.safetensors")} == kept
     assert before.correction("both").record.method == "attention"
     before.correct("attention", attention=FAST_ATTENTION)

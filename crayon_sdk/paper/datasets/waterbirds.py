@@ -73,4 +73,4 @@ def read_waterbirds(
         if decode:
             dataset.check()
         found[name] = dataset
-    return PaperData(_ABOUT, **found)
+    return PaperData(_ABOUT, found["train"], found["test"], found["validation"])
