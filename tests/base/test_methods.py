@@ -127,9 +127,7 @@ def test_the_shell_lists_the_methods(package):
         "title": "CRAYON-Attention",
         "paper": "Lee et al., IEEE BigData 2024",
         "needs": ["answers", "maps"],
-        "presets": [
-            f"{name}{form}" for form in ("", "-release") for name in ("waterbirds", "biased-celeba", "backgrounds")
-        ],
+        "presets": [f"{name}{form}" for form in ("", "-release") for name in of_the_paper],
     }
     assert found["both"]["presets"] == found["pruning"]["presets"] == found["attention"]["presets"]
     assert found["focal"] == {"title": "focal", "paper": "", "needs": ["groups"], "presets": []}
