@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crayon_sdk.cli.allocator import keep_memory
 from crayon_sdk.cli.common import Commands, Shell, command
 
 __all__ = ["paper"]
@@ -47,4 +48,26 @@ def fetch(shell: Shell, *, name: str, to: Path, mirror: str, keep: bool) -> None
     shell.result(asdict(found), *lines)
 
 
+@command("background-gap", example="crayon paper background-gap resnet50.a1_in1k --data in9", workspace="")
+@click.argument("model")
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True), required=True, help="The folder of the challenge."
+)
+@click.option("--own-crop", is_flag=True, help="Resize and crop as the model does, not as the challenge.")
+@click.option("--partial", is_flag=True, help="Take what there is, though counts are not the challenge's.")
+@click.option("--device", default="auto", show_default=True, help="auto, or a device of torch.")
+def background_gap(shell: Shell, *, model: str, data: Path, own_crop: bool, partial: bool, device: str) -> None:
+    """Measure a model on the Backgrounds Challenge: every variant, and the gap of Mixed-Same and Mixed-Rand.
+
+    The model has nine classes, or ImageNet's 1,000, which are mapped to nine as the challenge does.
+    """
+    from crayon_sdk.models.load import load_model
+    from crayon_sdk.paper.challenge import challenge
+
+    keep_memory()
+    found = challenge(load_model(model), data, own_crop=own_crop, strict=not partial, device=device)
+    shell.result(found.to_dict(), found.table())
+
+
 paper.add_command(fetch)
+paper.add_command(background_gap)
