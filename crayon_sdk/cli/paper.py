@@ -62,10 +62,10 @@ def background_gap(shell: Shell, *, model: str, data: Path, own_crop: bool, part
     The model has nine classes, or ImageNet's 1,000, which are mapped to nine as the challenge does.
     """
     from crayon_sdk.models.load import load_model
-    from crayon_sdk.paper.challenge import challenge
+    from crayon_sdk.paper.challenge import run_challenge
 
     keep_memory()
-    found = challenge(load_model(model), data, own_crop=own_crop, strict=not partial, device=device)
+    found = run_challenge(load_model(model), data, own_crop=own_crop, strict=not partial, device=device)
     shell.result(found.to_dict(), found.table())
 
 

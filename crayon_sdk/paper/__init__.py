@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from crayon_sdk._base.lazy import lazily
 
 if TYPE_CHECKING:
-    from crayon_sdk.paper.challenge import Challenge, challenge
+    from crayon_sdk.paper.challenge import Challenge, run_challenge
     from crayon_sdk.paper.outcome import Outcome
     from crayon_sdk.paper.protocol import ROWS, Protocol, Row
     from crayon_sdk.paper.table1 import Pictures, read_pictures, run_table
 
-__all__ = ["ROWS", "Challenge", "Outcome", "Pictures", "Protocol", "Row", "challenge", "read_pictures", "run_table"]
+__all__ = ["ROWS", "Challenge", "Outcome", "Pictures", "Protocol", "Row", "read_pictures", "run_challenge", "run_table"]
 
 __getattr__, __dir__ = lazily(
     __name__,
@@ -32,7 +32,7 @@ __getattr__, __dir__ = lazily(
         "Protocol": "protocol",
         "ROWS": "protocol",
         "Row": "protocol",
-        "challenge": "challenge",
+        "run_challenge": "challenge",
         "read_pictures": "table1",
         "run_table": "table1",
     },

@@ -22,7 +22,7 @@ from crayon_sdk.results.evaluation import Evaluation, evaluate, evaluation_of, p
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Challenge", "challenge"]
+__all__ = ["Challenge", "run_challenge"]
 
 _IMAGENET = 1000
 
@@ -70,7 +70,7 @@ class Challenge:
         return table
 
 
-def challenge(
+def run_challenge(
     model: nn.Module,
     data: str | os.PathLike[str] | Mapping[str, ImageDataset],
     *,

@@ -17,7 +17,7 @@ from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.models.split import SplitModel
-from crayon_sdk.paper.challenge import challenge
+from crayon_sdk.paper.challenge import run_challenge
 from crayon_sdk.paper.datasets.backgrounds import IMAGENET_TO_NINE, NINE
 
 
@@ -41,7 +41,7 @@ def that_says(tiny_model, classes, number):
 )
 def test_what_is_said_counts_in_nine_classes(tiny_model, data, classes, number, right):
     model = that_says(tiny_model, classes, number)
-    found = challenge(model, data, strict=False, device="cpu")
+    found = run_challenge(model, data, strict=False, device="cpu")
     assert found.many_classes == (classes == 1000)
     for evaluation in found.variants.values():
         assert {group.name: group.accuracy for group in evaluation.groups} == {
@@ -53,31 +53,26 @@ def test_what_is_said_counts_in_nine_classes(tiny_model, data, classes, number, 
 
 def test_pictures_are_shown_whole_unless_told_otherwise(tiny_model):
     """They differ outside of the centre only, which is all that the model's own crop leaves."""
-    pictures = (
-        torch.rand(18, 3, 1, 1, generator=torch.Generator().manual_seed(0)).round().expand(-1, -1, 64, 64).clone()
-    )
+    pictures = torch.rand(18, 3, 1, 1, generator=torch.Generator().manual_seed(0)).round().expand(-1, -1, 64, 64)
+    pictures = pictures.clone()
     pictures[:, :, 12:52, 12:52] = 0.5
     dataset = ImageDataset.from_torch([(each, n % 9) for n, each in enumerate(pictures)], class_names=NINE)
     model = SplitModel(tiny_model(num_classes=9), preprocessing=Preprocessing(size=(64, 64), crop_pct=0.5))
     variants = {"mixed_same": dataset, "mixed_rand": dataset}
-    seen = {
-        own: len(
-            set(challenge(model, variants, own_crop=own, device="cpu").variants["mixed_rand"].predictions.values())
-        )
-        for own in (False, True)
-    }
+    found = {own: run_challenge(model, variants, own_crop=own, device="cpu") for own in (False, True)}
+    seen = {own: len(set(each.variants["mixed_rand"].predictions.values())) for own, each in found.items()}
     assert seen[True] == 1
     assert seen[False] > 1
 
 
 def test_what_cannot_be_measured_is_said(tiny_model, data, tmp_path):
     with pytest.raises(SettingsError, match="nine classes of the challenge or of ImageNet's 1,000, got one of 2"):
-        challenge(tiny_model(), data, strict=False)
+        run_challenge(tiny_model(), data, strict=False)
     with pytest.raises(DataError, match="4,050 test pictures"):
-        challenge(tiny_model(num_classes=9), data)
+        run_challenge(tiny_model(num_classes=9), data)
     shutil.copytree(data / "bg_challenge" / "mixed_rand", tmp_path / "mixed_rand")
     with pytest.raises(DataError, match="got no mixed_same"):
-        challenge(tiny_model(num_classes=9), tmp_path, strict=False)
+        run_challenge(tiny_model(num_classes=9), tmp_path, strict=False)
 
 
 def test_the_command(data, tmp_path):
