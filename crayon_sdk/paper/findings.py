@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Findings", "Fit", "Line", "write_page"]
 
 Values = tuple[float | None, ...]
+_STYLES = ("-", "--", ":", "-.", "--", ":")
 
 
 @dataclass(frozen=True)
@@ -259,9 +260,8 @@ class Findings:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        timed = self.plan.table == "runtime"
-        if any(line.point.x is not None for line in self.lines):
-            return self._curves([line for line in self.lines if line.point.x is not None], timed)
+        if self.plan.table in ("answers", "sensitivity", "runtime"):
+            return self._curves()
         with figure(7.2, 1.2 + 0.32 * len(self.lines)) as drawn:
             axes = drawn.add_subplot()
             for place, line in enumerate(self.lines):
@@ -279,45 +279,59 @@ class Findings:
             axes.set_xlabel(f"{self.measures[0]} in %: mean, every seed" + (", ◆ the paper" if self.data_set else ""))
             return png(drawn)
 
-    def _curves(self, lines: Sequence[Line], timed: bool) -> bytes:
-        groups = dict.fromkeys(line.point.series for line in lines)
-        panels: dict[str, list[str]] = {}
-        for series in groups:
-            panels.setdefault(series.rpartition(", ")[2] if self.plan.table == "sensitivity" else "", []).append(series)
-        with figure(4.6 * len(panels) + 1.2, 3.4) as drawn:
-            for number, (panel, names) in enumerate(panels.items(), start=1):
+    def _curves(self) -> bytes:
+        """A panel for each method, or weight; what is varied stands evenly spaced, but for times."""
+        timed = self.plan.table == "runtime"
+        panels: dict[str, list[Line]] = {}
+        for line in self.lines:
+            if line.point.method:
+                panel = "" if timed else line.point.series.removesuffix(f", {line.point.answers}")
+                panels.setdefault(panel, []).append(line)
+        first = next((line.first for line in self.lines if not line.point.method), ())
+        original, _ = _mean_and_deviation(first)
+        with figure(3.4 * len(panels) + 1.4, 3.2) as drawn:
+            for number, (panel, lines) in enumerate(panels.items(), start=1):
                 axes = drawn.add_subplot(1, len(panels), number)
-                for colour, series in enumerate(names):
-                    of_it = [line for line in lines if line.point.series == series]
-                    points = [
-                        (
-                            line.pictures if timed else line.point.x,
-                            *_mean_and_deviation(line.seconds if timed else line.first),
-                        )
-                        for line in of_it
-                    ]
-                    known = [(x, mean, sd or 0.0) for x, mean, sd in points if mean is not None]
-                    if known:
-                        x, mean, sd = zip(*known, strict=True)
-                        scale = 1 if timed else 100
-                        axes.errorbar(
-                            x,
-                            [scale * each for each in mean],
-                            yerr=[scale * each for each in sd],
-                            fmt="o-" if "," not in series or self.plan.table == "sensitivity" else "o--",
-                            color=LINES[colour % len(LINES)],
-                            markersize=4,
-                            capsize=2,
-                            label=series,
-                        )
-                axes.set_ylim(bottom=0)
-                if self.plan.table in ("sensitivity", "answers"):
-                    axes.set_xscale("log")
+                labels = list(dict.fromkeys(line.point.label for line in lines))
+                of_each: dict[str, list[Line]] = {}
+                for line in lines:
+                    of_each.setdefault(line.point.series if timed else f"answers: {line.point.answers}", []).append(
+                        line
+                    )
+                for (name, own), colour, style in zip(of_each.items(), LINES, _STYLES, strict=False):
+                    self._curve(axes, name, own, labels, colour=colour, style=style)
+                if original is not None:
+                    axes.axhline(100 * original, color="#8c8c8c", linewidth=1, label="Original")
+                if not timed:
+                    axes.set_xticks(range(len(labels)), labels)
+                    axes.set_ylim(0, 100)
+                axes.set_title(panel)
                 words = {"answers": "answered pictures, or neurons", "runtime": "training pictures"}
-                axes.set_xlabel(words.get(self.plan.table, panel))
-                axes.set_ylabel("seconds of a correction" if timed else f"{self.measures[0]} in %")
-                axes.legend(fontsize=7)
+                axes.set_xlabel(words.get(self.plan.table, panel.rpartition(", ")[2]))
+                if number == 1:
+                    axes.set_ylabel("seconds of a correction" if timed else f"{self.measures[0]} in %")
+                    axes.legend(fontsize=7)
             return png(drawn)
+
+    def _curve(
+        self, axes: Any, name: str, lines: Sequence[Line], labels: Sequence[str], *, colour: str, style: str
+    ) -> None:
+        """Means with their deviations, and the paper's where it has some; through times the fitted line."""
+        timed, fit = self.plan.table == "runtime", self.fits().get(name)
+        across: list[float] = []
+        along: list[float] = []
+        for line in lines:
+            mean, deviation = _mean_and_deviation(line.seconds if timed else line.first)
+            theirs = None if timed else self.published(line)[0]
+            x, scale = (line.pictures, 1) if timed else (labels.index(line.point.label), 100)
+            if theirs is not None:
+                axes.plot([x], [theirs], "D", color="#282828", markersize=5)
+            if mean is not None:
+                spread = [scale * (deviation or 0)]
+                axes.errorbar([x], [scale * mean], yerr=spread, fmt="o", color=colour, markersize=4, capsize=2)
+                across.append(x)
+                along.append(scale * mean if fit is None else fit.seconds + fit.seconds_per_picture * x)
+        axes.plot(across, along, style, color=colour, label=name)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``NAME.csv``, ``NAME.md`` and ``NAME.png``, and the page of all tables in the folder.

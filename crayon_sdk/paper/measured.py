@@ -207,9 +207,8 @@ class _Runs(Bench):
             said = cell["error"] or (f"{per_cent(measured)} %" if measured is not None else "done")
             rest = self.estimate(probe=False)
             ahead = f", about {duration(rest.seconds)} to go" if rest.seconds else ""
-            self.on_cell(
-                f"{point.name}, seed {seed}: {said} ({cell['seconds']:.0f} s); {rest.finished:,} of {rest.cells:,}{ahead}"
-            )
+            done = f"{rest.finished:,} of {rest.cells:,}{ahead}"
+            self.on_cell(f"{point.name}, seed {seed}: {said} ({cell['seconds']:.0f} s); {done}")
         return cell is not None
 
     @property

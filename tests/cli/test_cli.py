@@ -459,7 +459,7 @@ def test_tables_with_published_settings(tmp_path):
         (("table1", "--preset", "birds"), "no method has a preset called 'birds'"),
         (("transfer",), "Missing option '--student'"),
         (("answers", "--answers-from", str(tmp_path)), "name it with --data-set"),
-        (("ablation", "--data-set", "waterbirds"), "is not in"),
+        (("ablation", "--data-set", "biased-celeba"), "is not in"),
     ):
         refused = bench(*typed)
         assert refused.exit_code in (2, 3), refused.output
