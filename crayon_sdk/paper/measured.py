@@ -226,10 +226,10 @@ class _Runs(Bench):
         if point.method and "maps" in _needs(point.method):
             self.maps("logit")  # not a part of the correction whose time is taken
         if point.answers:
-            self.real_answers("logit")
+            self.real_answers(point.method, "logit")
 
         def told() -> AnnotationSet:
-            return self.told(point.answers, seed, "logit", point.count)
+            return self.told(point.method, point.answers, seed, "logit", point.count)
 
         corrected = self.tried(
             cell,

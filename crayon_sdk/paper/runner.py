@@ -145,17 +145,26 @@ class Bench:
         return Explainer(self.model, score=score, device=self.device).explain(self.pictures.train)
 
     @functools.cache  # noqa: B019
-    def real_answers(self, score: str) -> AnnotationSet:
-        """What people would say who see the masks: about all maps, and about all neurons."""
+    def _about_maps(self, score: str) -> AnnotationSet:
+        return simulate_answers(self.maps(score), self.pictures.train)
+
+    @functools.cache  # noqa: B019
+    def _about_neurons(self) -> AnnotationSet:
+        patches = Explainer(self.model, device=self.device).explain_neurons(self.pictures.train)
+        return simulate_neuron_answers(patches, self.pictures.train)
+
+    def real_answers(self, method: str, score: str) -> AnnotationSet:
+        """What people said, or would say who see the masks: about what the method needs, all maps or all neurons."""
+        needs, found = methods[method].needs, AnnotationSet()
         if self.given is not None:
             return self.given
-        patches = Explainer(self.model, device=self.device).explain_neurons(self.pictures.train)
-        train = self.pictures.train
-        return simulate_answers(self.maps(score), train).merge(simulate_neuron_answers(patches, train))
+        if "answers" in needs:
+            found = found.merge(self._about_maps(score))
+        return found.merge(self._about_neurons()) if "neuron answers" in needs else found
 
-    def told(self, kind: str, seed: int, score: str, count: int | None = None) -> AnnotationSet:
-        """Answers: real ones or a control, about all things or about some."""
-        real = drawn(self.real_answers(score), count, seed=seed)
+    def told(self, method: str, kind: str, seed: int, score: str, count: int | None = None) -> AnnotationSet:
+        """Answers that a method is told: real ones or a control, about all things or about some."""
+        real = drawn(self.real_answers(method, score), count, seed=seed)
         blind = next((each for each in CONTROLS if each == kind), None)
         return real if blind is None else control(real, blind, seed=seed)
 

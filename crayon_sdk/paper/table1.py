@@ -187,7 +187,7 @@ class _Table(Bench):
 
         def correct() -> nn.Module:
             def told() -> AnnotationSet:
-                return self.told(row.answers, seed, row.score)
+                return self.told(row.method, row.answers, seed, row.score)
 
             return ready or self.corrected(row.method, settings, seed, told=told, score=row.score, held_out=held_out)
 

@@ -79,7 +79,6 @@ class Point:
         answers: What people say: "real", a control, or "".
         count: About how many pictures or neurons; none for all.
         share: Of the training pictures.
-        x: Where it is in the figure; none where there is no such place.
         student: It is the other model that is corrected.
     """
 
@@ -90,7 +89,6 @@ class Point:
     answers: str = ""
     count: int | None = None
     share: float = 1.0
-    x: float | None = None
     student: bool = False
 
     @property
@@ -214,9 +212,7 @@ def _answers(plan: Plan) -> list[Point]:
         for kind in ("real", *plan.controls):
             series = title_of(method) if kind == "real" else f"{title_of(method)}, {kind}"
             found += [
-                replace(
-                    _point(plan, method), series=series, label=str(count or "all"), answers=kind, count=count, x=count
-                )
+                replace(_point(plan, method), series=series, label=str(count or "all"), answers=kind, count=count)
                 for count in (*sorted(plan.counts), None)
             ]
     return found
@@ -238,7 +234,6 @@ def _sensitivity(plan: Plan) -> list[Point]:
                     _scaled(whole, **{weight: value}),
                     series=f"{title_of(method)}, {weight}",
                     label=f"{value:g}",
-                    x=value,
                 )
                 for value in values
             ]
@@ -257,7 +252,7 @@ def _transfer(plan: Plan) -> list[Point]:
 
 def _runtime(plan: Plan) -> list[Point]:
     return [
-        replace(_point(plan, method), series=title_of(method), label=f"{share:g}", share=share, x=share)
+        replace(_point(plan, method), series=title_of(method), label=f"{share:g}", share=share)
         for method in plan.methods or CRAYON
         for share in sorted(plan.shares)
     ]

@@ -51,7 +51,7 @@ def test_the_ablation_leaves_one_term_out():
 
 def test_weights_are_those_of_the_figure():
     found = points_of(Plan(table="sensitivity", preset="waterbirds-release"))
-    values = {name: [each.x for each in found if each.series.endswith(name)] for name in ("alpha", "beta")}
+    values = {name: [float(each.label) for each in found if each.series.endswith(name)] for name in ("alpha", "beta")}
     assert values == {"alpha": [1e5, 1e6, 1e7, 1e8, 1e9], "beta": [1e3, 1e4, 1e5, 1e6, 1e7]}
     own = points_of(Plan(table="sensitivity", alphas=(1.0,), methods=("attention",)))
     assert [each.settings["alpha"] for each in own[1:2]] == [1.0]
