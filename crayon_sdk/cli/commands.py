@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from crayon_sdk import __version__
-from crayon_sdk.cli import answers, bench, hub, steps, tools
+from crayon_sdk.cli import answers, bench, hub, paper, preset, steps, tools
 from crayon_sdk.cli.common import EXIT_CODES, Commands
 
 __all__ = ["app"]
@@ -47,6 +47,6 @@ def app() -> None:
     """  # noqa: D301 - click reads the backspace
 
 
-_SHIPPING = (*hub.COMMANDS, bench.bench, *tools.COMMANDS)
+_SHIPPING = (*hub.COMMANDS, bench.bench, paper.paper, preset.preset, *tools.COMMANDS)
 for command in (*steps.COMMANDS[:2], answers.annotate, answers.answer, *steps.COMMANDS[2:], *_SHIPPING):
     app.add_command(command)

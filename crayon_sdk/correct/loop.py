@@ -48,8 +48,9 @@ def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:
         return settings.lr * (step + 1) / (warmup + 1)
-    if settings.scheduler == "step":
-        return settings.lr * settings.step_factor ** (step // steps_per_epoch // settings.step_epochs)
+    if settings.scheduler in ("step", "step-once"):
+        falls = step // steps_per_epoch // settings.step_epochs
+        return settings.lr * settings.step_factor ** (falls if settings.scheduler == "step" else min(falls, 1))
     if settings.scheduler == "cosine":
         span = max(settings.epochs * steps_per_epoch - warmup, 1)
         return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / span))

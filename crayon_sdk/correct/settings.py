@@ -24,7 +24,7 @@ Rate = Annotated[float, Field(ge=0, le=1e30)]
 Decay = Annotated[float, Field(ge=0, le=1e6)]
 Positive = Annotated[float, Field(gt=0)]
 Prior = Annotated[float, Field(ge=0, le=10)]
-Scheduler = Literal["none", "cosine", "step"]
+Scheduler = Literal["none", "cosine", "step", "step-once"]
 Target = Literal["label", "predicted"] | Count
 BatchNorm = Literal["train", "frozen"]
 Keep = Literal["last", "best"]
@@ -49,13 +49,13 @@ class TrainingSettings:
     momentum: Share = 0.9
     """Of "sgd"."""
     scheduler: Scheduler = "none"
-    """How the learning rate falls: not at all, as a cosine to zero, or in steps."""
+    """How the learning rate falls: not at all, as a cosine to zero, in steps, or in one step."""
     warmup_epochs: Number = 0.0
     """Epochs over which the rate first rises from zero; may be a fraction."""
     step_epochs: OneOrMore = 1
-    """With "step": after how many epochs the rate falls."""
+    """With "step" and "step-once": after how many epochs the rate falls."""
     step_factor: Share = 0.1
-    """With "step": what it is multiplied with each time."""
+    """With "step" and "step-once": what it is multiplied with each time."""
     average_decay: Share = 0.0
     """Decay per step of the exponential moving average of the weights that is kept as the result; 0 keeps the last
     weights."""

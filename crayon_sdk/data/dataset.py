@@ -150,7 +150,9 @@ class ImageDataset:
                 f"{first_few(listing.empty_classes)}. Remove the folders (in Python: or name the "
                 "other classes with class_names=)."
             )
-        return cls._from_listing(listing, preprocessing, on_error, decode, class_map)
+        return cls.from_listing(
+            listing, preprocessing=preprocessing, on_error=on_error, decode=decode, class_map=class_map
+        )
 
     @classmethod
     def from_csv(
@@ -230,7 +232,9 @@ class ImageDataset:
                 f"none of the {len(listing.images)} pictures of {table.name!r} is there, such as "
                 f"{str(listing.images[0])!r}; say where their paths start with root=FOLDER"
             )
-        return cls._from_listing(listing, preprocessing, on_error, decode, class_map)
+        return cls.from_listing(
+            listing, preprocessing=preprocessing, on_error=on_error, decode=decode, class_map=class_map
+        )
 
     @classmethod
     def from_torch(
@@ -358,21 +362,38 @@ class ImageDataset:
         )
 
     @classmethod
-    def _from_listing(
+    def from_listing(
         cls,
         listing: Listing,
-        preprocessing: Preprocessing | None,
-        on_error: OnError,
-        decode: bool,
-        class_map: ClassMap | None,
+        *,
+        draw_mask: Callable[[int], Image.Image | None] | None = None,
+        preprocessing: Preprocessing | None = None,
+        on_error: OnError = "raise",
+        decode: bool = True,
+        class_map: ClassMap | None = None,
     ) -> ImageDataset:
+        """Make a data set of files that were listed, as readers of folders, of tables and of published layouts do.
+
+        Args:
+            listing: The samples, before they are checked.
+            draw_mask: From a position in the listing to its object mask, "L" of 0 and 255, where no file holds it.
+            preprocessing: Used in place of the model's own.
+            on_error: ``"raise"``, or ``"skip"`` to leave unusable samples out.
+            decode: Look into every picture now.
+            class_map: Where the model calls the classes otherwise, as in ``from_folder``.
+
+        Raises:
+            DataError: Unusable samples (the first five named, the rest counted).
+            SettingsError: ``class_map`` makes no sense.
+        """
         for position, image in enumerate(listing.images):
             mask = None if listing.masks is None else listing.masks[position]
             if not os.path.isfile(image):
                 listing.problems.setdefault(position, "the file is missing")
             elif mask is not None and not os.path.isfile(mask):
                 listing.problems.setdefault(position, f"its mask {str(mask)!r} is missing")
-        source = FileSource(tuple(listing.images), None if listing.masks is None else tuple(listing.masks))
+        masks = draw_mask if listing.masks is None else tuple(listing.masks)
+        source = FileSource(tuple(listing.images), masks)
         dataset = cls._assemble(listing, source, preprocessing, on_error, class_map)
         if not decode:
             return dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -87,10 +87,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """Pictures and masks in files."""
+    """Pictures in files, and masks in files or drawn by a function from their positions."""
 
     images: tuple[Path, ...]
-    masks: tuple[Path | None, ...] | None
+    masks: tuple[Path | None, ...] | Callable[[int], Image.Image | None] | None
 
     def size(self, position: int) -> tuple[int, int]:
         """Width and height of a picture, upright, from its header."""
@@ -113,7 +113,9 @@ class FileSource:
         return row_of(self.image(position), preprocessing)
 
     def mask(self, position: int) -> Image.Image | None:
-        """Decode a mask, upright."""
+        """Decode a mask, upright, or draw it."""
+        if callable(self.masks):
+            return self.masks(position)
         path = None if self.masks is None else self.masks[position]
         if path is None:
             return None

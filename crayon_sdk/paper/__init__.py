@@ -1,5 +1,8 @@
-"""The tables of the paper, on data and models of one's own; nothing here that is not needed for that.
+"""The data sets and the tables of the paper, and the tables on data and models of one's own.
 
+- [`datasets`][crayon_sdk.paper.datasets.about]: what the paper's numbers are measured on, read as published.
+- [`fetch`][crayon_sdk.paper.fetch]: brings one, when somebody asks for it.
+- [`challenge`][crayon_sdk.paper.challenge]: the Backgrounds Challenge as one call.
 - [`protocol`][crayon_sdk.paper.protocol]: the rows of Table I, what is searched for each of them, and how it is chosen;
   loads no torch.
 - [`table1`][crayon_sdk.paper.table1]: runs it, cell by cell.
@@ -13,20 +16,23 @@ from typing import TYPE_CHECKING
 from crayon_sdk._base.lazy import lazily
 
 if TYPE_CHECKING:
+    from crayon_sdk.paper.challenge import Challenge, run_challenge
     from crayon_sdk.paper.outcome import Outcome
     from crayon_sdk.paper.protocol import ROWS, Protocol, Row
     from crayon_sdk.paper.table1 import Pictures, read_pictures, run_table
 
-__all__ = ["ROWS", "Outcome", "Pictures", "Protocol", "Row", "read_pictures", "run_table"]
+__all__ = ["ROWS", "Challenge", "Outcome", "Pictures", "Protocol", "Row", "read_pictures", "run_challenge", "run_table"]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        "Challenge": "challenge",
         "Outcome": "outcome",
         "Pictures": "table1",
         "Protocol": "protocol",
         "ROWS": "protocol",
         "Row": "protocol",
+        "run_challenge": "challenge",
         "read_pictures": "table1",
         "run_table": "table1",
     },

@@ -122,13 +122,14 @@ def test_the_shell_lists_the_methods(package):
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["methods"]
     assert list(found) == list(methods)
+    of_the_paper = ("waterbirds", "biased-celeba", "backgrounds")
     assert found["attention"] == {
         "title": "CRAYON-Attention",
         "paper": "Lee et al., IEEE BigData 2024",
         "needs": ["answers", "maps"],
-        "presets": ["waterbirds", "biased-celeba", "backgrounds"],
+        "presets": [f"{name}{form}" for form in ("", "-release") for name in of_the_paper],
     }
-    assert found["both"]["presets"] == ["waterbirds", "biased-celeba", "backgrounds"]
+    assert found["both"]["presets"] == found["pruning"]["presets"] == found["attention"]["presets"]
     assert found["focal"] == {"title": "focal", "paper": "", "needs": ["groups"], "presets": []}
     assert "cannot be imported" in found["gone"]["problem"]  # and the others are listed all the same
     shown = " ".join(crayon("methods").stdout.split())

@@ -429,3 +429,47 @@ def test_table1_says_what_is_wrong_before_the_work(picture_folder, tmp_path, typ
     assert result.exit_code in (2, 3)
     assert said in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_tables_with_published_settings(tmp_path):
+    """The estimate, the run, and what is refused before it."""
+    pytest.importorskip("matplotlib")
+    from helpers_correction import plain_correction, split_model
+
+    from crayon_sdk.data.generated import generate
+
+    table = generate("box", tmp_path / "box", size=40, scale=0.02)
+    model = plain_correction(split_model()).save(tmp_path / "model")
+    common = ("--data", str(table.parent), "--group-column", "box", "--model", str(model), "--seeds", "0")
+    common += ("--epochs", "1", "--output", str(tmp_path / "out"), "--device", "cpu")
+
+    def bench(*typed):
+        return CliRunner().invoke(app, ["bench", *typed, *common], prog_name="crayon")
+
+    ahead = bench("ablation", "--dry-run")
+    assert ahead.exit_code == 0, ahead.output
+    assert "4 cells, 0 of them finished" in ahead.stdout
+    assert not (tmp_path / "out").exists()
+    found = bench("table1", "--preset", "waterbirds", "--methods", "original", "attention", "--json")
+    assert found.exit_code == 0, found.output
+    assert [line["point"]["series"] for line in json.loads(found.stdout)["lines"]] == ["original", "attention"]
+    assert (tmp_path / "out" / "index.html").is_file()
+    for typed, said in (
+        (("table1", "--dry-run"), "name them with --preset"),
+        (("table1", "--preset", "birds"), "no method has a preset called 'birds'"),
+        (("transfer",), "Missing option '--student'"),
+        (("answers", "--answers-from", str(tmp_path)), "name it with --data-set"),
+        (("ablation", "--data-set", "biased-celeba"), "is not in"),
+    ):
+        refused = bench(*typed)
+        assert refused.exit_code in (2, 3), refused.output
+        assert said in refused.stderr
+
+
+def test_presets_are_shown_with_their_sources():
+    listed = json.loads(crayon("preset", "list", "--json").stdout)["presets"]
+    assert {"waterbirds", "waterbirds-release"} <= set(listed["both"])
+    shown = json.loads(crayon("preset", "show", "waterbirds-release", "--method", "pruning", "--json").stdout)["values"]
+    values = {each["setting"]: (each["value"], each["source"]) for each in shown}
+    assert values["epochs"] == (5, "the authors' code; paper: 10")
+    assert crayon("preset", "show", "waterbird").returncode == 2

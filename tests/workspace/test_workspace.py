@@ -308,9 +308,9 @@ def test_wrong_settings_are_refused_before_any_work(ws):
 
 
 def test_preset_names_the_correction(ws):
-    made = ws.correct("pruning", preset="waterbirds", pruning={"epochs": 1})
+    made = ws.correct("pruning", preset="waterbirds-release", pruning={"epochs": 1})
     assert made.record.settings["optimizer"] == "sgd"
-    assert "pruning-waterbirds" in ws.corrections
+    assert "pruning-waterbirds-release" in ws.corrections
 
 
 def test_a_control_is_a_correction_of_its_own(ws, tmp_path):
