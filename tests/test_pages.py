@@ -25,8 +25,10 @@ BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.+?) -->\n\n)?^```python\n(?P<code
 ELSEWHERE = {
     "index.md": "tests/test_first_steps.py",
     "benchmarks/table1.md": "takes minutes; tests/paper/test_table1.py does it on less",
-    "concepts/groups-without-labels.md": "needs groups that are reliably found; tests/explain/test_discovered_groups.py",
+    "concepts/groups-without-labels.md": "needs groups that are reliable; tests/explain/test_discovered_groups.py",
     "how-to/onnx.md": "tests/models/test_onnx.py",
+    "notebooks/explain_answer_correct.md": "tests/test_notebooks.py",
+    "notebooks/transfer_and_publish.md": "tests/test_notebooks.py",
 }
 
 # Where the reader has a model on the Hub or weights of the real size, the test has a folder and small ones.
