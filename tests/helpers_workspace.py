@@ -28,9 +28,12 @@ FAST = ["--set", "attention.epochs=1", "--set", "attention.batch_size=8", "--set
 FAST_ATTENTION = {"epochs": 1, "batch_size": 8}
 
 
-def save_model(folder: Path, seed: int = 0, num_classes: int = 2) -> Path:
-    """A small timm model with random weights, as a folder that timm loads."""
+def save_model(folder: Path, seed: int = 0, num_classes: int = 2, evidence: bool = False) -> Path:
+    """A small timm model with random weights, as a folder that timm loads; with `evidence` in every map of it."""
     model = SplitModel(make_tiny_model(seed=seed, num_classes=num_classes))
+    if evidence:
+        with torch.no_grad():
+            model.classifier.weight.abs_()
     folder.mkdir(parents=True)
     write_tensors(folder / "model.safetensors", model.plain_state_dict(), {"format": "pt"})
     write_json(folder / "config.json", timm_config(model))
