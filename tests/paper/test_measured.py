@@ -131,6 +131,13 @@ def test_the_gap_is_measured_where_there_is_one(tmp_path):
     assert found.published(found.lines[1]) == (78.23, 12.41)
 
 
+def test_maps_are_those_that_the_settings_are_for(pictures, tmp_path):
+    """Of the Backgrounds Challenge they show the predicted class, and whoever mixes that up is refused."""
+    found, _ = run(pictures, tmp_path, "published", methods=("attention",), preset="backgrounds")
+    assert found.lines[0].problem == ""
+    assert found.lines[0].point.settings["target"] == "predicted"
+
+
 def test_how_long_it_takes_is_said_before(pictures, tmp_path):
     plan = Plan(table="ablation", seeds=(0, 1), epochs=1)
     ahead = estimate(plan, split_model(), pictures, tmp_path / "out", device="cpu")
