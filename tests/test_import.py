@@ -28,6 +28,11 @@ WITHOUT_TORCH = (
     "crayon_sdk.workspace.inputs",
     "crayon_sdk.workspace.answering",
     "crayon_sdk.cli",
+    "crayon_sdk.paper.fetch",
+    "crayon_sdk.paper.tables",
+    "crayon_sdk.paper.datasets.backgrounds",
+    "crayon_sdk.paper.datasets.biased_celeba",
+    "crayon_sdk.paper.datasets.waterbirds",
 )
 
 

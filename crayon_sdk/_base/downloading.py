@@ -153,14 +153,16 @@ def _go_on(url: str, remote: Remote, part: Path) -> None:
             raise
         raise _UnfitError(f"the server says {error.code} {error.reason}") from error
     with answer:
-        resumed = answer.status == 206
-        have = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
+        # Before anything of what is here is given up: is it the file at all?
+        if answer.headers.get_content_type() == "text/html":
+            raise _UnfitError("the server sends a page, not the file")
+        if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise _UnfitError("the server sends another part than it was asked for")
+        have = have if answer.status == 206 else 0
+        length = answer.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() else None
         if remote.size is not None and total is not None and total != remote.size:
             raise _UnfitError(f"the file there has {total:,} bytes instead of {remote.size:,}")
-        if not remote.checksum and answer.headers.get_content_type() == "text/html":
-            raise _UnfitError("the server sends a page, not the file")
         _check_space(part, (total or 0) - have)
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         write_text(_note(part), json.dumps({"url": url, "mark": "" if mark.startswith("W/") else mark}))

@@ -123,8 +123,8 @@ def _pictures(
     if data_set == "waterbirds":
         found = read_waterbirds(data, strict=strict)
     elif data_set == "biased-celeba":
-        marks = list(data.rglob("list_landmarks_align_celeba.txt"))
-        found = read_biased_celeba(data, masks=bool(marks), strict=strict)
+        marks = any((data / each / "list_landmarks_align_celeba.txt").is_file() for each in ("", "celeba", "Anno"))
+        found = read_biased_celeba(data, masks=marks, strict=strict)
     else:
         objects = any((data / each).is_dir() for each in ("training/only_fg/train", "only_fg/train"))
         found = read_backgrounds(data, masks=objects, strict=strict)

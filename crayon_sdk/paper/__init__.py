@@ -7,6 +7,10 @@
   loads no torch.
 - [`table1`][crayon_sdk.paper.table1]: runs it, cell by cell.
 - [`outcome`][crayon_sdk.paper.outcome]: what came out: table, figure, and whether the paper's claim holds.
+- [`tables`][crayon_sdk.paper.tables]: the others, and Table I with published settings; loads no torch.
+- [`measured`][crayon_sdk.paper.measured]: runs them, [`findings`][crayon_sdk.paper.findings] is what came out, with the
+  [`numbers`][crayon_sdk.paper.numbers] of the paper beside.
+- [`runner`][crayon_sdk.paper.runner]: the cells of all tables.
 """
 
 from __future__ import annotations

@@ -215,9 +215,13 @@ class Findings:
     def about(self) -> list[str]:
         """How it was made, in sentences."""
         seeds = ", ".join(map(str, self.plan.seeds))
-        deviation = ", ± the standard deviation" if len(self.plan.seeds) > 1 else ""
+        several = len(self.plan.seeds) > 1
         form = self.plan.preset or "published losses, own weights"
-        said = [f"Mean over the seeds {seeds}{deviation}. Settings: {form}."]
+        epochs = f", {self.plan.epochs} epochs" if self.plan.epochs else ""
+        said = [
+            f"Mean over the seeds {seeds}, ± the standard deviation." if several else f"Seed {seeds} alone.",
+            f"Settings: {form}{epochs}.",
+        ]
         if self.plan.table != "runtime":
             said.append(
                 f"{self.pictures['train']:,} training and {self.pictures['test']:,} test pictures; one picture of the "

@@ -23,7 +23,7 @@ from crayon_sdk.errors import SettingsError
 from crayon_sdk.models.passes import in_classes_of
 from crayon_sdk.models.split import SplitModel, as_split_model
 from crayon_sdk.paper.findings import Findings, Line
-from crayon_sdk.paper.runner import Bench, Cell, Pictures, scores_of
+from crayon_sdk.paper.runner import Bench, Cell, Pictures, scores_of, target_of
 from crayon_sdk.paper.tables import Plan, Point, points_of
 from crayon_sdk.results.correction import versions
 from crayon_sdk.results.evaluation import evaluate, per_cent
@@ -219,17 +219,17 @@ class _Runs(Bench):
     def _made(self, point: Point, seed: int) -> Cell:
         cell: Cell = {"point": point.name, "settings": point.settings or {}, "seed": seed, "error": ""}
         model = self.student if point.student else self.model
-        train = self.pictures.train
+        train, target = self.pictures.train, target_of(point.settings or {})
         if point.share < 1:
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
             train = train.subset([train.ids[at] for at in sorted(order[: max(1, round(point.share * len(train)))])])
         if point.method and "maps" in _needs(point.method):
-            self.maps("logit")  # not a part of the correction whose time is taken
+            self.maps("logit", target)  # not a part of the correction whose time is taken
         if point.answers:
-            self.real_answers(point.method, "logit")
+            self.real_answers(point.method, "logit", target)
 
         def told() -> AnnotationSet:
-            return self.told(point.method, point.answers, seed, "logit", point.count)
+            return self.told(point.method, point.answers, seed, "logit", count=point.count, target=target)
 
         corrected = self.tried(
             cell,

@@ -34,7 +34,7 @@ from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.correction import versions
 from crayon_sdk.results.evaluation import Evaluation
 
-__all__ = ["Bench", "Cell", "Pictures", "nested", "read_pictures", "scores_of"]
+__all__ = ["Bench", "Cell", "Pictures", "nested", "read_pictures", "scores_of", "target_of"]
 
 _log = logging.getLogger(__name__)
 Cell = dict[str, Any]
@@ -140,31 +140,33 @@ class Bench:
     # What methods are told
 
     @functools.cache  # noqa: B019 - as long as the table
-    def maps(self, score: str) -> SaliencyMaps:
+    def maps(self, score: str, target: Any = "label") -> SaliencyMaps:
         """Of the original model on all training pictures."""
-        return Explainer(self.model, score=score, device=self.device).explain(self.pictures.train)
+        return Explainer(self.model, score=score, target=target, device=self.device).explain(self.pictures.train)
 
     @functools.cache  # noqa: B019
-    def _about_maps(self, score: str) -> AnnotationSet:
-        return simulate_answers(self.maps(score), self.pictures.train)
+    def _about_maps(self, score: str, target: Any) -> AnnotationSet:
+        return simulate_answers(self.maps(score, target), self.pictures.train)
 
     @functools.cache  # noqa: B019
     def _about_neurons(self) -> AnnotationSet:
         patches = Explainer(self.model, device=self.device).explain_neurons(self.pictures.train)
         return simulate_neuron_answers(patches, self.pictures.train)
 
-    def real_answers(self, method: str, score: str) -> AnnotationSet:
+    def real_answers(self, method: str, score: str, target: Any = "label") -> AnnotationSet:
         """What people said, or would say who see the masks: about what the method needs, all maps or all neurons."""
         needs, found = methods[method].needs, AnnotationSet()
         if self.given is not None:
             return self.given
         if "answers" in needs:
-            found = found.merge(self._about_maps(score))
+            found = found.merge(self._about_maps(score, target))
         return found.merge(self._about_neurons()) if "neuron answers" in needs else found
 
-    def told(self, method: str, kind: str, seed: int, score: str, count: int | None = None) -> AnnotationSet:
+    def told(
+        self, method: str, kind: str, seed: int, score: str, *, count: int | None = None, target: Any = "label"
+    ) -> AnnotationSet:
         """Answers that a method is told: real ones or a control, about all things or about some."""
-        real = drawn(self.real_answers(method, score), count, seed=seed)
+        real = drawn(self.real_answers(method, score, target), count, seed=seed)
         blind = next((each for each in CONTROLS if each == kind), None)
         return real if blind is None else control(real, blind, seed=seed)
 
@@ -235,7 +237,7 @@ class Bench:
         if "holdout" in needs:
             given["evaluate_on"] = held_out
         if "maps" in needs:
-            maps = self.maps(score)
+            maps = self.maps(score, target_of(settings))
             given["maps"] = maps if train is None else maps.select(train.ids)
         if needs & {"answers", "neuron answers"}:
             answers = told()
@@ -259,6 +261,11 @@ class Bench:
     def made_with(self, identity: Mapping[str, Any]) -> Cell:
         """What a cell says of how it was made."""
         return {"made_from": dict(identity), "machine": self.machine | versions()}
+
+
+def target_of(settings: Mapping[str, Any]) -> Any:
+    """Whose evidence the maps show that settings of a method are for."""
+    return settings.get("target", settings.get("attention.target", "label"))
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:

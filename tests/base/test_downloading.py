@@ -55,6 +55,9 @@ class Server:
                     self.end_headers()
                     return
                 self.send_response(206 if begin else 200)
+                if begin:
+                    told = 0 if "other-part" in self.path else begin
+                    self.send_header("Content-Range", f"bytes {told}-{len(body) - 1}/{len(body)}")
                 self.send_header("Content-Length", str(len(body) - begin))
                 self.send_header("ETag", outer.mark)
                 self.end_headers()
@@ -100,6 +103,16 @@ def test_a_later_call_goes_on(server, tmp_path):
         download(server.remote("data"), tmp_path)
     assert download(server.remote("data"), tmp_path).read_bytes() == CONTENT
     assert server.asked[-1][1] == "bytes=450000-"
+
+
+def test_a_mirror_that_is_not_the_file_costs_nothing_of_what_is_here(server, tmp_path):
+    server.cuts = 3
+    with pytest.raises(DataError):
+        download(server.remote("data", checksum=MD5), tmp_path)
+    with pytest.raises(DataError, match=r"a page, not the file.*another part.*450,000 bytes are kept"):
+        download(server.remote("page", "other-part", checksum=MD5), tmp_path)
+    assert download(server.remote("other", checksum=MD5), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] == ("/other", "bytes=450000-")
 
 
 def test_another_file_of_that_name_is_begun_anew(server, tmp_path):

@@ -20,8 +20,9 @@ from crayon_sdk.data.generated import generate
 from crayon_sdk.errors import DataError, SettingsError
 from crayon_sdk.paper.datasets import read_backgrounds
 from crayon_sdk.paper.measured import estimate, run_plan
-from crayon_sdk.paper.runner import Bench, Pictures, read_pictures
-from crayon_sdk.paper.tables import Plan
+from crayon_sdk.paper.runner import Bench, Pictures, read_pictures, target_of
+from crayon_sdk.paper.tables import Plan, points_of
+from crayon_sdk.results.evaluation import evaluate
 
 pytest.importorskip("matplotlib")
 
@@ -129,6 +130,20 @@ def test_the_gap_is_measured_where_there_is_one(tmp_path):
     assert found.measures == ("MR", "BG-Gap")
     assert found.lines[0].second == (0.0,)  # all pictures are the same
     assert found.published(found.lines[1]) == (78.23, 12.41)
+
+
+def test_maps_are_those_that_the_settings_are_for(pictures, tmp_path):
+    """With the presets of the Backgrounds Challenge maps show the predicted class, in explaining and in training."""
+    point = points_of(Plan(table="published", preset="backgrounds", methods=("both",)))[0]
+    assert target_of(point.settings) == "predicted"
+    bench = Bench(split_model(), pictures, tmp_path, device="cpu")
+    predicted = evaluate(bench.model, pictures.train, device="cpu").predictions
+    maps = bench.maps("logit", target_of(point.settings))
+    assert dict(zip(maps.ids, maps.targets.tolist(), strict=True)) == predicted
+    answers = bench.real_answers("both", "logit", target_of(point.settings))
+    assert {each.id: each.target for each in answers.image_answers}.items() <= predicted.items()
+    found, _ = run(pictures, tmp_path, "published", methods=("attention",), preset="backgrounds")
+    assert found.lines[0].problem == ""
 
 
 def test_how_long_it_takes_is_said_before(pictures, tmp_path):
