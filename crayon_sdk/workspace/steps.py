@@ -81,6 +81,7 @@ class Steps:
         device: str = "auto",
         precision: str = "auto",
         channels_last: bool = False,
+        compile: bool = False,
         again: bool = False,
     ) -> tuple[SaliencyMaps, NeuronPatches]:
         """Make maps, patches and a sheet of each; what is up to date is left alone.
@@ -95,6 +96,7 @@ class Steps:
             precision: "auto", "float32" or "bfloat16" (of the trunk).
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
+            compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
             again: Make them again also when they are up to date.
 
         Raises:
@@ -103,7 +105,7 @@ class Steps:
         """
         with self.ledger.working("explain"):
             explainer = Explainer(
-                laid_out(self.inputs.model, channels_last),
+                laid_out(self.inputs.model, channels_last, compile),
                 target=target,
                 score=score,
                 batch_size=batch_size,
@@ -264,6 +266,7 @@ class Steps:
         device: str = "auto",
         precision: str = "auto",
         channels_last: bool = False,
+        compile: bool = False,
         control: Control | None = None,
         strict: bool = True,
         overwrite: bool = False,
@@ -288,6 +291,7 @@ class Steps:
             precision: "auto", "float32" or "bfloat16" (of the trunk).
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
+            compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
             control: Correct with what people would have said who do not look, "yes", "no", "shuffled" or "inverted"
                 ([`control`][crayon_sdk.answers.controls.control]), in the place of the answers there are.
             strict: Refuse answers that do not fit; else drop and count them.
@@ -321,7 +325,7 @@ class Steps:
         path = f"corrections/{name}"
         with self.ledger.working(f"correct {name}"):
             # Looked at also when the result is there already: it may have changed.
-            original = laid_out(self.inputs.model, channels_last)
+            original = laid_out(self.inputs.model, channels_last, compile)
             resolved = _settings(_corrector(original, typed, device))
             computed = self._computed(precision, device)
             wanted = self._counted(typed | {"precision": computed}, resolved)
@@ -486,6 +490,7 @@ class Steps:
         device: str = "auto",
         precision: str = "auto",
         channels_last: bool = False,
+        compile: bool = False,
         again: bool = False,
     ) -> dict[str, Evaluation]:
         """Measure the model and its corrections; what is up to date is read from its file.
@@ -500,6 +505,7 @@ class Steps:
             precision: "auto", "float32" or "bfloat16" (of the trunk).
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
+            compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
             again: Measure also what is up to date.
 
         Returns:
@@ -523,7 +529,7 @@ class Steps:
                 if again or not self.ledger.is_fresh(path, inputs, wanted):
                     started = time.time()
                     made = evaluate(
-                        laid_out(model, channels_last),
+                        laid_out(model, channels_last, compile),
                         test,
                         train=train,
                         batch_size=batch_size,
