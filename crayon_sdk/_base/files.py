@@ -13,6 +13,7 @@ import ctypes
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -301,8 +302,8 @@ def tensors_in_parts(
 
     Args:
         path: The file; it gets its name when the block ends well.
-        like: A tensor of the shape and dtype of each that is written; its values do not matter, so that one number,
-            expanded, will do.
+        like: A tensor of the shape and dtype (float32, int64 or bool) of each that is written; its values do not
+            matter, so that one number, expanded, will do.
         metadata: As there.
 
     Yields:
@@ -311,6 +312,7 @@ def tensors_in_parts(
 
     Raises:
         OutputError: It cannot be written; the file from before is as it was.
+        SettingsError: Rows do not fit.
     """
     ordered = sorted(like.items(), key=lambda item: (-item[1].itemsize, item[0]))  # as safetensors lays them out
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
@@ -326,8 +328,14 @@ def tensors_in_parts(
         file.truncate(file.tell() + end)
 
         def put(name: str, row: int, values: Tensor) -> None:
-            rows = values.detach().cpu().contiguous()
-            size = like[name][0].numel() * rows.itemsize if len(like[name]) else 0
+            known = like[name]
+            if not (0 <= row <= len(known) - len(values) and values.shape[1:] == known.shape[1:]):
+                raise SettingsError(
+                    f"expected rows of {name!r} that fit into {tuple(known.shape)}, got {tuple(values.shape)} "
+                    f"from row {row}"
+                )
+            rows = values.detach().to("cpu", known.dtype).contiguous()
+            size = math.prod(known.shape[1:]) * known.itemsize
             file.seek(8 + len(text) + starts[name] + row * size)
             file.write(rows.numpy().tobytes())
 

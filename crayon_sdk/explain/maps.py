@@ -262,6 +262,7 @@ class SaliencyMaps:
 
         Raises:
             OutputError: It cannot be written.
+            SettingsError: A part does not fit.
 
         Example:
             >>> import tempfile
@@ -274,7 +275,9 @@ class SaliencyMaps:
             >>> SaliencyMaps.load(path).targets.tolist()
             [0, 1]
         """
-        with tensors_in_parts(path, self._tensors, _metadata(_FORMAT, self._manifest)) as write:
+        kinds = {"values": torch.float32, "targets": torch.int64, "evidence": torch.bool}
+        like = {name: tensor.to(kinds[name]) for name, tensor in self._tensors.items()}
+        with tensors_in_parts(path, like, _metadata(_FORMAT, self._manifest)) as write:
 
             def put(row: int, values: Tensor, targets: Tensor, evidence: Tensor) -> None:
                 for name, part in (("values", values), ("targets", targets), ("evidence", evidence)):

@@ -225,6 +225,17 @@ def test_a_file_in_parts_is_the_same_file(maps, sizes, tmp_path):
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("row", [-1, 2])
+def test_a_part_that_does_not_fit_is_refused(maps, row, tmp_path):
+    def misplaced():
+        with maps.saved_in_parts(tmp_path / "maps.safetensors") as put:
+            put(row, maps.values[:2], maps.targets[:2], maps.evidence[:2])
+
+    with pytest.raises(SettingsError, match=rf"'values' that fit into \(3, 4, 5\), got \(2, 4, 5\) from row {row}"):
+        misplaced()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_was_not_finished_is_none(maps, tmp_path):
     path = tmp_path / "maps.safetensors"
     maps.save(path)
