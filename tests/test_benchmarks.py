@@ -16,6 +16,7 @@ SPEED = {
     "step": ["plain PyTorch loop", "FurtherTraining.fit", "AttentionCorrector.fit", "the authors' way"],
     "explain": ["no-grad forward", "Explainer.explain", "captum LayerGradCam"],
     "prune": ["no-grad forward over a cache", "NeuronPruner.fit, 10 epochs", "Explainer.explain_neurons"],
+    "scaling": ["memory", "file"],
     "end_to_end": ["explain, fit, evaluate", "not training", "the authors' way"],
 }
 

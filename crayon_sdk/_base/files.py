@@ -16,6 +16,7 @@ import ctypes
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -58,12 +59,14 @@ __all__ = [
     "sha256_of",
     "sha256_of_each",
     "sweep",
+    "tensors_in_parts",
     "write_json",
     "write_tensors",
     "write_text",
 ]
 
 LARGEST = 1 << 30  # bytes of a file that is read whole: tables and answers of many millions of lines
+_SAFETENSORS = {"torch.float32": "F32", "torch.int64": "I64", "torch.bool": "BOOL"}  # that are written in parts
 _LONGEST_HEADER = 100_000_000  # as the format has it
 _ASIDE, _LOCK = ".crayon-", ".crayon-lock"
 StrPath = str | os.PathLike[str]
@@ -299,6 +302,55 @@ def write_tensors(path: StrPath, tensors: Mapping[str, Tensor], metadata: Mappin
             _sort_metadata(temporary)
         except SafetensorError as error:
             raise OutputError(describe_write_failure(Path(path), error)) from error
+
+
+@contextlib.contextmanager
+def tensors_in_parts(
+    path: StrPath, like: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Iterator[Callable[[str, int, Tensor], None]]:
+    """Write the file that `write_tensors` writes, to the byte, without ever having a whole tensor in memory.
+
+    Args:
+        path: The file; it gets its name when the block ends well.
+        like: A tensor of the shape and dtype (float32, int64 or bool) of each that is written; its values do not
+            matter, so that one number, expanded, will do.
+        metadata: As there.
+
+    Yields:
+        A function that writes rows: the name of the tensor, the number of the first row, and the rows. What is not
+        written is zero.
+
+    Raises:
+        OutputError: It cannot be written; the file from before is as it was.
+        SettingsError: Rows do not fit.
+    """
+    ordered = sorted(like.items(), key=lambda item: (-item[1].itemsize, item[0]))  # as safetensors lays them out
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    starts, end = {}, 0
+    for name, tensor in ordered:
+        starts[name], end = end, end + tensor.numel() * tensor.itemsize
+        place = {"shape": list(tensor.shape), "data_offsets": [starts[name], end]}
+        header[name] = {"dtype": _SAFETENSORS[str(tensor.dtype)], **place}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replace_file(path) as temporary, temporary.open("r+b") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(file.tell() + end)
+
+        def put(name: str, row: int, values: Tensor) -> None:
+            known = like[name]
+            if not (0 <= row <= len(known) - len(values) and values.shape[1:] == known.shape[1:]):
+                raise SettingsError(
+                    f"expected rows of {name!r} that fit into {tuple(known.shape)}, got {tuple(values.shape)} "
+                    f"from row {row}"
+                )
+            rows = values.detach().to("cpu", known.dtype).contiguous()
+            size = math.prod(known.shape[1:]) * known.itemsize
+            file.seek(8 + len(text) + starts[name] + row * size)
+            file.write(rows.numpy().tobytes())
+
+        yield put
+        file.flush()
 
 
 def _sort_metadata(path: Path) -> None:

@@ -63,6 +63,8 @@ class _Working:
     """Of the trunk."""
     channels_last: bool = False
     """Keep tensors channels last: on a CPU faster for many models; results differ by rounding."""
+    compile: bool = False
+    """Run the trunk through torch.compile: minutes at first, faster from then on; results differ by rounding."""
 
 
 @settings
@@ -245,6 +247,8 @@ class CorrectOptions:
     """Of the trunk."""
     channels_last: bool = False
     """Keep tensors channels last: on a CPU faster for many models; results differ by rounding."""
+    compile: bool = False
+    """Run the trunk through torch.compile: minutes at first, faster from then on; results differ by rounding."""
     control: Control | None = None
     """Correct with what people would have said who do not look, in the place of the answers there are."""
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL import __version__ as PILLOW  # noqa: N812
 
-from crayon_sdk._base.files import sha256_of
+from crayon_sdk._base.files import check_writable, sha256_of
 from crayon_sdk._base.progress import track
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import ClassMap, checked_class_map
+from crayon_sdk.data.kept import PixelFolder
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.data.sources import FileSource, Listing, Source, describe, list_folder
 from crayon_sdk.data.tables import Columns, list_table, say_recognised
@@ -48,6 +50,7 @@ class Frame(Protocol):
 
 
 OnError = Literal["raise", "skip"]
+_PIXELS = 1  # goes up when decoding, resizing or cropping gives other pixels than before
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class ImageDataset:
         preprocessing: Used in place of the model's own when it is not None.
         has_masks: Whether samples come with object masks.
         preprocessed: Whether items are finished model inputs.
+        pixel_folder: Where decoded pictures are kept from run to run, if anywhere (`with_cache`).
 
     Example:
         >>> from PIL import Image
@@ -101,6 +105,7 @@ class ImageDataset:
     preprocessed: bool = False
     class_map: Mapping[str, str | int] | None = None
     guessed_names: bool = False
+    pixel_folder: PixelFolder | None = None
     _labels: NDArray[np.int64]
     _source: Source
     _positions: tuple[int, ...]
@@ -552,6 +557,56 @@ class ImageDataset:
         """Return the same samples with another preprocessing; None leaves it to the model."""
         return replace(self, preprocessing=preprocessing)
 
+    def with_cache(self, folder: StrPath, *, most_bytes: int = 50 * 1024**3) -> ImageDataset:
+        """Return the same samples, whose decoded pictures are kept in a folder from run to run.
+
+        Whoever needs all pictures in some size (explaining, correcting, evaluating) decodes them once, into one file,
+        and from then on maps that file into memory. It is another file for other pictures, changed ones (by size and
+        time of change), another geometry or another version of Pillow. Several processes may use one folder, and may
+        be killed.
+
+        Args:
+            folder: It is made when something is put into it; whatever is in it can be deleted at any time.
+            most_bytes: How much it may hold: what was not used for the longest time is deleted above that. Pixels that
+                are more by themselves are not kept.
+
+        Raises:
+            OutputError: The folder cannot be written.
+            SettingsError: The pictures are in no files, or ``most_bytes`` is no positive whole number.
+
+        Example:
+            >>> import tempfile
+            >>> from PIL import Image
+            >>> folder = Path(tempfile.mkdtemp())
+            >>> (folder / "birds" / "land").mkdir(parents=True)
+            >>> Image.new("RGB", (8, 8)).save(folder / "birds" / "land" / "1.png")
+            >>> dataset = ImageDataset.from_folder(folder / "birds").with_cache(folder / "pixels")
+            >>> dataset.pixel_folder.path.name
+            'pixels'
+        """
+        if not self.files:
+            raise SettingsError(
+                "expected a data set of picture files (from_folder, from_csv), since files tell when they changed; "
+                "got one with its pictures from elsewhere. Leave with_cache out"
+            )
+        if not isinstance(most_bytes, int) or isinstance(most_bytes, bool) or most_bytes < 1:
+            raise SettingsError(f"expected most_bytes to be a positive whole number, got {most_bytes!r}")
+        check_writable(folder)
+        return replace(self, pixel_folder=PixelFolder(Path(folder).absolute(), most_bytes))
+
+    def pixel_key(self, preprocessing: Preprocessing) -> str:
+        """SHA-256 of all that the decoded pixels depend on; it changes when files do. Empty where a file is missing.
+
+        Args:
+            preprocessing: Its geometry counts, not its mean and std.
+        """
+        geometry = {name: value for name, value in preprocessing.to_dict().items() if name not in ("mean", "std")}
+        try:
+            found = [(str(file.absolute()), *_size_and_time(file)) for file in self.files]
+        except OSError:  # reading it says which
+            return ""
+        return sha256_of(json.dumps([_PIXELS, PILLOW, geometry, found], sort_keys=True))
+
     def with_classes(self, names: Sequence[str], numbers: Mapping[str, int]) -> ImageDataset:
         """Return the same samples in the classes of a model.
 
@@ -832,3 +887,8 @@ def _raise_for(ids: Sequence[str], reasons: Mapping[int, str]) -> None:
 
 def _first_reasons(ids: Sequence[str], reasons: Mapping[int, str]) -> str:
     return first_few(f"{ids[index]}: {reason}" for index, reason in sorted(reasons.items()))
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    found = os.stat(file)
+    return found.st_size, found.st_mtime_ns

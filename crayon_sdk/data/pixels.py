@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from crayon_sdk._base.files import describe_write_failure
+from crayon_sdk._base.progress import track
+from crayon_sdk.data.kept import PixelFolder, reserve
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, OutputError, SettingsError
 
@@ -41,6 +43,13 @@ class PixelSource(Protocol):
     def preprocessed(self) -> bool:
         """Whether rows are finished model inputs."""
 
+    @property
+    def pixel_folder(self) -> PixelFolder | None:
+        """Where decoded pictures are kept from run to run."""
+
+    def pixel_key(self, preprocessing: Preprocessing) -> str:
+        """What they are kept under."""
+
     def row(self, position: int, preprocessing: Preprocessing | None) -> Tensor:
         """One sample, (3, H, W), uint8, or float32 where preprocessed."""
 
@@ -53,7 +62,9 @@ def batches(
     num_workers: Workers = "auto",
     order: Sequence[int] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Stream a data set; nothing is kept, and no random number of the caller is used.
+    """Stream a data set; no random number of the caller is used.
+
+    Nothing is kept, unless the data set has a folder for that (`with_cache`): then all of it is decoded first, once.
 
     Args:
         dataset: An [`ImageDataset`][crayon_sdk.data.dataset.ImageDataset].
@@ -86,10 +97,19 @@ def batches(
     if preprocessing is None and not dataset.preprocessed:
         raise SettingsError("preprocessing is needed to bring pictures to one size, got None")
     workers = _worker_count(num_workers, len(positions))
+    kept = _kept(dataset, preprocessing, make=order is None, num_workers=num_workers)
+    if kept is not None:
+        return ((rows, kept[rows]) for rows in torch.tensor(positions, dtype=torch.int64).split(batch_size))
+    return _decoded(dataset, preprocessing, batch_size, workers, positions)
+
+
+def _decoded(
+    dataset: PixelSource, preprocessing: Preprocessing | None, batch_size: int, workers: int, positions: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
     loader = DataLoader(
         _Rows(dataset, preprocessing),
         batch_size=batch_size,
-        sampler=positions,
+        sampler=list(positions),
         num_workers=workers,
         collate_fn=_stack,
         # Its own generator: by default the loader draws a seed from the caller's.
@@ -98,6 +118,25 @@ def batches(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     return _checked(loader)
+
+
+def _kept(
+    dataset: PixelSource, preprocessing: Preprocessing | None, *, make: bool, num_workers: Workers
+) -> Tensor | None:
+    """(N, 3, H, W) uint8 from the file that outlives the run, if the data set has a folder for it."""
+    count = len(dataset.ids)
+    if dataset.pixel_folder is None or preprocessing is None or dataset.preprocessed or not count:
+        return None
+    key = dataset.pixel_key(preprocessing)
+
+    def fill(rows: Tensor) -> None:
+        workers = _worker_count(num_workers, count)
+        with track("decoding", count) as advance:
+            for indices, images in _decoded(dataset, preprocessing, 64, workers, range(count)):
+                rows[indices] = images
+                advance(len(indices))
+
+    return dataset.pixel_folder.rows(key, (count, 3, *preprocessing.size), fill if make else None) if key else None
 
 
 def _checked(loader: DataLoader[_Row]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -182,7 +221,8 @@ class PixelCache:
 
     Without augmentation every epoch sees the same pixels. They are kept as
     uint8 and normalised where they are used. A context manager; what it holds
-    is freed, and its file deleted, at ``close`` or with the object.
+    is freed, and its file deleted, at ``close`` or with the object; the file of a
+    data set that keeps its pixels (`with_cache`) stays.
 
     Args:
         dataset: An [`ImageDataset`][crayon_sdk.data.dataset.ImageDataset].
@@ -219,10 +259,15 @@ class PixelCache:
             raise SettingsError(f"max_memory_bytes must be a whole number of at least 0, got {max_memory_bytes!r}")
         self.device = torch.device(device)
         self.preprocessing = preprocessing
+        self._rows: Tensor | None
         self._finalizer: weakref.finalize[[Path], PixelCache] | None = None
+        kept = _kept(dataset, preprocessing, make=True, num_workers=num_workers)
+        if kept is not None:
+            self._rows = self._near(kept, max_memory_bytes)
+            return
         stream = batches(dataset, preprocessing, batch_size=64, num_workers=num_workers)
         shape, dtype = _row_format(dataset, preprocessing)
-        self._rows: Tensor | None = self._allocate((len(dataset.ids), *shape), dtype, max_memory_bytes)
+        self._rows = self._allocate((len(dataset.ids), *shape), dtype, max_memory_bytes)
         try:
             for indices, images in stream:
                 if images.shape[1:] != shape:
@@ -234,6 +279,15 @@ class PixelCache:
         except BaseException:
             self.close()
             raise
+
+    def _near(self, kept: Tensor, limit: int) -> Tensor:
+        """Bring pixels to a GPU, if they fit; the computer has them in memory as far as there is room for the file."""
+        if self.device.type == "cpu" or kept.numel() > limit:
+            return kept
+        try:
+            return kept.to(self.device)
+        except torch.cuda.OutOfMemoryError:
+            return kept
 
     def _allocate(self, shape: tuple[int, ...], dtype: torch.dtype, limit: int) -> Tensor:
         size = dtype.itemsize
@@ -305,14 +359,9 @@ def _temporary_file(size: int) -> Path:
     path: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix="crayon-pixels-")
+        os.close(handle)
         path = Path(name)
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, 0, size)
-            else:
-                os.truncate(handle, size)
-        finally:
-            os.close(handle)
+        reserve(path, size)
     except OSError as error:
         if path is not None:
             _delete(path)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
+from crayon_sdk._base.files import check_writable
 from crayon_sdk._base.process import Processes, resolve_device, resolve_precision
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.data.dataset import ImageDataset
@@ -98,11 +104,13 @@ class Explainer:
     def __repr__(self) -> str:
         return f"Explainer({self.model.architecture}, target={self.target!r}, score={self.score!r}, on {self.device})"
 
-    def explain(self, dataset: ImageDataset) -> SaliencyMaps:
+    def explain(self, dataset: ImageDataset, path: str | os.PathLike[str] | None = None) -> SaliencyMaps:
         """Make the map of every sample.
 
         Args:
             dataset: What to explain.
+            path: The file of [`save`][crayon_sdk.explain.maps.SaliencyMaps.save]: maps are written into it as they are
+                made and come from it when they are looked at, so that a million of them need no memory.
 
         Processes that were launched together share the work, and all get the whole, with the same bytes.
 
@@ -111,37 +119,65 @@ class Explainer:
 
         Raises:
             DataError: A picture cannot be read, there are none, or the model gives NaN or infinity for some.
+            OutputError: The file cannot be written.
             SettingsError: The labels are not classes of the model.
             UnsupportedModelError: The model gives NaN or infinity for all of them, or has such weights.
         """
         dataset = in_classes_of(dataset, self.model)
+        if path is not None:
+            check_writable(Path(path).parent)
         order, processes = portion(len(dataset), self.batch_size)
-        maps, targets = [], []
-        with borrowed(self.model, self.device):
-            for indices, features in self._features(dataset, "explaining", order):
-                chosen = self._targets(features, dataset.labels[indices])
-                ids = [dataset.ids[row] for row in indices.tolist()]
-                maps.append(self._maps(features, chosen, ids).cpu())
-                targets.append(chosen.cpu())
-        values, aims = (_of_all(torch.cat(each), order, len(dataset), processes) for each in (maps, targets))
-        evidence = has_evidence(values)
-        if not bool(evidence.all()):
-            _log.warning(
-                "%d of %d maps have no positive evidence for their target; they will not guide anything",
-                int((~evidence).sum()),
-                len(evidence),
+        together = Processes.found()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(borrowed(self.model, self.device))
+            parts = self._parts(dataset, order)
+            values, targets, evidence = first = next(parts)
+            count, (height, width) = len(dataset), values.shape[1:]
+            maps = SaliencyMaps(
+                ids=dataset.ids,
+                # Only how many there are and how large: one number, seen again and again.
+                values=values.new_zeros(1, 1, 1).expand(count, height, width),
+                targets=targets.new_zeros(1).expand(count),
+                evidence=evidence.new_zeros(1).expand(count),
+                model=self.model.fingerprint,
+                target_rule=str(self.target),
+                score=self.score,
+                class_names=dataset.class_names,
+                preprocessing=effective_preprocessing(dataset, self.model.preprocessing),
             )
-        return SaliencyMaps(
-            ids=dataset.ids,
-            values=normalize_maps(values),
-            targets=aims,
-            evidence=evidence,
-            model=self.model.fingerprint,
-            target_rule=str(self.target),
-            score=self.score,
-            class_names=dataset.class_names,
-            preprocessing=effective_preprocessing(dataset, self.model.preprocessing),
-        )
+            kept: list[tuple[Tensor, Tensor, Tensor]] = []
+            alone = together.size == 1  # several processes bring their maps together in memory
+            put = stack.enter_context(maps.saved_in_parts(path)) if path is not None and alone else None
+            done = empty = 0
+            for part in itertools.chain([first], parts):
+                if put is None:
+                    kept.append(part)
+                else:
+                    put(done, *part)
+                done, empty = done + len(part[2]), empty + int((~part[2]).sum())
+        if kept:
+            values, targets, evidence = (
+                _of_all(torch.cat(each), order, count, processes) for each in zip(*kept, strict=True)
+            )
+            maps = replace(maps, values=values, targets=targets, evidence=evidence)
+            empty = int((~evidence).sum())
+        if empty:
+            _log.warning(
+                "%d of %d maps have no positive evidence for their target; they will not guide anything", empty, count
+            )
+        if path is None:
+            return maps
+        if kept:
+            maps.save(path)
+            together.wait()  # until the main process has written it
+        return SaliencyMaps.load(path)
+
+    def _parts(self, dataset: ImageDataset, order: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Values, targets and evidence of some maps, on the CPU, in the order of the data set."""
+        for indices, features in self._features(dataset, "explaining", order):
+            targets = self._targets(features, dataset.labels[indices])
+            found = self._maps(features, targets, [dataset.ids[row] for row in indices.tolist()])
+            yield normalize_maps(found).cpu(), targets.cpu(), has_evidence(found).cpu()
 
     def explain_neurons(self, dataset: ImageDataset, patches_per_neuron: int = 3) -> NeuronPatches:
         """Find the strongest patches of every penultimate neuron.
@@ -332,8 +368,14 @@ class Explainer:
 
 def _of_all(values: Tensor, order: list[int], count: int, processes: Processes) -> Tensor:
     """What all processes found, in the order of the data set."""
-    rows = torch.tensor(order, dtype=torch.int64)
-    return processes.merged(values.new_zeros(count, *values.shape[1:]).index_copy(0, rows, values), rows)
+    if processes.size == 1:
+        return values
+    rows, whole = (
+        torch.tensor(order, dtype=torch.int64),
+        values.to(torch.int32) if values.dtype == torch.bool else values,
+    )
+    found = processes.merged(whole.new_zeros(count, *whole.shape[1:]).index_copy(0, rows, whole), rows)
+    return found.to(values.dtype)
 
 
 def check_target(target: str | int, num_classes: int) -> str | int:

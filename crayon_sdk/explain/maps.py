@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crayon_sdk._base.files import read_tensors, sha256_of, write_tensors
+from crayon_sdk._base.files import read_tensors, sha256_of, tensors_in_parts, write_tensors
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
@@ -247,7 +247,51 @@ class SaliencyMaps:
         Raises:
             OutputError: It cannot be written.
         """
-        manifest = {
+        write_manifest(path, _FORMAT, self._tensors, self._manifest)
+
+    @contextlib.contextmanager
+    def saved_in_parts(self, path: str | os.PathLike[str]) -> Iterator[Callable[[int, Tensor, Tensor, Tensor], None]]:
+        """Write the same file part by part, so that the maps need not all be in memory.
+
+        Args:
+            path: The file; it gets its name when the block ends well.
+
+        Yields:
+            A function that writes a part: the number of its first map, values (n, h, w) float32, targets (n,) int64 and
+            evidence (n,) bool. Those of this object say how many there are and how large, and nothing else.
+
+        Raises:
+            OutputError: It cannot be written.
+            SettingsError: A part does not fit.
+
+        Example:
+            >>> import tempfile
+            >>> like = torch.zeros(1, 5, 5).expand(2, 5, 5)
+            >>> maps = SaliencyMaps(("a", "b"), like, torch.zeros(2, dtype=torch.int64))
+            >>> path = tempfile.mkdtemp() + "/maps.safetensors"
+            >>> with maps.saved_in_parts(path) as put:
+            ...     for row in range(2):
+            ...         put(row, torch.ones(1, 5, 5), torch.tensor([row]), torch.tensor([True]))
+            >>> SaliencyMaps.load(path).targets.tolist()
+            [0, 1]
+        """
+        kinds = {"values": torch.float32, "targets": torch.int64, "evidence": torch.bool}
+        like = {name: tensor.to(kinds[name]) for name, tensor in self._tensors.items()}
+        with tensors_in_parts(path, like, _metadata(_FORMAT, self._manifest)) as write:
+
+            def put(row: int, values: Tensor, targets: Tensor, evidence: Tensor) -> None:
+                for name, part in (("values", values), ("targets", targets), ("evidence", evidence)):
+                    write(name, row, part)
+
+            yield put
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"values": self.values, "targets": self.targets, "evidence": self.evidence}
+
+    @property
+    def _manifest(self) -> dict[str, Any]:
+        return {
             "ids": list(self.ids),
             "model": self.model,
             "target_rule": self.target_rule,
@@ -255,12 +299,10 @@ class SaliencyMaps:
             "class_names": list(self.class_names),
             "preprocessing": self.preprocessing and self.preprocessing.to_dict(),
         }
-        tensors = {"values": self.values, "targets": self.targets, "evidence": self.evidence}
-        write_manifest(path, _FORMAT, tensors, manifest)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SaliencyMaps:
-        """Read what [`save`][crayon_sdk.explain.maps.SaliencyMaps.save] wrote.
+        """Read what [`save`][crayon_sdk.explain.maps.SaliencyMaps.save] wrote; values are read when they are looked at.
 
         Raises:
             FileFormatError: The file is truncated, or holds something else.
@@ -317,7 +359,11 @@ def write_manifest(
     Raises:
         OutputError: It cannot be written.
     """
-    write_tensors(path, tensors, {"format": format, "version": "1", "manifest": json.dumps(manifest)})
+    write_tensors(path, tensors, _metadata(format, manifest))
+
+
+def _metadata(format: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {"format": format, "version": "1", "manifest": json.dumps(manifest)}
 
 
 def read_manifest(

@@ -94,8 +94,12 @@ def check_finite(model: SplitModel, values: Tensor, what: str, ids: Sequence[str
     raise UnsupportedModelError(f"{found}: {why_not_finite(model)}")
 
 
-def laid_out(model: SplitModel, channels_last: bool) -> SplitModel:
-    """Put the weights of a model into the order channels last, or back; its maps and logits differ by rounding."""
+def laid_out(model: SplitModel, channels_last: bool, compiled: bool = False) -> SplitModel:
+    """Put the weights of a model into the order channels last, or back, and have its trunk compiled, or not.
+
+    Its maps and logits differ by rounding.
+    """
+    model.compile_trunk = compiled
     return model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 

@@ -82,6 +82,7 @@ class Steps:
         device: str = "auto",
         precision: str = "auto",
         channels_last: bool = False,
+        compile: bool = False,
         again: bool = False,
     ) -> tuple[SaliencyMaps, NeuronPatches]:
         """Make maps, patches and a sheet of each; what is up to date is left alone.
@@ -96,6 +97,7 @@ class Steps:
             precision: "auto", "float32" or "bfloat16" (of the trunk).
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
+            compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
             again: Make them again also when they are up to date.
 
         Raises:
@@ -104,7 +106,7 @@ class Steps:
         """
         with self.ledger.working("explain"):
             explainer = Explainer(
-                laid_out(self.inputs.model, channels_last),
+                laid_out(self.inputs.model, channels_last, compile),
                 target=target,
                 score=score,
                 batch_size=batch_size,
@@ -265,6 +267,7 @@ class Steps:
         device: str = "auto",
         precision: str = "auto",
         channels_last: bool = False,
+        compile: bool = False,
         control: Control | None = None,
         strict: bool = True,
         overwrite: bool = False,
@@ -289,6 +292,7 @@ class Steps:
             precision: "auto", "float32" or "bfloat16" (of the trunk).
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
+            compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
             control: Correct with what people would have said who do not look, "yes", "no", "shuffled" or "inverted"
                 ([`control`][crayon_sdk.answers.controls.control]), in the place of the answers there are.
             strict: Refuse answers that do not fit; else drop and count them.
@@ -322,7 +326,7 @@ class Steps:
         path = f"corrections/{name}"
         with self.ledger.working(f"correct {name}"):
             # Looked at also when the result is there already: it may have changed.
-            original = laid_out(self.inputs.model, channels_last)
+            original = laid_out(self.inputs.model, channels_last, compile)
             resolved = _settings(_corrector(original, typed, device))
             computed = self._computed(precision, device)
             wanted = self._counted(typed | {"precision": computed}, resolved)
@@ -487,6 +491,7 @@ class Steps:
         device: str = "auto",
         precision: str = "auto",
         channels_last: bool = False,
+        compile: bool = False,
         again: bool = False,
     ) -> dict[str, Evaluation]:
         """Measure the model and its corrections; what is up to date is read from its file.
@@ -501,6 +506,7 @@ class Steps:
             precision: "auto", "float32" or "bfloat16" (of the trunk).
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
+            compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
             again: Measure also what is up to date.
 
         Returns:
@@ -524,7 +530,7 @@ class Steps:
                 if again or not self.ledger.is_fresh(path, inputs, wanted):
                     started = time.time()
                     made = evaluate(
-                        laid_out(model, channels_last),
+                        laid_out(model, channels_last, compile),
                         test,
                         train=train,
                         batch_size=batch_size,

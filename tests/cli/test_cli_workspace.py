@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers_workspace import FAST, crayon, new_workspace, save_model, weights
 
 from crayon_sdk import AnnotationSet, ImageAnswer, Workspace
@@ -637,3 +638,14 @@ def test_channels_last_from_the_shell(tmp_path, picture_folder, model_folder):
         more = [] if line[0] == "answer" else ["--channels-last"]
         result = crayon(*line, place, *more)
         assert result.exit_code == 0, result.output
+
+
+def test_compiling_from_the_shell(tmp_path, picture_folder, model_folder, monkeypatch):
+    compiled, real = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda trunk: compiled.append(1) or real(trunk, backend="eager"))
+    place = new_workspace(tmp_path / "ws", picture_folder, model_folder).folder
+    for line in (["explain"], ["answer", "simulate"], ["correct", *FAST[:4]], ["evaluate"]):
+        before, more = len(compiled), [] if line[0] == "answer" else ["--compile"]
+        result = crayon(*line, place, *more)
+        assert result.exit_code == 0, result.output
+        assert (len(compiled) > before) == bool(more)

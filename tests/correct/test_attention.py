@@ -349,13 +349,14 @@ def test_a_model_that_is_nan_already_is_not_trained(dataset):
         fit(model, dataset)
 
 
-def test_a_picture_that_overflows_stops_before_it_does_harm(tmp_path):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_picture_that_overflows_stops_before_it_does_harm(device, tmp_path):
     broken, order = noise_pictures(12, huge_at=6), torch.randperm(12, generator=torch.Generator().manual_seed(0))
     step = order.tolist().index(6) // 4
     with pytest.raises(
         NonFiniteLossError, match=rf"stopped at step {step + 1} .*gradient norm = nan.*huge values in the pictures"
     ) as caught:
-        fit(split_model(), broken, checkpoint_dir=tmp_path)
+        fit(split_model(), broken, checkpoint_dir=tmp_path, device=device)
     assert caught.value.step == step
     found = caught.value.model.plain_state_dict()
     assert all(bool(tensor.isfinite().all()) for tensor in found.values())

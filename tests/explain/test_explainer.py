@@ -10,7 +10,7 @@ import torch
 
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
-from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
+from crayon_sdk.errors import DataError, OutputError, SettingsError, UnsupportedModelError
 from crayon_sdk.explain.explainer import Explainer
 from crayon_sdk.functional.neurons import prune_neurons
 from crayon_sdk.functional.saliency import logits_and_grad_cam, normalize_maps, target_scores
@@ -47,6 +47,39 @@ def slow_cam(features, gradient):
 
 
 # --- maps ---
+
+
+@pytest.mark.parametrize("target", ["label", "predicted"])
+def test_maps_in_a_file_are_the_same_file(split, dataset, target, tmp_path, caplog):
+    with torch.no_grad():
+        split.model.fc.weight[0] = -split.model.fc.weight[1].abs()  # some maps without evidence
+    explainer = Explainer(split, batch_size=5, target=target)
+    whole = explainer.explain(dataset)
+    said = caplog.messages.copy()
+    caplog.clear()
+    streamed = explainer.explain(dataset, tmp_path / "new" / "streamed.safetensors")
+    whole.save(tmp_path / "whole.safetensors")
+    assert (tmp_path / "new" / "streamed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert caplog.messages == said
+    assert (streamed.fingerprint, streamed.preprocessing) == (whole.fingerprint, whole.preprocessing)
+
+
+def test_where_maps_cannot_be_written_none_are_made(split, tmp_path):
+    (tmp_path / "file").touch()
+    broken = ImageDataset.from_torch([(None, 0)], labels=[0], class_names=["a", "b"])  # looking at it would say so
+    with pytest.raises(OutputError, match="cannot write"):
+        Explainer(split).explain(broken, tmp_path / "file" / "maps.safetensors")
+
+
+def test_maps_that_end_in_an_error_leave_the_file_from_before(split, tmp_path):
+    pictures = [(torch.rand(3, 96, 96), 0)] * 5 + [(torch.full((3, 96, 96), 3e38), 0)]
+    dataset = ImageDataset.from_torch(pictures, preprocessed=True, class_names=["a", "b"])
+    path = tmp_path / "maps.safetensors"
+    path.write_bytes(b"before")
+    with pytest.raises(DataError, match="not finite"):
+        Explainer(split, batch_size=2).explain(dataset, path)
+    assert path.read_bytes() == b"before"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", ["conv1.0.weight", "fc.bias"])

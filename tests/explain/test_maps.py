@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -206,3 +207,46 @@ def test_spots_are_of_the_same_maps(maps):
     assert torch.equal(spots.evidence, maps.evidence)
     assert torch.equal(maps.select(maps.ids[:1]).spots().values, spots.values[:1])
     assert len(maps.select([]).spots()) == 0
+
+
+@pytest.mark.parametrize("sizes", [[3], [1, 2], [1, 1, 1]])
+def test_a_file_in_parts_is_the_same_file(maps, sizes, tmp_path):
+    maps.save(tmp_path / "whole.safetensors")
+    one = torch.zeros(1)
+    like = dataclasses.replace(
+        maps, values=one.expand(3, 4, 5), targets=one.long().expand(3), evidence=one.bool().expand(3)
+    )
+    with like.saved_in_parts(tmp_path / "parts.safetensors") as put:
+        row = 0
+        for size in sizes:
+            part = slice(row, row + size)
+            put(row, maps.values[part], maps.targets[part], maps.evidence[part])
+            row += size
+    assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("row", [-1, 2])
+def test_a_part_that_does_not_fit_is_refused(maps, row, tmp_path):
+    def misplaced():
+        with maps.saved_in_parts(tmp_path / "maps.safetensors") as put:
+            put(row, maps.values[:2], maps.targets[:2], maps.evidence[:2])
+
+    with pytest.raises(SettingsError, match=rf"'values' that fit into \(3, 4, 5\), got \(2, 4, 5\) from row {row}"):
+        misplaced()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_was_not_finished_is_none(maps, tmp_path):
+    path = tmp_path / "maps.safetensors"
+    maps.save(path)
+    before = path.read_bytes()
+
+    def half():
+        with maps.saved_in_parts(path) as put:
+            put(0, maps.values[:1], maps.targets[:1], maps.evidence[:1])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["maps.safetensors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import json
 import shutil
@@ -1030,6 +1031,22 @@ def test_channels_last(tmp_path, picture_folder, model_folder):
     other.evaluate(again=True)
     assert other.model.model.conv1[0].weight.is_contiguous()
     assert {each.state for each in other.status()} == {"fresh"}
+
+
+def test_compiled(tmp_path, picture_folder, model_folder, monkeypatch):
+    """The steps run through torch.compile where it is asked for, and only there."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain, other = (new_workspace(tmp_path / name, picture_folder, model_folder) for name in ("plain", "other"))
+    maps = plain.explain(sheet=0)[0]
+    assert plain.model._compiled is None
+    assert torch.allclose(other.explain(sheet=0, compile=True)[0].values, maps.values, atol=1e-3)
+    assert other.model._compiled is not None
+    other.simulate_answers()
+    assert other.correct(attention=FAST_ATTENTION, compile=True).model.compile_trunk
+    other.evaluate(["original"], compile=True)
+    assert other.model.compile_trunk
+    other.evaluate(["original"], again=True)
+    assert not other.model.compile_trunk
 
 
 # --- a workspace of a version before, as it was made by its code ---
