@@ -7,7 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-EXTRAS := dev,docs,annotate,crowd,onnx,report
+EXTRAS := dev,docs,annotate,crowd,onnx,postgres,report
 PYTEST_ARGS ?=
 WORKERS ?= auto
 DEMO_DIR ?= demo-output
@@ -72,7 +72,7 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/pip
 	$(PIP) install --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.stamp-run
 
-$(LOWEST)/.stamp: extras = dev,docs,annotate,crowd,report
+$(LOWEST)/.stamp: extras = dev,docs,annotate,crowd,postgres,report
 $(LOWEST)-onnx/.stamp: extras = dev,onnx
 $(LOWEST)/.stamp $(LOWEST)-onnx/.stamp: pyproject.toml
 	rm -rf $(@D)

@@ -7,6 +7,7 @@ a function of ``t``, so a run that was interrupted continues exactly where it wa
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import threading
@@ -276,7 +277,9 @@ class _Training:
         groups = [list(group["params"]) for group in self.optimizer.param_groups]
         with self.processes.together():
             losses = self.objective(self._own(batch))
-        self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"], sum(groups, []))
+        self.processes.backward(
+            losses["loss"] / len(batch) if self.mean else losses["loss"], list(itertools.chain(*groups))
+        )
         norm = torch.stack([nn.utils.clip_grad_norm_(each, settings.clip_norm or math.inf) for each in groups]).max()
         sums = self.processes.sum(torch.stack([value.detach().double() for value in losses.values()]))
         values = torch.cat([sums, norm.detach().double().reshape(1)]).tolist()
