@@ -105,6 +105,17 @@ class Round:
                 given += desk.hand_out(person, count - len(given), held)
         return given
 
+    def answered(self, kind: str, task: str, person: str) -> None:
+        """Count an answer that is in the store."""
+        self.desks[kind].answered(task, person)
+        self.seen.pairs.add((task, person))
+
+    def taken_back(self, kind: str, task: str, person: str) -> None:
+        """Uncount an answer that was taken back in the store; its task is the person's again."""
+        self.desks[kind].withdrawn(task, person)
+        self.desks[kind].hold(task, person)
+        self.seen.pairs.discard((task, person))
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Change who has what in hand; with a shared store, by what the other processes know, and for them to know.
@@ -398,7 +409,7 @@ def _add_answering(app: FastAPI, work: Round) -> None:
                 said, counts = work.store.find(person, click.task, click.uid) or ("", False)
                 (kept if said == click.answer else changed).append(click.uid)
                 if counts:  # one that was sent again may have been taken back since
-                    work.desks[by_id[click.task].kind].answered(click.task, person)
+                    work.answered(by_id[click.task].kind, click.task, person)
             work.changed()
             return {"kept": kept, "unknown": unknown, "changed": changed, **_progress(work, person)}
 
@@ -410,9 +421,7 @@ def _add_answering(app: FastAPI, work: Round) -> None:
             row = work.store.withdraw(person, body.uid)
             task = None
             if row is not None and row.task in by_id:
-                desk = work.desks[by_id[row.task].kind]
-                desk.withdrawn(row.task, person)
-                desk.hold(row.task, person)
+                work.taken_back(by_id[row.task].kind, row.task, person)
                 work.changed()
                 task = _shown(by_id[row.task]) | {"answer": row.answer}
             return {"undone": row.uid if row else None, "task": task, **_progress(work, person)}

@@ -677,7 +677,7 @@ def test_two_rounds_on_one_database_hand_nothing_out_twice(postgres):
 
     def say(number, person, task):
         stores[number].add([Given(f"{person}-{task}", task, person, "yes", None, "annotate", "", ())])
-        rounds[number].desks["image"].answered(task, person)
+        rounds[number].answered("image", task, person)
 
     ann, ben = rounds[0].hand_out("ann", 4, []), rounds[1].hand_out("ben", 4, [])
     assert (ann, ben) == (names[:4], names[4:8])
@@ -691,7 +691,8 @@ def test_two_rounds_on_one_database_hand_nothing_out_twice(postgres):
     say(1, "ben", ben[0])
     with rounds[0].together():
         stores[0].withdraw("ben")
-        rounds[0].desks["image"].withdrawn(ben[0], "ben")
+        rounds[0].taken_back("image", ben[0], "ben")
+        rounds[0].desks["image"].release(ben[0], "ben")
     assert rounds[1].hand_out("eve", 9, []) == [ben[0]]
     assert [each.desks["image"].done for each in rounds] == [1, 1]
     for each in stores:
