@@ -101,10 +101,10 @@ class Explainer:
     def explain(self, dataset: ImageDataset) -> SaliencyMaps:
         """Make the map of every sample.
 
+        Processes that were launched together share the work, and all get the whole, with the same bytes.
+
         Args:
             dataset: What to explain.
-
-        Processes that were launched together share the work, and all get the whole, with the same bytes.
 
         Returns:
             Maps in the order of the data set.
@@ -146,6 +146,8 @@ class Explainer:
     def explain_neurons(self, dataset: ImageDataset, patches_per_neuron: int = 3) -> NeuronPatches:
         """Find the strongest patches of every penultimate neuron.
 
+        Processes that were launched together share the work, and all get the whole, with the same bytes.
+
         Per neuron, the pictures on which it (the input of the classifier) is most active.
         Memory is O(neurons x patches), however many pictures there are. Where one
         feature channel feeds a neuron, the patch is that channel's maximal cell;
@@ -154,8 +156,6 @@ class Explainer:
         Args:
             dataset: Where to look.
             patches_per_neuron: How many samples to keep per neuron.
-
-        Processes that were launched together share the work, and all get the whole, with the same bytes.
 
         Returns:
             The patches, duplicates merged.
@@ -332,6 +332,8 @@ class Explainer:
 
 def _of_all(values: Tensor, order: list[int], count: int, processes: Processes) -> Tensor:
     """What all processes found, in the order of the data set."""
+    if processes.size == 1:
+        return values
     rows = torch.tensor(order, dtype=torch.int64)
     return processes.merged(values.new_zeros(count, *values.shape[1:]).index_copy(0, rows, values), rows)
 
