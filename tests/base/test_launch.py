@@ -14,7 +14,7 @@ from crayon_sdk._base.launch import is_main, launched
 from crayon_sdk._base.methods import methods
 
 ALONE = ("cnc", "flac", "lc", "softcon")
-SOME = ("attention", "lff")
+SOME = ("attention",)
 TIMEOUT = 120.0
 
 
