@@ -380,8 +380,10 @@ def _exporting(work: Round) -> Iterator[None]:
         try:
             work.export()
         except CrayonError as error:
+            shared = work.store.shared
+            where, again = (work.store.database.name, " with the same --store") if shared else (STORE, "")
             raise type(error)(
-                f"{error} The answers are safe in {STORE}; take them in later: crayon annotate --export-only"
+                f"{error} The answers are safe in {where}; take them in later: crayon annotate --export-only{again}"
             ) from error
 
 
