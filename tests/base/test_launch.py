@@ -20,7 +20,7 @@ TIMEOUT = 120.0
 
 def run(folder, size, target, *arguments):
     group = Group(size, target, folder, *arguments)
-    codes = group.join(TIMEOUT)
+    codes = group.join(5 * TIMEOUT)
     assert codes == [0] * size, [group.said(index) for index in range(size)]
     return folder
 
