@@ -7,7 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-EXTRAS := annotate,crowd,onnx,report
+EXTRAS := annotate,crowd,onnx,postgres,report
 PYTEST_ARGS ?=
 WORKERS ?= auto
 DEMO_DIR ?= demo-output
@@ -112,7 +112,7 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/pip
 	$(INSTALL) --editable '.[$(EXTRAS)]' --group dev
 	@touch $@ $(VENV)/.stamp-run
 
-$(LOWEST)/.stamp: extras = annotate,crowd,report
+$(LOWEST)/.stamp: extras = annotate,crowd,postgres,report
 $(LOWEST)-onnx/.stamp: extras = onnx
 $(LOWEST)/.stamp $(LOWEST)-onnx/.stamp: pyproject.toml
 	rm -rf $(@D)

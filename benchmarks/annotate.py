@@ -1,6 +1,7 @@
 """Many people answer at once while the server is killed; and how fast the next picture is on the screen.
 
 python benchmarks/annotate.py [--clients 20] [--answers 5000] [--kills 3] [--pictures] [--browser] [--json]
+    [--store postgresql://USER@HOST/DATABASE [--apps 2]]
 
 Makes pictures, a random network and a workspace in a temporary folder, starts ``crayon annotate`` on
 loopback, and lets every client answer one picture after the other as fast as it can. The server is killed
@@ -17,7 +18,6 @@ import random
 import shutil
 import signal
 import socket
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -38,6 +38,7 @@ from PIL import Image
 from rich.console import Console
 
 from crayon_sdk._base.files import write_json, write_tensors
+from crayon_sdk.annotate.store import AnswerStore
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.models.rebuild import timm_config
 from crayon_sdk.models.split import SplitModel
@@ -55,8 +56,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--pictures", action="store_true", help="clients fetch three pictures per answer too")
     parser.add_argument("--browser", action="store_true", help="measure the page in Chromium as well")
+    parser.add_argument("--store", help="a PostgreSQL database that is empty; default SQLite in the workspace")
+    parser.add_argument("--apps", type=int, default=1, help="that work on it; clients take turns")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    if chosen.apps > 1 and chosen.store is None:
+        parser.error("several apps need --store")
     with tempfile.TemporaryDirectory() as folder:
         each = -(-chosen.answers // chosen.clients)
         workspace = make_workspace(Path(folder), tasks=each)
@@ -96,6 +101,7 @@ class Server:
 
     folder: Path
     votes: int
+    store: str | None = None
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -103,6 +109,7 @@ class Server:
         with closing(socket.create_server(("127.0.0.1", self.port))) as free:
             self.port = free.getsockname()[1]
         options = ["--kind", "image", "--votes", str(self.votes), "--port", str(self.port)]
+        options += [] if self.store is None else ["--store", self.store]
         command = [sys.executable, "-m", "crayon_sdk", "annotate", "-q", "-w", str(self.folder), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while True:
@@ -181,12 +188,14 @@ def client(person: str, port: int, count: int, pictures: bool, tally: Tally) -> 
 
 def load(workspace: Workspace, chosen: argparse.Namespace, each: int) -> dict[str, object]:
     """All clients at once, the server killed on the way."""
-    server = Server(workspace.folder, chosen.clients)
-    server.start()
+    servers = [Server(workspace.folder, chosen.clients, chosen.store) for _ in range(chosen.apps)]
+    for server in servers:
+        server.start()
     tally = Tally(each * chosen.clients)
     people = [f"client{number:02}" for number in range(chosen.clients)]
     threads = [
-        threading.Thread(target=client, args=(person, server.port, each, chosen.pictures, tally)) for person in people
+        threading.Thread(target=client, args=(person, servers[at % chosen.apps].port, each, chosen.pictures, tally))
+        for at, person in enumerate(people)
     ]
     started = time.perf_counter()
     for thread in threads:
@@ -195,15 +204,18 @@ def load(workspace: Workspace, chosen: argparse.Namespace, each: int) -> dict[st
     for kill in range(1, chosen.kills + 1):
         while len(tally.acknowledged) < tally.wanted * kill / (chosen.kills + 1):
             time.sleep(0.005)
-        stopped = time.perf_counter()
+        stopped, server = time.perf_counter(), servers[kill % chosen.apps]
         server.stop(signal.SIGKILL)
         server.start()
         down += time.perf_counter() - stopped
     for thread in threads:
         thread.join()
     passed = time.perf_counter() - started
-    server.stop(signal.SIGINT)
+    for server in servers:
+        server.stop(signal.SIGINT)
     return {
+        "store": "SQLite" if chosen.store is None else "PostgreSQL",
+        "apps": chosen.apps,
         "clients": chosen.clients,
         "answers": tally.wanted,
         "kills": chosen.kills,
@@ -212,7 +224,7 @@ def load(workspace: Workspace, chosen: argparse.Namespace, each: int) -> dict[st
         **(milliseconds("picture", tally.picture_seconds) if chosen.pictures else {}),
         "retries": tally.retries,
         "seconds_down": round(down, 1),
-        **checked(workspace.folder, tally),
+        **checked(workspace.folder, chosen.store, tally),
     }
 
 
@@ -224,10 +236,10 @@ def milliseconds(what: str, seconds: list[float]) -> dict[str, float]:
     return {f"{what}_median_ms": round(1000 * median, 1), f"{what}_p99_ms": round(1000 * ordered[place], 1)}
 
 
-def checked(folder: Path, tally: Tally) -> dict[str, int]:
+def checked(folder: Path, address: str | None, tally: Tally) -> dict[str, int]:
     """Look for every acknowledged answer in answers.jsonl."""
-    with closing(sqlite3.connect(folder / "annotate.sqlite")) as database:
-        rows = database.execute("SELECT task, records FROM given").fetchall()
+    with closing(AnswerStore(address or folder / "annotate.sqlite")) as store:
+        rows = store.database.read("SELECT task, records FROM given")
     sample_of = {task: json.loads(record)["id"] for task, record in rows}
     exported = Counter((answer.annotator, answer.id) for answer in AnnotationSet.load(folder / "answers.jsonl"))
     told = [(person, sample_of.get(task)) for person, task in tally.acknowledged]

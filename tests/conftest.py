@@ -161,3 +161,12 @@ def _digest(tensor: Any) -> str:
 
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return hashlib.sha256(raw).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """Make a database on a real PostgreSQL server: ``postgres()`` gives its URL."""
+    from helpers_postgres import postgres_server
+
+    with postgres_server() as new:
+        yield new

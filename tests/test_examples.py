@@ -136,7 +136,7 @@ def test_many_processes(work, run):
     assert done.stdout.count("worst group (WGA)") == 1  # the main process alone talks
     # Of Adam in float32 the weights whose gradient is noise differ; that they are equal is tested in test_launch.
     losses = [load_correction(work / name).record.history[0]["loss"] for name in ("by-one", "by-two")]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 def test_publish(tmp_path):

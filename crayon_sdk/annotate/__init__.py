@@ -3,7 +3,8 @@
 - [`tasks`][crayon_sdk.annotate.tasks]: what is asked, and the records an answer becomes.
 - [`desk`][crayon_sdk.annotate.desk]: who gets what next.
 - [`follower`][crayon_sdk.annotate.follower]: what follows from the answers, worked out while people go on.
-- [`store`][crayon_sdk.annotate.store]: answers in SQLite; what was acknowledged is on the disk.
+- [`store`][crayon_sdk.annotate.store]: answers by click; what was acknowledged is on the disk.
+- [`database`][crayon_sdk.annotate.database]: where they lie, in SQLite or PostgreSQL.
 - [`drawing`][crayon_sdk.annotate.drawing]: the pictures, as JPEG.
 - [`monitoring`][crayon_sdk.annotate.monitoring]: what the owner sees.
 - [`access`][crayon_sdk.annotate.access]: who may do what, and the headers of every answer.

@@ -105,6 +105,18 @@ class Desk:
                 fresh -= new
         return given
 
+    @property
+    def holders(self) -> dict[str, dict[str, float]]:
+        """Who has which task in hand, and until when, by the clock; may be set to what others know."""
+        return {task: dict(self._holders[task]) for task in list(self._holders) if self._holding(task)}
+
+    @holders.setter
+    def holders(self, known: Mapping[str, Mapping[str, float]]) -> None:
+        own = {task: each for task, each in known.items() if task in self._voters}
+        without = {task: {who: until for who, until in each.items() if who not in self._voters[task]}
+                   for task, each in own.items()}  # fmt: skip
+        self._holders = {task: each for task, each in without.items() if each}
+
     def reorder(self, tasks: Iterable[str]) -> None:
         """Hand out in another order from now on; what somebody has in hand or has answered stays as it is.
 

@@ -5,9 +5,10 @@ of a file: what can be asked for is listed, and everything else is not there.
 """
 
 # No "from __future__ import annotations" here: FastAPI reads the hints of functions made inside functions.
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,19 @@ _SHOWN_DISAGREEMENTS = 50
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class Seen:
+    """What a process knows of a store that others write to as well.
+
+    Attributes:
+        state: Of the store.
+        pairs: Task and person of the answers that counted.
+    """
+
+    state: tuple[int, int] = (0, 0)
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+
+
 @dataclass(frozen=True)
 class Round:
     """One round of answering: what is asked, what was answered, and how it is kept.
@@ -67,6 +81,7 @@ class Round:
         lock: Held while the desk and the store change.
         follower: Is told when answers come or go, and says what follows from them; ``None`` where nothing does.
         ahead: How many tasks a page may have at hand beside the present one. Those are not chosen anew.
+        seen: What is known of a store that other processes write to.
     """
 
     tasks: Sequence[Task]
@@ -80,12 +95,66 @@ class Round:
     follower: Follower | None = None
     ahead: int = 8
 
+    seen: Seen = field(default_factory=Seen)
+
     def hand_out(self, person: str, count: int, held: Sequence[str]) -> list[str]:
         """Tasks for a person: of the next kind when there are not enough of the first."""
         given: list[str] = []
-        for desk in self.desks.values():
-            given += desk.hand_out(person, count - len(given), held)
+        with self.together():
+            for desk in self.desks.values():
+                given += desk.hand_out(person, count - len(given), held)
         return given
+
+    def answered(self, kind: str, task: str, person: str) -> None:
+        """Count an answer that is in the store."""
+        self.desks[kind].answered(task, person)
+        self.seen.pairs.add((task, person))
+
+    def taken_back(self, kind: str, task: str, person: str) -> None:
+        """Uncount an answer that was taken back in the store; its task is the person's again."""
+        self.desks[kind].withdrawn(task, person)
+        self.desks[kind].hold(task, person)
+        self.seen.pairs.discard((task, person))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Change who has what in hand; with a shared store, by what the other processes know, and for them to know.
+
+        Nothing is asked twice: until the block ends, no other process hands anything out.
+
+        Raises:
+            OutputError: The store cannot be written.
+        """
+        with self.lock:
+            if not self.store.shared:
+                yield
+                return
+            with self.store.changing():
+                self._catch_up()
+                known = self.store.held()
+                for desk in self.desks.values():
+                    desk.holders = known
+                yield
+                after = {task: each for desk in self.desks.values() for task, each in desk.holders.items()}
+                self.store.hold(known, after)
+
+    def _catch_up(self) -> None:
+        """Count what was answered and taken back in other processes."""
+        state = self.store.state()
+        if state == self.seen.state:
+            return
+        if state[1] == self.seen.state[1]:
+            new, gone = set(self.store.counting(self.seen.state[0])), set[tuple[str, str]]()
+        else:
+            now = set(self.store.counting())
+            new, gone = now - self.seen.pairs, self.seen.pairs - now
+        for desk in self.desks.values():
+            for task, person in gone:
+                desk.withdrawn(task, person)
+            for task, person in new:
+                desk.answered(task, person)
+        self.seen.pairs = (self.seen.pairs | new) - gone
+        self.seen.state = state
 
     def changed(self) -> None:
         """Say that an answer came or went."""
@@ -314,7 +383,7 @@ def _add_answering(app: FastAPI, work: Round) -> None:
     def release(body: Release, role: Visitor) -> dict[str, Any]:
         """Give tasks back that were not answered, as when the page is closed."""
         person = _allowed(role, body.person)
-        with work.lock:
+        with work.together():
             for task in body.tasks:
                 if task in by_id:
                     work.desks[by_id[task].kind].release(task, person)
@@ -340,7 +409,7 @@ def _add_answering(app: FastAPI, work: Round) -> None:
                 said, counts = work.store.find(person, click.task, click.uid) or ("", False)
                 (kept if said == click.answer else changed).append(click.uid)
                 if counts:  # one that was sent again may have been taken back since
-                    work.desks[by_id[click.task].kind].answered(click.task, person)
+                    work.answered(by_id[click.task].kind, click.task, person)
             work.changed()
             return {"kept": kept, "unknown": unknown, "changed": changed, **_progress(work, person)}
 
@@ -348,13 +417,11 @@ def _add_answering(app: FastAPI, work: Round) -> None:
     def undo(body: Undo, role: Visitor) -> dict[str, Any]:
         """Take an answer back, the latest or the named one; its task is the person's again."""
         person = _allowed(role, body.person)
-        with work.lock:
+        with work.together():
             row = work.store.withdraw(person, body.uid)
             task = None
             if row is not None and row.task in by_id:
-                desk = work.desks[by_id[row.task].kind]
-                desk.withdrawn(row.task, person)
-                desk.hold(row.task, person)
+                work.taken_back(by_id[row.task].kind, row.task, person)
                 work.changed()
                 task = _shown(by_id[row.task]) | {"answer": row.answer}
             return {"undone": row.uid if row else None, "task": task, **_progress(work, person)}

@@ -47,8 +47,9 @@ def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) 
     from crayon_sdk.workspace import serving
 
     workspace = shell.workspace()
+    options = shell.options("annotate", given)
     if export_only:
-        taken = serving.export(workspace)
+        taken = serving.export(workspace, store=options["store"])
         shell.result({"new": taken}, f"{taken:,} new answers taken in")
         return
 
@@ -60,7 +61,7 @@ def annotate(shell: Shell, *, open_page: bool, export_only: bool, **given: Any) 
         if open_page:
             click.launch(next(iter(links.answer.values())))
 
-    new = serving.annotate(workspace, ready=ready, **shell.options("annotate", given))
+    new = serving.annotate(workspace, ready=ready, **options)
     shell.say(f"{new:,} new answers in {workspace.folder / 'answers.jsonl'}")
     shell.say(f"Answered so far: {how_far(workspace)}")
     for kind, each in foresights(workspace).items():

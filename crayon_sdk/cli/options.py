@@ -220,6 +220,9 @@ class AnnotateOptions:
     """Ask for the token on this machine too."""
     hold: Annotated[float, Field(gt=0)] = 600.0
     """Seconds after which what was not answered is handed out again."""
+    store: str | None = None
+    """Keep the answers in a PostgreSQL database, postgresql://USER@HOST/DATABASE, for several apps at once; default a
+    file in the workspace."""
 
 
 @settings

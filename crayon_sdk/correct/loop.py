@@ -460,6 +460,7 @@ class _Training:
     def _check_finite(self) -> None:
         why, state = self.objective.broken(self.feed), self.state
         if self.processes.any(bool(why)):
+            why = why or "what another process makes of pictures is not finite"
             parameters = self.objective.model.parameters()
             largest = max(float(weight.detach().abs().max()) for weight in parameters if weight.numel())
             loss = state.sums.get("loss", math.nan) / self.size

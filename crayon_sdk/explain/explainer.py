@@ -107,12 +107,12 @@ class Explainer:
     def explain(self, dataset: ImageDataset, path: str | os.PathLike[str] | None = None) -> SaliencyMaps:
         """Make the map of every sample.
 
+        Processes that were launched together share the work, and all get the whole, with the same bytes.
+
         Args:
             dataset: What to explain.
             path: The file of [`save`][crayon_sdk.explain.maps.SaliencyMaps.save]: maps are written into it as they are
                 made and come from it when they are looked at, so that a million of them need no memory.
-
-        Processes that were launched together share the work, and all get the whole, with the same bytes.
 
         Returns:
             Maps in the order of the data set.
@@ -182,6 +182,8 @@ class Explainer:
     def explain_neurons(self, dataset: ImageDataset, patches_per_neuron: int = 3) -> NeuronPatches:
         """Find the strongest patches of every penultimate neuron.
 
+        Processes that were launched together share the work, and all get the whole, with the same bytes.
+
         Per neuron, the pictures on which it (the input of the classifier) is most active.
         Memory is O(neurons x patches), however many pictures there are. Where one
         feature channel feeds a neuron, the patch is that channel's maximal cell;
@@ -190,8 +192,6 @@ class Explainer:
         Args:
             dataset: Where to look.
             patches_per_neuron: How many samples to keep per neuron.
-
-        Processes that were launched together share the work, and all get the whole, with the same bytes.
 
         Returns:
             The patches, duplicates merged.
@@ -370,10 +370,8 @@ def _of_all(values: Tensor, order: list[int], count: int, processes: Processes) 
     """What all processes found, in the order of the data set."""
     if processes.size == 1:
         return values
-    rows, whole = (
-        torch.tensor(order, dtype=torch.int64),
-        values.to(torch.int32) if values.dtype == torch.bool else values,
-    )
+    rows = torch.tensor(order, dtype=torch.int64)
+    whole = values.to(torch.int32) if values.dtype == torch.bool else values
     found = processes.merged(whole.new_zeros(count, *whole.shape[1:]).index_copy(0, rows, whole), rows)
     return found.to(values.dtype)
 

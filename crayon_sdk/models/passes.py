@@ -206,7 +206,7 @@ def predict(
 
 
 def portion(count: int, batch_size: int, order: Sequence[int] | None = None) -> tuple[list[int], Processes]:
-    """The samples of this process when those that were launched together look at some: every so manieth batch.
+    """The samples of this process when those that were launched together look at some: every n-th batch.
 
     Whole batches, so that the same numbers come out as in one process, to the last bit.
 

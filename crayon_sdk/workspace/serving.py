@@ -7,13 +7,14 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from crayon_sdk._base.files import locked
+from crayon_sdk._base.files import locked, sha256_of
 from crayon_sdk.annotate.access import Access, Role, is_loopback
 from crayon_sdk.annotate.desk import Desk
 from crayon_sdk.annotate.drawing import Drawing
@@ -66,20 +67,26 @@ class Links:
     open: dict[str, int]
 
 
-def export(workspace: Workspace) -> int:
+def export(workspace: Workspace, *, store: str | None = None) -> int:
     """Take what the app was told into the answers of a workspace; needs no server.
+
+    Args:
+        workspace: Takes them.
+        store: ``postgresql://`` URL of the database that they lie in; default the file in the workspace.
 
     Returns:
         How many answers are new there.
 
     Raises:
         FileFormatError: The app's file is broken.
+        MismatchError: The database is of another workspace.
+        OutputError: The database cannot be reached.
         WorkspaceBusyError: The app is running; it exports by itself.
     """
-    if not (workspace.folder / STORE).exists():
+    if store is None and not (workspace.folder / STORE).exists():
         return 0
-    with _store(workspace) as store:
-        return _take_home(workspace, store)
+    with _store(workspace, store) as opened:
+        return _take_home(workspace, opened)
 
 
 def annotate(
@@ -97,6 +104,7 @@ def annotate(
     people: Sequence[str] = (),
     require_token: bool = False,
     hold: float = 600.0,
+    store: str | None = None,
     ready: Callable[[Links], None] = lambda links: None,
 ) -> int:
     """Serve the app until it is stopped (Ctrl-C), then take its answers into the workspace.
@@ -123,23 +131,26 @@ def annotate(
         people: Names; each gets a link of their own. Without, there is one link, and everybody says a name.
         require_token: Ask for a token on this machine too, as behind a web server.
         hold: Seconds after which what was handed out and not answered is free again.
+        store: ``postgresql://USER@HOST/DATABASE`` of a PostgreSQL database of its own: then several apps, also on other
+            machines with a copy of the workspace, work on the same answers and ask nothing twice. Default the file.
         ready: Called with the links when the app can be reached.
 
     Returns:
         How many answers are new in the workspace, those of earlier exports of this run included.
 
     Raises:
-        MissingExtraError: FastAPI or uvicorn is not installed.
-        OutputError: The port is taken, or the store cannot be written.
+        MismatchError: The database holds answers about another model or other pictures.
+        MissingExtraError: FastAPI or uvicorn is not installed, or psycopg where ``store`` is given.
+        OutputError: The port is taken, or the store cannot be written or reached.
         SettingsError: A setting is out of range, or nothing is to be asked.
         StaleError: There are no maps or patches yet.
         WorkspaceBusyError: The app is running already.
     """
     _check(kind, votes, limit, hold, port, people, question)
     uvicorn, create_app = _libraries()
-    with _store(workspace) as store, _listening(host, port) as listener:
+    with _store(workspace, store) as opened, _listening(host, port) as listener:
         before = len(workspace.answers(missing_ok=True))  # they are in the store, and are taken home
-        _take_home(workspace, store)
+        _take_home(workspace, opened)
         dataset, sources, tasks = workspace.dataset(), [], []
         for each in _KINDS[kind]:
             by: Method = "random" if kind == "both" and each == "neuron" else order
@@ -149,12 +160,13 @@ def annotate(
         if not tasks:
             raise SettingsError("there is nothing to ask: no picture has a map with evidence")
         voters = _voters(tasks, workspace.answers())
-        desks = _desks(tasks, votes=votes, limit=limit, voters=voters, hold=hold)
-        access = _access(store, people, required=require_token or not is_loopback(host))
+        clock = time.time if opened.shared else time.monotonic  # one that other machines have as well
+        desks = _desks(tasks, votes=votes, limit=limit, voters=voters, hold=hold, clock=clock)
+        access = _access(opened, people, required=require_token or not is_loopback(host))
         drawing = Drawing(dataset, sources)
         # Loads what drawing needs, and says before anybody waits that a picture cannot be read.
         drawing.jpeg(tasks[0], 0, "patch" if tasks[0].kind == "neuron" else "original", "large")
-        work = _round(workspace, store, tasks, desks, drawing, order=order, seed=seed)
+        work = _round(workspace, opened, tasks, desks, drawing, order=order, seed=seed)
         how = {
             "lifespan": "off",
             "http": "h11",  # which takes headers up to a size only
@@ -201,11 +213,16 @@ def _libraries() -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _store(workspace: Workspace) -> Iterator[AnswerStore]:
-    """The app's file, for one process at a time."""
-    with locked(workspace.folder, doing="annotate", timeout=1.0, name=_LOCK):
-        store = AnswerStore(workspace.folder / STORE)
+def _store(workspace: Workspace, address: str | None) -> Iterator[AnswerStore]:
+    """The app's file, for one process at a time; or a database, for any number."""
+    if address is not None and "://" not in address:
+        raise SettingsError(f"expected store to be a URL postgresql://USER@HOST/DATABASE, got {address!r}")
+    alone = locked(workspace.folder, doing="annotate", timeout=1.0, name=_LOCK)
+    with alone if address is None else contextlib.nullcontext():
+        store = AnswerStore(workspace.folder / STORE if address is None else address)
         try:
+            if address is not None:
+                store.claim(sha256_of(*(value for _, value in sorted(workspace.ledger.base().items()))))
             yield store
         finally:
             store.close()
@@ -243,13 +260,20 @@ def _first_order(
 
 
 def _desks(
-    tasks: Sequence[Task], *, votes: int, limit: int | None, voters: dict[str, set[str]], hold: float
+    tasks: Sequence[Task],
+    *,
+    votes: int,
+    limit: int | None,
+    voters: dict[str, set[str]],
+    hold: float,
+    clock: Callable[[], float],
 ) -> dict[str, Desk]:
     """A desk for each kind of task, in the order of the tasks."""
     own: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
         own[task.kind].append(task.id)
-    return {kind: Desk(ids, votes=votes, limit=limit, voters=voters, hold=hold) for kind, ids in own.items()}
+    how: dict[str, Any] = {"votes": votes, "limit": limit, "voters": voters, "hold": hold, "clock": clock}
+    return {kind: Desk(ids, **how) for kind, ids in own.items()}
 
 
 def _round(
@@ -356,8 +380,10 @@ def _exporting(work: Round) -> Iterator[None]:
         try:
             work.export()
         except CrayonError as error:
+            shared = work.store.shared
+            where, again = (work.store.database.name, " with the same --store") if shared else (STORE, "")
             raise type(error)(
-                f"{error} The answers are safe in {STORE}; take them in later: crayon annotate --export-only"
+                f"{error} The answers are safe in {where}; take them in later: crayon annotate --export-only{again}"
             ) from error
 
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -25,8 +26,9 @@ from helpers_workspace import crayon, new_workspace, save_model
 from PIL import Image
 
 from crayon_sdk.annotate.access import HEADERS, MAX_BODY, Access
-from crayon_sdk.annotate.server import _Guard
-from crayon_sdk.annotate.store import AnswerStore
+from crayon_sdk.annotate.desk import Desk
+from crayon_sdk.annotate.server import Round, _Guard
+from crayon_sdk.annotate.store import AnswerStore, Given
 from crayon_sdk.annotate.tasks import make_tasks
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.answers.records import SpotAnswer
@@ -663,3 +665,35 @@ def test_pictures_may_be_asked_actively_and_patches_come_by_chance(many, tmp_pat
     assert [task["kind"] for task in found["tasks"]] == ["image", "image", "neuron", "neuron"]
     assert set(found["foresight"]) == {"image"}
     app.stop()
+
+
+def test_two_rounds_on_one_database_hand_nothing_out_twice(postgres):
+    address, names = postgres(), [f"{number:020x}" for number in range(12)]
+    stores = [AnswerStore(address) for _ in range(2)]
+    rounds = [
+        Round([], {"image": Desk(names, hold=60.0, clock=time.time)}, each, None, "", "", int, threading.RLock())
+        for each in stores
+    ]
+
+    def say(number, person, task):
+        stores[number].add([Given(f"{person}-{task}", task, person, "yes", None, "annotate", "", ())])
+        rounds[number].answered("image", task, person)
+
+    ann, ben = rounds[0].hand_out("ann", 4, []), rounds[1].hand_out("ben", 4, [])
+    assert (ann, ben) == (names[:4], names[4:8])
+    say(0, "ann", ann[0])
+    assert rounds[1].hand_out("cid", 9, []) == names[8:]  # what others have in hand, or have answered, is not for cid
+    assert rounds[1].hand_out("dan", 9, []) == []
+    with rounds[0].together():
+        rounds[0].desks["image"].release(ann[1], "ann")
+    assert rounds[1].hand_out("dan", 9, []) == [ann[1]]
+    assert rounds[0].hand_out("ann", 9, []) == ann[2:]  # also by another app: what is in hand is handed out again
+    say(1, "ben", ben[0])
+    with rounds[0].together():
+        stores[0].withdraw("ben")
+        rounds[0].taken_back("image", ben[0], "ben")
+        rounds[0].desks["image"].release(ben[0], "ben")
+    assert rounds[1].hand_out("eve", 9, []) == [ben[0]]
+    assert [each.desks["image"].done for each in rounds] == [1, 1]
+    for each in stores:
+        each.close()

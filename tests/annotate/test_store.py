@@ -13,7 +13,7 @@ import pytest
 
 from crayon_sdk.annotate.store import AnswerStore, Given
 from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer
-from crayon_sdk.errors import FileFormatError, OutputError
+from crayon_sdk.errors import FileFormatError, MismatchError, OutputError, SettingsError
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -23,29 +23,40 @@ def click(uid, task="t1", person="ann", answer="yes", records=None):
     return Given(uid, task, person, answer, 0.5, "annotate", NOW.isoformat(), records or (made,))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request, tmp_path):
+    """Where answers can lie: a file, or a database that nobody has used."""
+    return tmp_path / "annotate.sqlite" if request.param == "sqlite" else request.getfixturevalue("postgres")()
+
+
 @pytest.fixture
-def store(tmp_path):
-    made = AnswerStore(tmp_path / "annotate.sqlite")
+def store(address):
+    made = AnswerStore(address)
     yield made
     made.close()
 
 
-def test_what_is_added_is_there_after_opening_again(store):
+of_sqlite = pytest.mark.parametrize("address", ["sqlite"], indirect=True)
+
+
+def test_what_is_added_is_there_after_opening_again(store, address):
     assert store.add([click("u1"), click("u2", "t2", answer="no")]) == ["u1", "u2"]
     store.close()
-    again = AnswerStore(store.path)
+    again = AnswerStore(address)
     assert [(row.uid, row.task, row.answer) for row in again.rows()] == [("u1", "t1", "yes"), ("u2", "t2", "no")]
     assert [answer.id for answer in again.answers()] == ["t1", "t2"]
     again.close()
 
 
+@of_sqlite
 def test_full_synchronisation_and_a_write_ahead_log(store):
-    assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store.database.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store.database.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_nobody_else_may_read_the_tokens(store):
-    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+@of_sqlite
+def test_nobody_else_may_read_the_tokens(store, address):
+    assert stat.S_IMODE(address.stat().st_mode) == 0o600
 
 
 def test_sending_again_changes_nothing(store):
@@ -150,12 +161,12 @@ def test_state_changes_with_every_change_only(store):
     assert store.state() == seen[-1]
 
 
-def test_tokens_are_long_and_stay(store):
+def test_tokens_are_long_and_stay(store, address):
     first = store.token("owner")
     assert len(first) >= 32
     assert store.token("people") != first
     store.close()
-    again = AnswerStore(store.path)
+    again = AnswerStore(address)
     assert again.token("owner") == first
     again.close()
 
@@ -217,3 +228,62 @@ def test_killed_in_the_middle(tmp_path):
     kept = {row.uid for row in store.rows()}
     store.close()
     assert {f"uid{number}" for number in range(acknowledged[-1] + 1)} <= kept
+
+
+def test_two_stores_on_one_database_see_each_other(postgres):
+    address = postgres()
+    first, second = AnswerStore(address), AnswerStore(address)
+    assert first.shared
+    assert first.add([click("u1")]) == ["u1"]
+    assert second.add([click("u1"), click("u2", "t2")]) == ["u2"]
+    assert second.withdraw("ann").task == "t2"
+    assert first.state() == second.state() == (2, 1)
+    assert first.counting() == [("t1", "ann")]
+    assert first.token("owner") == second.token("owner")
+    with first.changing():
+        first.hold({}, {"t3": {"ann": 5.0}, "t4": {"ben": 6.0}})
+    with second.changing():
+        second.hold(second.held(), {"t4": {"ben": 7.0}})
+    assert first.held() == {"t4": {"ben": 7.0}}
+    first.claim("birds")
+    with pytest.raises(MismatchError, match="another model or other pictures"):
+        second.claim("faces")
+    first.close()
+    second.close()
+
+
+def test_nothing_of_a_change_that_fails_is_kept(store):
+    def fail():
+        with store.changing():
+            store.add([click("u1")])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert store.rows() == []
+    assert store.add([click("u1")]) == ["u1"]
+
+
+def test_addresses_that_cannot_be_used(postgres):
+    for address, kind, text in (
+        ("mysql://ann:secret@host/x", SettingsError, "expected a path or a URL postgresql://"),
+        ("postgresql://ann:secret@127.0.0.1:1/x", OutputError, "cannot be reached"),
+        (f"{postgres()}nowhere", OutputError, "cannot be reached"),
+    ):
+        with pytest.raises(kind, match=text) as caught:
+            AnswerStore(address)
+        assert "secret" not in str(caught.value)
+
+
+def test_a_connection_that_was_cut_is_made_again(postgres):
+    address = postgres()
+    store, other = AnswerStore(address), AnswerStore(address)
+    store.add([click("u1")])
+    other.database.read("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                        " AND datname = current_database()")  # fmt: skip
+    with pytest.raises(OutputError, match="cannot be written"):
+        store.add([click("u2", "t2")])
+    assert store.add([click("u2", "t2")]) == ["u2"]
+    assert len(store.answers()) == 2
+    store.close()
+    other.close()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -41,22 +38,18 @@ def test_devices_that_cannot_work(name):
 
 
 def test_one_process_changes_nothing():
-    alone, module = Processes.found(torch.device("cpu")), nn.Linear(2, 1)
+    alone, module = Processes.found(), nn.Linear(2, 1)
     positions, values = torch.arange(5), torch.ones(2)
     assert (alone.size, alone.index, alone.is_main) == (1, 0, True)
-    assert alone.wrap(module) is module
     assert alone.share(positions) is positions
-    assert alone.sum(values) is values
+    assert alone.sum(values) is alone.merged(values, positions[:2]) is values
+    assert alone.stacked(values).tolist() == alone.each(values).tolist() == [[1.0, 1.0]]
     assert (alone.any(True), alone.any(False)) == (True, False)
-    alone.backward(module(torch.ones(1, 2)).sum())
+    with alone.together():
+        alone.backward(module(torch.ones(1, 2)).sum(), list(module.parameters()))
     assert module.weight.grad.tolist() == [[1.0, 1.0]]
+    alone.check_same("anything", "what is held", "Hold the same.")
     alone.wait()
-
-
-def test_accelerate_is_not_loaded_for_one_process():
-    code = "import sys; from crayon_sdk._base.process import *; import torch; Processes.found(torch.device('cpu'))"
-    done = subprocess.run([sys.executable, "-c", f"{code}; print('accelerate' in sys.modules)"], capture_output=True)
-    assert done.stdout.strip() == b"False"
 
 
 def test_the_machine_is_described_in_text():

@@ -55,14 +55,14 @@ def run_in_terminal(**environment):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
 def test_a_bar_on_a_terminal():
-    seen = run_in_terminal(RANK="0")
+    seen = run_in_terminal(RANK="0", WORLD_SIZE="2")
     assert "counting sheep" in seen
     assert "3/3" in seen
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
 def test_only_the_first_process_shows_it():
-    assert run_in_terminal(RANK="1") == ""
+    assert run_in_terminal(RANK="1", WORLD_SIZE="2") == ""
 
 
 class Cell(io.StringIO):

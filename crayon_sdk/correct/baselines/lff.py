@@ -68,7 +68,7 @@ class LearningFromFailure(Method[LFFSettings], LFFSettings):
 
     def objective(self, model: SplitModel, feed: PixelFeed, settings: LFFSettings) -> Objective:
         """Both losses."""
-        return _Failures(model, feed.labels, settings, Processes.found(), autocast=self.autocast)
+        return _Failures(model, feed.labels, settings, autocast=self.autocast)
 
 
 class _Failures(WithSecond):
@@ -76,11 +76,9 @@ class _Failures(WithSecond):
 
     losses: Tensor
 
-    def __init__(
-        self, model: SplitModel, labels: Tensor, settings: LFFSettings, processes: Processes, **more: Any
-    ) -> None:
+    def __init__(self, model: SplitModel, labels: Tensor, settings: LFFSettings, **more: Any) -> None:
         super().__init__(model, labels, settings, **more)
-        self.labels, self.processes = labels, processes
+        self.labels, self.processes = labels, Processes.found()
         # Of the second network and of the first; -1 where a sample was not seen yet.
         self.register_buffer("losses", torch.full((len(labels), 2), -1.0, device=labels.device))
 
