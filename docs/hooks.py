@@ -57,7 +57,10 @@ def schemas() -> dict[str, dict[str, Any]]:
     from crayon_sdk.workspace.manifest import Manifest
 
     kinds = {"answer": ImageAnswer | NeuronAnswer | SpotAnswer, "record": CorrectionRecord, "workspace": Manifest}
-    return {name: TypeAdapter(kind).json_schema(mode="serialization") for name, kind in kinds.items()}
+    found = {name: TypeAdapter(kind).json_schema() for name, kind in kinds.items()}
+    for kind in found["answer"]["$defs"].values():  # pairs in memory, an object in the file
+        kind["properties"]["extra"] = {"type": "object", "additionalProperties": {"type": "string"}}
+    return found
 
 
 def on_files(files: Files, *, config: MkDocsConfig, **_: Any) -> Files:
