@@ -11,6 +11,7 @@ module gets one here, so that no cross-reference between docstrings leads nowher
 from __future__ import annotations
 
 import html
+import json
 import logging
 import re
 from pathlib import Path
@@ -47,8 +48,25 @@ def on_config(config: MkDocsConfig, **_: Any) -> MkDocsConfig:
     return config
 
 
+def schemas() -> dict[str, dict[str, Any]]:
+    """JSON schemas of the files, made from the classes that check them."""
+    from pydantic import TypeAdapter
+
+    from crayon_sdk.answers.records import ImageAnswer, NeuronAnswer, SpotAnswer
+    from crayon_sdk.results.correction import CorrectionRecord
+    from crayon_sdk.workspace.manifest import Manifest
+
+    kinds = {"answer": ImageAnswer | NeuronAnswer | SpotAnswer, "record": CorrectionRecord, "workspace": Manifest}
+    found = {name: TypeAdapter(kind).json_schema() for name, kind in kinds.items()}
+    for kind in found["answer"]["$defs"].values():  # pairs in memory, an object in the file
+        kind["properties"]["extra"] = {"type": "object", "additionalProperties": {"type": "string"}}
+    return found
+
+
 def on_files(files: Files, *, config: MkDocsConfig, **_: Any) -> Files:
-    """Generate the pages of the modules that have none."""
+    """Generate the schemas, and the pages of the modules that have none."""
+    for name, schema in schemas().items():
+        files.append(File.generated(config, f"schemas/{name}.json", content=json.dumps(schema, indent=2)))
     for name, path in pages_inside(config).items():
         files.append(File.generated(config, path, content=f"::: {name}\n"))
     return files

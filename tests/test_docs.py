@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import importlib.util
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -157,6 +158,25 @@ def test_an_index_shows_the_readme_with_absolute_links_to_files_that_exist(proje
             kind, path = ("raw" if picture else "blob"), link.removeprefix(repository).partition("#")[0]
             assert path.startswith(f"/{kind}/main/")
             assert (ROOT / path.removeprefix(f"/{kind}/main/")).exists()
+
+
+def test_the_schema_of_answers_takes_what_is_written_and_refuses_the_rest(site, tmp_path):
+    validator = pytest.importorskip("jsonschema_rs").validator_for(
+        json.loads((site / "schemas/answer.json").read_text())
+    )
+    answers = [
+        crayon_sdk.ImageAnswer(id="a.jpg", answer="no", annotator="ann", time="2026-01-31T12:00:00Z"),
+        crayon_sdk.NeuronAnswer(neuron=3, patch=0, answer="yes", annotator="ann"),
+        crayon_sdk.SpotAnswer(id="a.jpg", answer="unsure", annotator="ben", extra={"column": "text"}),
+    ]
+    crayon_sdk.AnnotationSet(answers).save(tmp_path / "answers.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 3
+    assert all(validator.is_valid(line) for line in lines)
+    assert not validator.is_valid({**lines[0], "answer": "perhaps"})
+    assert not validator.is_valid({**lines[0], "colour": "red"})
+    assert (site / "schemas" / "workspace.json").is_file()
+    assert (site / "schemas" / "record.json").is_file()
 
 
 def test_commands_have_their_reference(site):

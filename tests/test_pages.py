@@ -39,6 +39,7 @@ STAND_INS = {
     'ModelSource(source="hf-hub:me/birds")': 'ModelSource(source="local-dir:birds-resnet50")',
     'csv="metadata.csv"': 'csv="birds/metadata.csv"',
     'correct("both")': 'correct("both", settings={"attention": {"epochs": 1}})',
+    "local-dir:pets-corrected": "local-dir:birds-corrected",
     "JustTrainTwice(model, upweight=50)": "JustTrainTwice(model, upweight=2, epochs=1, first_epochs=1)",
 }
 SHORT = re.compile(r"((?:AttentionCorrector|FurtherTraining|UnaskedCorrector)\(\w+)")  # one epoch does

@@ -257,6 +257,22 @@ def test_a_held_key_is_one_answer(drivers, neurons):
     assert rows(neurons, "hal")["answers"] == 1
 
 
+def test_who_is_quicker_than_the_server_is_told_that_more_is_on_its_way(drivers, neurons):
+    page = Page(drivers[0], neurons, "flo")
+    page.shown()
+    drivers[0].set_network_conditions(latency=3000, download_throughput=10**7, upload_throughput=10**7)
+    try:
+        for left in range(8, -1, -1):
+            page.press("y")
+            page.wait(lambda left=left: drivers[0].execute_script("return state.queue.length") <= left)
+        assert page.find("pause-title").text == "One moment"  # nobody else has anything in hand
+    finally:
+        drivers[0].delete_network_conditions()
+    page.wait(lambda: page.find("single").is_displayed())
+    page.sent()
+    assert rows(neurons, "flo")["answers"] == 9
+
+
 def test_the_grid(drivers, neurons):
     page = Page(drivers[0], neurons, "gus")
     page.shown()

@@ -26,6 +26,7 @@ const state = {
   looking: null, // the timer to look again at what is worked out meanwhile
   introduced: new Set(), // kinds of tasks that one has been told about
   filling: null,
+  dry: false, // whether the server had nothing when it was asked last
   lost: "",
 };
 
@@ -140,10 +141,15 @@ function goOn() {
 function showPause() {
   showOnly("pause");
   const waits = total("left") > 0;
-  $("pause-title").textContent = waits ? "Nothing for you at the moment" : "All done. Thank you!";
-  $("pause-text").textContent = waits
-    ? `Others have the remaining ${total("left")} in hand. This page looks again by itself.`
-    : `You answered ${total("answered")}. You can close this page.`;
+  if (waits && !state.dry) { // quicker than the server: what comes next is on its way
+    $("pause-title").textContent = "One moment";
+    $("pause-text").textContent = "The next ones are on their way.";
+  } else {
+    $("pause-title").textContent = waits ? "Nothing for you at the moment" : "All done. Thank you!";
+    $("pause-text").textContent = waits
+      ? `Others have the remaining ${total("left")} in hand. This page looks again by itself.`
+      : `You answered ${total("answered")}. You can close this page.`;
+  }
   $("pause-undo").hidden = total("answered") === 0;
   showFacts();
 }
@@ -249,7 +255,9 @@ async function fetchTasks() {
       person: state.person, count: Math.min(wanted, 96), held: [...own, ...outbox.tasks].slice(0, 200),
     });
     const known = new Set([...own, ...outbox.tasks, ...state.queue.map((task) => task.id)]);
-    state.queue.push(...found.tasks.filter((task) => !known.has(task.id)));
+    const fresh = found.tasks.filter((task) => !known.has(task.id));
+    state.dry = fresh.length === 0;
+    state.queue.push(...fresh);
     setForesight(found);
     // Counted before an answer that was given meanwhile, the numbers are old; those of that answer follow.
     if (quiet && outbox.changes === changes) {
