@@ -54,6 +54,7 @@ __all__ = [
     "foresights",
     "how_far",
     "next_step",
+    "only_from",
     "section_options",
 ]
 
@@ -374,21 +375,35 @@ def _shared(workspace: str) -> list[Callable[[Any], Any]]:
 
 
 @contextlib.contextmanager
-def _logging(*, quiet: bool, verbose: bool) -> Iterator[None]:
+def only_from(level: int) -> Iterator[logging.Logger]:
+    """Let the package say nothing below a level inside the block.
+
+    Args:
+        level: Such as ``logging.ERROR``.
+    """
     logger = logging.getLogger("crayon_sdk")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield logger
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _logging(*, quiet: bool, verbose: bool) -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Told("crayon: %(message)s"))
-    before, warn = logger.level, warnings.showwarning
+    warn = warnings.showwarning
     if not quiet:
         warnings.showwarning = lambda message, kind, *_: click.echo(f"crayon: {_warned(message, kind)}", err=True)
-    logger.addHandler(handler)
-    logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-        warnings.showwarning = warn
+    with only_from(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING) as logger:
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            warnings.showwarning = warn
 
 
 class _Told(logging.Formatter):

@@ -14,7 +14,7 @@ from crayon_sdk._base.methods import NEEDS, made_of, methods, paper_of, title_of
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.text import KINDS_OF_TASKS, first_line
 from crayon_sdk.cli.allocator import keep_memory
-from crayon_sdk.cli.common import Command, Shell, begun, command, foresight_facts, foresights, how_far
+from crayon_sdk.cli.common import Command, Shell, begun, command, foresight_facts, foresights, how_far, only_from
 from crayon_sdk.errors import CrayonError, SettingsError
 
 if TYPE_CHECKING:
@@ -203,10 +203,9 @@ def demo(folder: Path, seed: int, quiet: bool, overwrite: bool) -> None:
     """
     from crayon_sdk.cli.demo import run_demo
 
-    # What the explainer warns about, maps without evidence, is a column of the demo's table.
-    logging.getLogger("crayon_sdk").setLevel(logging.ERROR)
     keep_memory()
-    with lines(functools.partial(click.echo, err=True)), hidden(quiet):
+    # What the explainer warns about, maps without evidence, is a column of the demo's table.
+    with only_from(logging.ERROR), lines(functools.partial(click.echo, err=True)), hidden(quiet):
         run_demo(folder, seed=seed, quiet=quiet, overwrite=overwrite)
 
 

@@ -53,6 +53,10 @@ def check_run_folder(folder: str | os.PathLike[str] | None) -> None:
         check_writable(folder)
 
 
+# What was done before there were these settings, and a file does not say.
+_BEFORE = {"settings.spread": "never", "settings.balance": "never"}
+
+
 class RunFile:
     """State of one training run on disk.
 
@@ -189,6 +193,7 @@ class RunFile:
 
     def _check(self, there: Mapping[str, Any]) -> None:
         now = _flat(self.identity)
+        there = {name: value for name, value in _BEFORE.items() if name in now} | dict(there)
         different = [key for key in sorted(set(there) | set(now)) if there.get(key) != now.get(key)]
         if different:
             listed = ", ".join(

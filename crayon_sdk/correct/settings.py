@@ -148,9 +148,7 @@ class PruningSettings(TrainingSettings):
     epochs: Count = 10
     batch_size: OneOrMore = 64
     lr: Rate = 1e-2
-    weight_decay: Decay = 10.0
-    """As strong as a sixth of the loss of a picture for each of the batch: without it the layer learns the training
-    pictures by heart, with whatever neurons are left."""
+    weight_decay: Decay = 10.0  # without it the layer learns the pictures by heart, with whatever neurons are left
     scheduler: Scheduler = "cosine"
     logit_adjustment: Prior = 1.0
     spread: Literal["auto", "never"] = "auto"

@@ -63,8 +63,10 @@ class Card:
     images: tuple[str | os.PathLike[str], ...] = ()
 
     def __repr__(self) -> str:
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        shown = (f"{name}={one_line(repr(value), 60)}" for name, value in given.items() if value)
+        given = {
+            each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default
+        }
+        shown = (f"{name}={one_line(repr(value), 60)}" for name, value in given.items())
         return f"Card({', '.join(shown)})"
 
     def __post_init__(self) -> None:

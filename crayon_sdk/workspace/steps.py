@@ -458,14 +458,15 @@ class Steps:
                 continue
             spots = len(self.holdings.answers().spot_relevance()) if kind == "image" else 0
             if found.answered < _FEW * found.total and spots < SPOTS:
+                what = "pictures" if kind == "image" else "patches of neurons"
+                share = f"{100 * found.answered / found.total:.0f} %"
+                said = f"{found.answered:,} of {found.total:,} {what} are answered ({share})"
+                if spots:
+                    said = f"{spots} spots are answered" + (f", and {said}" if found.answered else "")
                 _log.warning(
-                    "only %d of %d %s%s are answered (%.0f %%): so few guide little, and the result can be worse than "
-                    "none; %s. To answer more first: %s --kind %s",
-                    found.answered,
-                    found.total,
-                    "pictures" if kind == "image" else "patches of neurons",
-                    f" and {spots} spots" if spots else "",
-                    100 * found.answered / found.total,
+                    "only %s: so few guide little, and the result can be worse than none; %s. To answer more first: "
+                    "%s --kind %s",
+                    said,
                     f"{SPOTS} typical spots are a good start" if kind == "image" else "a tenth is a good start",
                     self.ledger.command("annotate"),
                     f"spot --order typical --limit {SPOTS}" if kind == "image" else kind,

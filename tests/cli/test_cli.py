@@ -147,6 +147,7 @@ def raising(error: str) -> str:
         ("OutputExistsError", 5),
         ("WorkspaceBusyError", 5),
         ("TrainingError", 6),
+        ("LostProcessError", 6),
         ("MissingExtraError", 2),
         ("HubError", 7),
         ("HubAccessError", 7),

@@ -278,7 +278,8 @@ def test_a_run_that_the_version_before_left_unfinished_goes_on(tmp_path):
     assert there["step"] == 5
 
     def fit(folder):
-        pruner = NeuronPruner(split_model(), epochs=3, batch_size=4, device="cpu", checkpoint_dir=folder)
+        then = {"spread": "never", "weight_decay": 1e-4}  # the defaults of that version
+        pruner = NeuronPruner(split_model(), epochs=3, batch_size=4, device="cpu", checkpoint_dir=folder, **then)
         return pruner.fit(noise_pictures(12), neuron_answers(range(10), range(10, 20)))
 
     resumed, undisturbed = fit(tmp_path), fit(None)

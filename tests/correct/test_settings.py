@@ -124,7 +124,7 @@ def test_every_setting_is_described_in_one_class():
         if vars(kind)["__pydantic_fields__"][name].description
     ]
     twice = {name for name in described if described.count(name) > 1}
-    assert twice == {"answer_rule"}  # of maps and of neurons: other defaults, other words
+    assert twice == {"answer_rule", "spread"}  # of maps and of neurons: other defaults, other words
     assert {"keep", "batch_norm", "epochs"} < set(described)
 
 

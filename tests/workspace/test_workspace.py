@@ -315,16 +315,17 @@ def test_preset_names_the_correction(ws):
 
 
 def test_a_control_is_a_correction_of_its_own(ws, tmp_path):
-    made = ws.correct("pruning", control="shuffled", pruning={"epochs": 1})
+    once = {"epochs": 1, "spread": "never"}  # else they would be refused: they contradict each other
+    made = ws.correct("pruning", control="shuffled", pruning=once)
     assert "pruning-shuffled" in ws.corrections
     assert made.record.simulated
     assert {each.source for each in made.answers} == {"control:shuffled"}
     ws.export_answers(tmp_path / "same.jsonl", control="shuffled")
     same = AnnotationSet.load(tmp_path / "same.jsonl").only("neuron")
     assert sorted(map(repr, same)) == sorted(map(repr, made.answers))
-    assert not is_made_again(ws, "pruning", control="shuffled", pruning={"epochs": 1})
+    assert not is_made_again(ws, "pruning", control="shuffled", pruning=once)
     with pytest.raises(OutputExistsError, match=r"other settings \(control 'shuffled' there, 'no' now\)"):
-        ws.correct("pruning", name="pruning-shuffled", control="no", pruning={"epochs": 1})
+        ws.correct("pruning", name="pruning-shuffled", control="no", pruning=once)
     with pytest.raises(SettingsError, match="takes answers with control='yes', got 'erm'"):
         ws.correct("erm", control="yes")
     with pytest.raises(SettingsError, match="expected a control, one of yes, no, shuffled, inverted, got 'maybe'"):
