@@ -18,12 +18,15 @@ def main() -> None:
     model = network(chosen)
     dataset = in_memory(noise(chosen.images, chosen.size))
     cache = PixelCache(dataset, model.preprocessing, device=chosen.device)
+    # Few, for of many that mean nothing it would be noticed that they do.
+    said = (("no" if n % 2 else "yes", dataset.ids[n % len(dataset)]) for n in range(30))
     answers = AnnotationSet(
-        NeuronAnswer(neuron=n, patch=0, answer="no" if n % 2 else "yes", annotator="benchmark", simulated=True)
-        for n in range(model.num_neurons)
+        NeuronAnswer(neuron=n, patch=0, id=sample, answer=word, annotator="benchmark", simulated=True)
+        for n, (word, sample) in enumerate(said)
     )
     explainer = Explainer(model, device=chosen.device, precision="float32")
-    pruner = NeuronPruner(model, epochs=10, device=chosen.device, precision="float32")
+    how = {"epochs": 10, "device": chosen.device, "precision": "float32"}
+    published, pruner = NeuronPruner(model, spread="never", **how), NeuronPruner(model, **how)
 
     def forward() -> None:
         with torch.no_grad():
@@ -32,6 +35,7 @@ def main() -> None:
 
     variants = {
         "no-grad forward over a cache": forward,
+        "NeuronPruner.fit, 10 epochs, as published": lambda: [published.fit(dataset, answers), None][1],
         "NeuronPruner.fit, 10 epochs": lambda: [pruner.fit(dataset, answers), None][1],
         "Explainer.explain_neurons": lambda: [explainer.explain_neurons(dataset), None][1],
     }
