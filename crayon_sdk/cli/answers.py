@@ -212,18 +212,28 @@ def show(shell: Shell, *, rule: Rule | None) -> None:
     "--rule", type=click.Choice(RULES), default="unanimous", show_default=True, help="From votes to verdicts."
 )
 @click.option("--device", default="auto", show_default=True, help='"auto" (a GPU when there is one) or a torch device.')
-def worth(shell: Shell, *, rule: Rule, device: str) -> None:
+@click.option(
+    "--sheet",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="Pictures to draw with what the answers call the object; 0 draws none.",
+)
+def worth(shell: Shell, *, rule: Rule, device: str, sheet: int) -> None:
     """Say whether the answers about pictures go together, or look as if nobody had looked.
 
     A probe learns from the answers what an object looks like, and foretells those it did not see; 50 % is chance.
-    Says also what the next answer would change, and whether there are enough.
+    Says also what the next answer would change, and whether there are enough. What the answers call the object is drawn
+    into pictures/objects.png: look whether it is, for with yes and no exchanged the answers go together just as well.
     """
     workspace = shell.workspace()
-    found, ahead = workspace.worth(rule=rule, device=device), foresights(workspace, look=True)
+    found, ahead = workspace.worth(rule=rule, device=device, sheet=sheet), foresights(workspace, look=True)
     facts: dict[str, Any] = asdict(found) | {"contradictory": found.contradictory}
     facts = {name: None if value != value else value for name, value in facts.items()}
     facts["foresight"] = {kind: foresight_facts(each) for kind, each in ahead.items()}
     shell.result(facts, found.in_words, *(foresight_line(kind, each) for kind, each in ahead.items()))
+    if sheet:
+        shell.say("What the answers call the object: pictures/objects.png. If it is not, yes and no were exchanged")
 
 
 def _people(answers: AnnotationSet, rule: Rule | None) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -17,6 +17,7 @@ from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import MismatchError, SettingsError
 from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.explain.masks import energy_inside
+from crayon_sdk.explain.objects import ObjectMaps
 from crayon_sdk.explain.patches import NeuronPatches, Patch
 from crayon_sdk.show.overlays import TITLES, Style, class_name, overlay
 from crayon_sdk.show.overlays import seen as _seen
@@ -30,6 +31,7 @@ __all__ = [
     "choose_ids",
     "class_name",
     "maps_sheet",
+    "objects_sheet",
     "overlay",
     "panel",
     "panels",
@@ -131,6 +133,58 @@ def maps_sheet(
         original = Cell(_seen(dataset, maps.preprocessing, sample, cell), _about(dataset, sample))
         rows.append([original, *(Cell(image, [about, *_no_evidence(maps, sample)]) for image in shown)])
     save_sheet(path, title=title, notes=[f"Samples: {choice.rule}."], headers=_panel_titles(), rows=rows, cell=cell)
+
+
+def objects_sheet(
+    dataset: ImageDataset,
+    maps: SaliencyMaps,
+    objects: ObjectMaps,
+    ids: Choice | Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "What your answers call the object",
+    notes: Sequence[str] = (),
+    cell: int = 192,
+) -> None:
+    """Draw pictures with what the model looks at, and with what the answers call the object.
+
+    Whoever looks at it sees at once whether yes and no were exchanged, which the answers themselves do not show: they
+    go together as well one way as the other.
+
+    Args:
+        dataset: Has the pictures.
+        maps: Their maps.
+        objects: From `find_objects`.
+        ids: Which samples, in this order; a `Choice` prints its rule.
+        path: The PNG file to write.
+        title: First line of the sheet.
+        notes: Further lines below the title.
+        cell: Longer side of a picture on the sheet, in pixels.
+
+    Raises:
+        MismatchError: There is no map for a sample.
+        OutputError: The file cannot be written.
+        SettingsError: It is not known how the pictures were cropped.
+    """
+    choice = _choice(ids)
+    known = maps.select(choice.ids)
+    places = {sample: place for place, sample in enumerate(objects.ids)}
+    missing = [sample for sample in choice.ids if sample not in places]
+    if missing:
+        raise MismatchError(f"expected an object map of every sample, {len(missing)} have none, such as {missing[0]!r}")
+    values = objects.values[[places[sample] for sample in choice.ids]]
+    called = replace(known, values=values, evidence=torch.ones(len(known), dtype=torch.bool))
+    rows = [
+        [
+            Cell(_seen(dataset, maps.preprocessing, sample, cell), _about(dataset, sample)),
+            Cell(_shown(dataset, known, sample, cell, "red"), _no_evidence(known, sample)),
+            Cell(_shown(dataset, called, sample, cell, "red"), []),
+        ]
+        for sample in choice.ids
+    ]
+    words = [f"Samples: {choice.rule}.", *notes]
+    headers = ["Original", "What the model looks at", "Object, by the answers"]
+    save_sheet(path, title=title, notes=words, headers=headers, rows=rows, cell=cell)
 
 
 def before_after_sheet(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crayon_sdk._base.files import free_folder, read_shapes
+from crayon_sdk._base.files import check_writable, free_folder, read_shapes
 from crayon_sdk.answers.annotations import AnnotationSet, as_answers
 from crayon_sdk.answers.controls import control as without_looking
 from crayon_sdk.answers.formats import read_answers, write_answers
@@ -23,7 +23,7 @@ from crayon_sdk.errors import AnswerError, FileFormatError, OutputError, OutputE
 from crayon_sdk.workspace.holdings import Holdings
 from crayon_sdk.workspace.inputs import Inputs
 from crayon_sdk.workspace.ledger import Ledger, now
-from crayon_sdk.workspace.names import ANSWERS, MAPS, PATCHES, plain
+from crayon_sdk.workspace.names import ANSWERS, MAPS, OBJECTS, PATCHES, plain
 
 if TYPE_CHECKING:
     from crayon_sdk.explain.asking import Asked, Foresight, Method, Outlook, Question
@@ -392,20 +392,24 @@ class Answering:
         answers = self.holdings.answers()
         return {kind: how_far(self._shown(kind), answers, kind=kind) for kind in KINDS}
 
-    def worth(self, *, rule: Rule = "unanimous", device: str = "auto") -> Worth:
+    def worth(self, *, rule: Rule = "unanimous", device: str = "auto", sheet: int = 8) -> Worth:
         """Say what the answers about pictures and spots are worth: whether they go together, by a probe of cells.
 
-        One pass of the model over the training pictures.
+        One pass of the model over the training pictures. What the answers call the object is drawn into
+        ``pictures/objects.png``: whether yes and no were exchanged can be seen there, and nowhere else.
 
         Args:
             rule: From votes to verdicts.
             device: "auto" or a torch device.
+            sheet: How many pictures to draw; 0 draws none.
 
         Raises:
             AnswerError: There are no answers about pictures or spots, or none is a clear yes.
+            OutputError: The sheet cannot be written.
             StaleError: The maps are missing or stale.
             UnsupportedModelError: The model does not give its intermediate features.
         """
+        from crayon_sdk.explain.contact_sheets import choose_ids, objects_sheet
         from crayon_sdk.explain.objects import find_objects
 
         maps, answers = self.holdings.maps(), self.holdings.answers()
@@ -413,7 +417,16 @@ class Answering:
             raise AnswerError(
                 f"there are no answers about pictures or spots yet. Ask for them: {self.ledger.command('annotate')}"
             )
-        return find_objects(self.inputs.model, self.inputs.dataset(), maps, answers, rule=rule, device=device).worth
+        path, train = self.ledger.folder / OBJECTS, self.inputs.dataset()
+        if sheet:
+            check_writable(path.parent)
+        found = find_objects(self.inputs.model, train, maps, answers, rule=rule, device=device)
+        if sheet:
+            path.parent.mkdir(exist_ok=True)
+            shown = maps.select(found.ids)
+            chosen = choose_ids(shown, shown, count=sheet, groups=dict(zip(train.ids, train.group_labels, strict=True)))
+            objects_sheet(train, maps, found, chosen, path)
+        return found.worth
 
     def _outlook_file(self) -> Path:
         folder = self.ledger.run_folder("outlook", self.ledger.base() | {"maps": self.ledger.digest(MAPS)}, {})

@@ -14,6 +14,7 @@ __all__ = [
     "DISCOVERED",
     "GROUPS",
     "MAPS",
+    "OBJECTS",
     "ORIGINAL",
     "PATCHES",
     "RUNS",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 MAPS, PATCHES, ANSWERS, RUNS = "maps.safetensors", "patches.safetensors", "answers.jsonl", "runs"
-GROUPS = "groups.safetensors"
+GROUPS, OBJECTS = "groups.safetensors", "pictures/objects.png"
 DISCOVERED = "discovered"
 """By groups that were found, and not labelled."""
 ORIGINAL = "original"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers_workspace import FAST, crayon, new_workspace, save_model, weights
+from PIL import Image
 
 from crayon_sdk import AnnotationSet, ImageAnswer, Workspace
 from crayon_sdk._base.files import locked
@@ -441,6 +442,13 @@ def test_what_answers_are_worth(ws, tmp_path):
     assert (facts["relevant"], facts["irrelevant"]) == (2, 2)  # the others are mixed, or have maps without evidence
     assert facts["contradictory"] is False
     assert "verdicts" in facts
+    assert "pictures/objects.png. If it is not, yes and no were exchanged" in found.stderr
+    sheet = ws / "pictures/objects.png"
+    with Image.open(sheet) as image:
+        assert image.width > 3 * 192
+    sheet.unlink()
+    assert crayon("answer", "worth", ws, "--sheet", 0).exit_code == 0
+    assert not sheet.exists()
     empty = tmp_path / "empty"
     shutil.copytree(ws, empty)
     (empty / "answers.jsonl").unlink()

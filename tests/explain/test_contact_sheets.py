@@ -13,8 +13,17 @@ from PIL import Image
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import MismatchError, OutputError, SettingsError
-from crayon_sdk.explain.contact_sheets import Choice, before_after_sheet, choose_ids, maps_sheet, overlay, patches_sheet
+from crayon_sdk.explain.contact_sheets import (
+    Choice,
+    before_after_sheet,
+    choose_ids,
+    maps_sheet,
+    objects_sheet,
+    overlay,
+    patches_sheet,
+)
 from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.explain.objects import ObjectMaps, Worth
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.neurons import TopPatches
 from crayon_sdk.show.sheets import Cell, Line, save_sheet
@@ -153,6 +162,23 @@ class TestSheets:
         right = original[1] + 2 * (64 + 16)
         assert sheet[original[0] + 2, right + 2, 0] > 170
         assert tuple(sheet[original[0] + 60, right + 60]) == BLUE
+
+    def test_what_answers_call_the_object_is_beside_the_map(self, dataset, tmp_path):
+        maps = maps_of(dataset, corner_map().repeat(6, 1, 1))
+        ids = dataset.ids[::-1]  # in another order than the maps
+        values = torch.zeros(6, 8, 8)
+        values[ids.index("picture-2"), 7, 0] = 1.0
+        objects = ObjectMaps(ids, values, Worth(3, 3, 1.0, 1.0, 0.0))
+        path = tmp_path / "objects.png"
+        objects_sheet(dataset, maps, objects, ["picture-2"], path, cell=96)
+        sheet, step = read(path), 96 + 16
+        top, left = (values.min() for values in np.nonzero((sheet == BLUE).all(axis=2)))
+        assert sheet[top + 2, left + step + 2, 0] > 170
+        assert tuple(sheet[top + 2, left + 2 * step + 2]) == BLUE
+        assert sheet[top + 93, left + 2 * step + 2, 0] > 170
+        few = ObjectMaps(ids[:1], values[:1], objects.worth)
+        with pytest.raises(MismatchError, match="expected an object map of every sample, 1 have none, such as 'pic"):
+            objects_sheet(dataset, maps, few, ["picture-2"], path)
 
     def test_before_and_after(self, dataset, tmp_path):
         before, after = corner_map().repeat(6, 1, 1), corner_map().flip(0).repeat(6, 1, 1)

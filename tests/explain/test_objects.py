@@ -128,6 +128,18 @@ def test_answers_of_people_who_look_go_together_and_others_contradict(model, tra
     assert sum(contradictory) >= 3  # one in twenty looks better by chance
 
 
+def test_exchanged_answers_go_together_as_well_and_call_something_else_the_object(model, train, maps):
+    masks = torch.stack([train.mask_tensor(sample, VIEW) for sample in train.ids]).float()
+    masks = masks / masks.max()
+    looked = simulate_answers(maps, train, strictness=(0.25, 0.25))
+    right, exchanged = (
+        find_objects(model, train, maps, each, device="cpu") for each in (looked, control(looked, "inverted"))
+    )
+    assert exchanged.worth.chance < 0.01
+    assert not exchanged.worth.contradictory
+    assert on_the_object(right.values, masks) > 1.5 * on_the_object(exchanged.values, masks)
+
+
 def test_only_yes_is_enough(model, train, maps):
     found = find_objects(model, train, maps, said(dict.fromkeys(train.ids[:20], "yes")), device="cpu")
     assert (found.worth.relevant, found.worth.irrelevant) == (20, 0)
