@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,8 +149,6 @@ def _run(
     student: str | None = None,
 ) -> None:
     """Run a plan, or say how long it takes."""
-    from dataclasses import asdict
-
     from crayon_sdk.errors import SettingsError
     from crayon_sdk.models.load import load_model
     from crayon_sdk.paper.measured import estimate, run_plan
@@ -235,15 +234,15 @@ def table1(
     """
     from crayon_sdk.errors import SettingsError
     from crayon_sdk.models.load import load_model
-    from crayon_sdk.paper.table1 import run_table
+    from crayon_sdk.paper.table1 import estimate_table, run_table
 
     if preset is not None:
         chosen = () if methods == Protocol().methods else methods
         plan = Plan(table="published", methods=chosen, seeds=seeds, preset=preset, epochs=epochs)
         _run(shell, plan, dry_run=dry_run, answers_from=answers_from, **given)
         return
-    if dry_run or answers_from is not None:
-        raise SettingsError("--dry-run and --answers-from are for published settings here; name them with --preset")
+    if answers_from is not None:
+        raise SettingsError("--answers-from is for published settings here; name them with --preset")
     more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     protocol = Protocol(methods=methods, seeds=seeds, trials=trials, **more)
     keep_memory()
@@ -252,6 +251,10 @@ def table1(
     pictures, _ = _pictures(*(given[name] for name in named))
     typed = shlex.join(["crayon", *sys.argv[1:]])
     network = load_model(given["model"])
+    if dry_run:
+        ahead = estimate_table(protocol, network, pictures, output, device=device)
+        shell.result(asdict(ahead), ahead.in_words)
+        return
     found = run_table(protocol, network, pictures, output, device=device, command=typed, on_cell=shell.say)
     shell.result(
         found.to_dict(),

@@ -7,21 +7,18 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from crayon_sdk._base.files import check_writable
-from crayon_sdk._base.methods import made_of, methods
-from crayon_sdk._base.process import resolve_device
-from crayon_sdk._base.progress import duration
+from crayon_sdk._base.methods import methods
 from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.models.passes import in_classes_of
 from crayon_sdk.models.split import SplitModel, as_split_model
+from crayon_sdk.paper.ahead import Estimate, estimated, seconds_of_step, work_of
 from crayon_sdk.paper.findings import Findings, Line
 from crayon_sdk.paper.runner import Bench, Cell, Pictures, scores_of, target_of
 from crayon_sdk.paper.tables import Plan, Point, points_of
@@ -29,42 +26,10 @@ from crayon_sdk.results.correction import versions
 from crayon_sdk.results.evaluation import evaluate, per_cent
 from crayon_sdk.show.style import needs_matplotlib
 
-__all__ = ["Estimate", "estimate", "run_plan"]
+__all__ = ["estimate", "run_plan"]
 
 _log = logging.getLogger(__name__)
 _PAUSE = 2.0  # seconds, until another process may be done with a cell
-_PROBE = 16  # pictures of the step that an estimate is made from
-# What an epoch costs, in epochs of further training, roughly: two networks, two passes, a derivative of the input.
-_COSTS = {"lff": 2.0, "lc": 2.0, "softcon": 3.0, "flac": 2.0, "rrr": 2.5, "gradmask": 2.5, "actdiff": 2.0, "jtt": 2.0}
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How long a table takes.
-
-    Attributes:
-        cells: How many it has.
-        finished: How many are there.
-        seconds: Of the others, one after the other, roughly.
-        measured: Whether that is known from finished cells alone; else from a step of training here.
-    """
-
-    cells: int
-    finished: int
-    seconds: float
-    measured: bool
-
-    @property
-    def in_words(self) -> str:
-        """As people read it."""
-        left = self.cells - self.finished
-        source = "finished cells" if self.measured else "one step of training here, so within a factor of two or three"
-        return (
-            f"{self.cells:,} cells, {self.finished:,} of them finished; the other {left:,} take about "
-            f"{duration(self.seconds)} of one process, by {source}"
-            if left
-            else f"{self.cells:,} cells, all finished"
-        )
 
 
 def run_plan(
@@ -205,10 +170,8 @@ class _Runs(Bench):
         if cell is not None and fresh:
             measured = cell.get("test", {}).get(self.measures[0])
             said = cell["error"] or (f"{per_cent(measured)} %" if measured is not None else "done")
-            rest = self.estimate(probe=False)
-            ahead = f", about {duration(rest.seconds)} to go" if rest.seconds else ""
-            done = f"{rest.finished:,} of {rest.cells:,}{ahead}"
-            self.on_cell(f"{point.name}, seed {seed}: {said} ({cell['seconds']:.0f} s); {done}")
+            ahead = self.estimate(probe=False).so_far
+            self.on_cell(f"{point.name}, seed {seed}: {said} ({cell['seconds']:.0f} s); {ahead}")
         return cell is not None
 
     @property
@@ -260,49 +223,11 @@ class _Runs(Bench):
 
     def estimate(self, *, probe: bool = True) -> Estimate:
         """How long the rest takes."""
-        known: dict[str, list[float]] = {}
-        missing: list[Point] = []
-        total = 0
-        for point, cell in self._cells():
-            total += 1
-            if cell is None:
-                missing.append(point)
-            elif not cell["error"]:
-                known.setdefault(point.method, []).append(cell["seconds"] / self._work(point))
-        unknown = {point.method for point in missing} - known.keys()
-        step = self._step() if probe and unknown - {""} else 0.0
-        of_all = [each for values in known.values() for each in values if each]
-        rates = {name: sum(values) / len(values) for name, values in known.items()}
-        rates |= dict.fromkeys(unknown, step if probe else sum(of_all) / len(of_all) if of_all else 0.0)
-        seconds = sum(rates[point.method] * self._work(point) for point in missing)
-        return Estimate(total, total - len(missing), seconds, measured=not unknown - {""})
-
-    def _work(self, point: Point) -> float:
-        """Pictures that go through a network, in those of further training."""
-        if not point.method:
-            return 1e-9  # nothing is trained
-        pictures, found = len(self.pictures.train) * point.share, 0.0
-        for part in made_of(point.method):
-            prefix = "" if len(made_of(point.method)) == 1 else f"{part}."
-            epochs = (point.settings or {}).get(f"{prefix}epochs", 6)
-            trains = part not in ("pruning", "refit", "dfr", "dfr-tr", "afr", "evals")
-            found += pictures * (epochs * _COSTS.get(part, 1.0) if trains else 0.3)
-        return found
-
-    def _step(self) -> float:
-        """Seconds of a picture of further training, by one step of a copy of the model."""
-        place = resolve_device(self.device, self.model.device)
-        model = self.model.copy().to(place).train()
-        images = torch.zeros(_PROBE, 3, *model.preprocessing.size, device=place)
-        labels = torch.zeros(_PROBE, dtype=torch.int64, device=place)
-        taken = []
-        for _ in range(2):  # the first one is slower
-            started = time.monotonic()
-            functional.cross_entropy(model.head(model.features(images)), labels).backward()
-            if place.type == "cuda":
-                torch.cuda.synchronize(place)
-            taken.append(time.monotonic() - started)
-        return min(taken) / _PROBE
+        cells = [
+            (point.method, work_of(point.method, point.settings or {}, len(self.pictures.train) * point.share), cell)
+            for point, cell in self._cells()
+        ]
+        return estimated(cells, (lambda: seconds_of_step(self.model, self.device)) if probe else None)
 
     def findings(self, data_set: str, command: str) -> Findings:
         """Write the table as it is now."""

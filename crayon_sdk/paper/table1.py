@@ -20,6 +20,7 @@ from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError
 from crayon_sdk.models.split import SplitModel, as_split_model
+from crayon_sdk.paper.ahead import Estimate, estimated, seconds_of_step, work_of
 from crayon_sdk.paper.outcome import Line, Outcome
 from crayon_sdk.paper.protocol import ROWS, Column, Protocol, Row, best, trials_of, with_epochs
 from crayon_sdk.paper.runner import Bench, Cell, Pictures, nested, read_pictures, scores_of
@@ -27,7 +28,7 @@ from crayon_sdk.results.correction import versions
 from crayon_sdk.results.evaluation import evaluate, per_cent
 from crayon_sdk.show.style import needs_matplotlib
 
-__all__ = ["Pictures", "halves_of", "nested", "read_pictures", "run_table", "scores_of"]
+__all__ = ["Pictures", "estimate_table", "halves_of", "nested", "read_pictures", "run_table", "scores_of"]
 
 _log = logging.getLogger(__name__)
 _PAUSE = 2.0  # seconds, until another process may be done with a cell
@@ -78,6 +79,32 @@ def run_table(
             time.sleep(_PAUSE)
         left = waiting
     return table.write()
+
+
+def estimate_table(
+    protocol: Protocol,
+    model: nn.Module,
+    pictures: Pictures,
+    output: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "auto",
+) -> Estimate:
+    """Say how long a table takes: from its finished cells, else from one step of training; nothing is trained.
+
+    How many settings will be chosen is not known before they are tried: as many are counted as there can be.
+
+    Args:
+        protocol: What would be run.
+        model: As for `run_table`.
+        pictures: As for `run_table`.
+        output: As for `run_table`.
+        device: As for `run_table`.
+
+    Raises:
+        DataError: The pictures lack groups, or masks that a method or the simulated answers need.
+    """
+    table = _Table(protocol, as_split_model(model), pictures, Path(output), device, "", _log.info)
+    return table.estimate(lambda: seconds_of_step(table.model, device))
 
 
 class _Table(Bench):
@@ -172,8 +199,32 @@ class _Table(Bench):
         if cell is not None and fresh:
             measured = cell.get("test" if role == "chosen" else "validation", {})
             said = cell["error"] or f"worst group {per_cent(measured['worst_group'])}"
-            self.on_cell(f"{row.name}, seed {seed}, {role}: {said} ({cell['seconds']:.0f} s)")
+            ahead = self.estimate().so_far
+            self.on_cell(f"{row.name}, seed {seed}, {role}: {said} ({cell['seconds']:.0f} s); {ahead}")
         return cell, trained[0] if trained else None
+
+    def estimate(self, step: Callable[[], float] | None = None) -> Estimate:
+        """How long the rest takes."""
+        cells: list[tuple[str, float, Cell | None]] = []
+        first = self.protocol.seeds[0]
+        for row in self.protocol.rows:
+            parent, alone = ROWS[row.like] if row.like else row, not row.like and not self._learns_held_out(row)
+            trials = [(tried, self.known(parent, tried, first, "trial")) for tried in self._trials(parent)]
+            if not row.like:
+                cells += [(row.method, self._work(row, tried), cell) for tried, cell in trials]
+            ran = [cell for _, cell in trials if cell is not None]
+            likely = self._chosen_runs(row, ran)
+            if len(ran) < len(trials):
+                likely = [
+                    (tried, seed) for tried, _ in trials[: len(self.protocol.chosen_by)] for seed in self.protocol.seeds
+                ]
+            for settings, seed in likely:
+                work = 0.0 if alone and seed == first else self._work(row, settings)  # trained as a trial
+                cells.append((row.method, work, self.known(row, settings, seed, "chosen")))
+        return estimated(cells, step)
+
+    def _work(self, row: Row, settings: Mapping[str, Any]) -> float:
+        return work_of(row.method, settings, len(self.pictures.train))
 
     def _made(
         self, row: Row, settings: Mapping[str, Any], seed: int, role: Role, ready: nn.Module | None

@@ -450,13 +450,16 @@ def test_tables_with_published_settings(tmp_path):
     ahead = bench("ablation", "--dry-run")
     assert ahead.exit_code == 0, ahead.output
     assert "4 cells, 0 of them finished" in ahead.stdout
+    chosen = bench("table1", "--methods", "original", "erm", "--trials", "1", "--dry-run")
+    assert chosen.exit_code == 0, chosen.output
+    assert "3 cells, 0 of them finished" in chosen.stdout
     assert not (tmp_path / "out").exists()
     found = bench("table1", "--preset", "waterbirds", "--methods", "original", "attention", "--json")
     assert found.exit_code == 0, found.output
     assert [line["point"]["series"] for line in json.loads(found.stdout)["lines"]] == ["original", "attention"]
     assert (tmp_path / "out" / "index.html").is_file()
     for typed, said in (
-        (("table1", "--dry-run"), "name them with --preset"),
+        (("table1", "--answers-from", str(tmp_path)), "name them with --preset"),
         (("table1", "--preset", "birds"), "no method has a preset called 'birds'"),
         (("transfer",), "Missing option '--student'"),
         (("answers", "--answers-from", str(tmp_path)), "name it with --data-set"),

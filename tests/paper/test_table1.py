@@ -15,7 +15,7 @@ from crayon_sdk.data.generated import TASKS, generate
 from crayon_sdk.errors import DataError, FileFormatError, OutputError
 from crayon_sdk.paper import table1
 from crayon_sdk.paper.protocol import Protocol
-from crayon_sdk.paper.table1 import Pictures, halves_of, read_pictures, run_table, scores_of
+from crayon_sdk.paper.table1 import Pictures, estimate_table, halves_of, read_pictures, run_table, scores_of
 from crayon_sdk.results.evaluation import evaluate
 
 pytest.importorskip("matplotlib")
@@ -105,6 +105,29 @@ def test_no_cell_is_made_twice(whole, pictures):
     more, told = run(output, pictures, "erm", seeds=(3, 1, 0))
     assert len(told) == len({line.settings["weight_decay"] for line in more.lines})
     assert "seed 0, chosen" in told[0]
+
+
+def test_how_long_it_takes_is_said_before_and_on_the_way(whole, pictures, tmp_path):
+    output, _, told = whole
+    rows = ("original", "erm", "cnc", "pruning", "pruning-yes")
+    protocol = Protocol(methods=rows, seeds=(3, 1), trials=2, epochs=1)
+    ahead = estimate_table(protocol, split_model(), pictures, tmp_path / "out", device="cpu")
+    # One original; of each of three rows two trials and two settings with two seeds; of the control the latter.
+    assert (ahead.cells, ahead.finished, ahead.measured) == (1 + 3 * (2 + 4) + 4, 0, False)
+    assert 0 < ahead.seconds < 600
+    assert not (tmp_path / "out").exists()
+    done = estimate_table(protocol, split_model(), pictures, output, device="cpu")
+    assert (done.cells, done.finished, done.seconds) == (len(told), len(told), 0)
+    assert told[1].partition("; ")[2].startswith("2 of 23, about ")
+    assert told[-1].endswith(f"; {len(told)} of {len(told)}")
+    half = tmp_path / "half"
+    shutil.copytree(output, half)
+    for path in (half / "cells").glob("pruning-seed1-chosen*.json"):
+        path.unlink()
+    left = estimate_table(protocol, split_model(), pictures, half, device="cpu")
+    assert left.finished < left.cells == done.cells
+    assert left.measured
+    assert left.seconds > 0
 
 
 def test_a_stop_in_the_middle_goes_on(whole, pictures, tmp_path):
