@@ -12,11 +12,11 @@ from torch import Tensor
 from crayon_sdk._base.progress import track
 from crayon_sdk._base.settings import Number
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.correct.baselines.held_out import begun, check_refit, neurons_of_all, put_last_layer, scale
-from crayon_sdk.correct.method import Method, check_needs, method
+from crayon_sdk.correct.baselines.held_out import LearnsHeldOut, check_refit, neurons_of_all, put_last_layer, scale
+from crayon_sdk.correct.method import method
 from crayon_sdk.correct.settings import Seed, settings
-from crayon_sdk.data.dataset import ImageDataset, as_dataset
-from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.correct.work import Fit
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.functional.groups import fit_softmax, foretold_classes
 from crayon_sdk.functional.metrics import sign_test
 from crayon_sdk.functional.selection import typical
@@ -46,7 +46,7 @@ class RefitSettings:
 
 
 @method
-class LastLayerRefit(Method[RefitSettings], RefitSettings):
+class LastLayerRefit(LearnsHeldOut[RefitSettings], RefitSettings):
     """Give a copy of a model a new last layer, fitted to fresh labelled pictures in which all classes count the same.
 
     A last stage, after a correction: its features become good long before its last layer does. Ridge-regularised
@@ -61,44 +61,18 @@ class LastLayerRefit(Method[RefitSettings], RefitSettings):
 
     method = "refit"
     title: ClassVar[str] = "Last layer, refitted on fresh pictures"
-    needs = frozenset({"holdout"})
     _shown = ("penalty", "guard")
 
-    def fit(
-        self,
-        dataset: ImageDataset,
-        evaluate_on: ImageDataset | None = None,
-        *,
-        maps: SaliencyMaps | None = None,
-        answers: AnnotationSet | None = None,
-        strict: bool = True,
-    ) -> Correction:
-        """Correct a copy of the model.
-
-        Args:
-            dataset: The training set, which the network has learned; it is not learned from here.
-            evaluate_on: Fresh pictures with labels, from which the layer is learned; never the test set.
-            maps: Have no effect.
-            answers: Have no effect.
-            strict: Has no effect.
-
-        Returns:
-            The corrected model and the record of what was done; ``counts["kept"]`` is 0 where the old layer stayed.
-
-        Raises:
-            DataError: There are no pictures of a class.
-            SettingsError: There are no fresh pictures.
-        """
-        check_needs(self, as_dataset(dataset), evaluate_on)
-        fit, fresh = begun(self, dataset, as_dataset(evaluate_on))
-        check_refit(fit, fresh)
-        rows, labels, many = neurons_of_all(fit, fresh), fresh.labels, fit.model.num_classes
+    def learned(self, fit: Fit, held_out: ImageDataset) -> Correction:
+        """Fit the layer, and keep it where it does no harm; else ``counts["kept"]`` is 0."""
+        check_refit(fit, held_out)
+        rows, labels, many = neurons_of_all(fit, held_out), held_out.labels, fit.model.num_classes
         with torch.no_grad():
             old = apply_final_layers(fit.model.final_layers, rows).argmax(dim=1).cpu()
         features = torch.cat(rows, dim=1).cpu().double()
         penalty, new = self._chosen(features, labels, many)
         fit.settings = replace(self.settings, penalty=penalty)  # what counts is what is written down
-        parts = fresh.group_index()[0] if self.settings.guard == "groups" else labels
+        parts = held_out.group_index()[0] if self.settings.guard == "groups" else labels
         why = _harm(old == labels, new == labels, parts, labels)
         if why:
             _log.warning("the last layer stays as it was: %s", why)
@@ -108,7 +82,7 @@ class LastLayerRefit(Method[RefitSettings], RefitSettings):
             found = fit_softmax((features - mean) / deviation, labels, weights, penalty, many)
             folded = (found[:-1] / deviation[:, None]).T
             put_last_layer(fit.model, folded, found[-1] - folded @ mean)
-        counts = {"pictures": len(fresh), "kept": int(not why)}
+        counts = {"pictures": len(held_out), "kept": int(not why)}
         return fit.finish(self.method, [], AnnotationSet(), counts)
 
     def _chosen(self, features: Tensor, labels: Tensor, many: int) -> tuple[float, Tensor]:

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from crayon_sdk._base.settings import Count, Number, OneOrMore, Share
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.correct.baselines.held_out import begun, neurons_of_all
-from crayon_sdk.correct.method import Method, check_needs, method
+from crayon_sdk.correct.baselines.held_out import LearnsHeldOut, neurons_of_all
+from crayon_sdk.correct.method import method
 from crayon_sdk.correct.objective import Batch, FeatureFeed
 from crayon_sdk.correct.pruning import LastLayer
-from crayon_sdk.correct.run_file import check_run_folder
 from crayon_sdk.correct.settings import Optimizer, Rate, TrainingSettings, settings
-from crayon_sdk.data.dataset import ImageDataset, as_dataset
-from crayon_sdk.explain.maps import SaliencyMaps
+from crayon_sdk.correct.work import Fit
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.functional.robust import error_weights
 from crayon_sdk.models.parts import apply_final_layers
 from crayon_sdk.models.split import SplitModel
@@ -48,7 +47,7 @@ _PRESETS = {
 
 
 @method
-class AutomaticFeatureReweighting(Method[AFRSettings], AFRSettings):
+class AutomaticFeatureReweighting(LearnsHeldOut[AFRSettings], AFRSettings):
     """AFR: train the last layer of a copy of a model on held-out pictures, most on those that it believes least.
 
     The pictures of a class count by ``exp(-gamma p)``, with p what the model that is given believes of their label, and
@@ -64,39 +63,11 @@ class AutomaticFeatureReweighting(Method[AFRSettings], AFRSettings):
     method = "afr"
     title: ClassVar[str] = "Automatic Feature Reweighting (AFR)"
     paper: ClassVar[str] = "Qiu et al., ICML 2023"
-    needs = frozenset({"holdout"})
     presets = _PRESETS
     _shown = ("epochs", "lr", "gamma")
 
-    def fit(
-        self,
-        dataset: ImageDataset,
-        evaluate_on: ImageDataset | None = None,
-        *,
-        maps: SaliencyMaps | None = None,
-        answers: AnnotationSet | None = None,
-        strict: bool = True,
-    ) -> Correction:
-        """Correct a copy of the model.
-
-        Args:
-            dataset: The training set, which the network has learned; it is not learned from here.
-            evaluate_on: Held-out pictures, from which the layer is learned; never the test set.
-            maps: Have no effect.
-            answers: Have no effect.
-            strict: Has no effect.
-
-        Returns:
-            The corrected model and the record of what was done.
-
-        Raises:
-            MismatchError: ``checkpoint_dir`` holds another run.
-            NonFiniteLossError: The loss became NaN or infinite.
-            SettingsError: There are no held-out pictures.
-        """
-        check_run_folder(self.checkpoint_dir)
-        check_needs(self, as_dataset(dataset), evaluate_on)
-        fit, held_out = begun(self, dataset, as_dataset(evaluate_on))
+    def learned(self, fit: Fit, held_out: ImageDataset) -> Correction:
+        """Train the layer, most on what is believed least."""
         file = fit.run_file(self.checkpoint_dir, self.method, held_out=held_out.fingerprint)
         feed = FeatureFeed(neurons_of_all(fit, held_out), held_out.labels.to(self.device))
         objective = _Reweighted(fit.model, feed, self.settings)

@@ -12,7 +12,7 @@ from torch import Tensor
 from crayon_sdk._base.progress import track
 from crayon_sdk._base.settings import Number, OneOrMore
 from crayon_sdk.answers.annotations import AnnotationSet
-from crayon_sdk.correct.baselines.held_out import begun, check_refit, neurons_of_all, put_last_layer, scale
+from crayon_sdk.correct.baselines.held_out import LearnsHeldOut, check_refit, neurons_of_all, put_last_layer, scale
 from crayon_sdk.correct.method import Method, check_needs, method
 from crayon_sdk.correct.settings import Seed, settings
 from crayon_sdk.correct.work import Fit
@@ -95,7 +95,7 @@ def refitted(
 
 
 @method
-class DeepFeatureReweighting(Method[DFRSettings], DFRSettings):
+class DeepFeatureReweighting(LearnsHeldOut[DFRSettings], DFRSettings):
     """DFR-Val: give a copy of a model a new last layer, fitted to held-out pictures with as many of every group.
 
     What the network sees does not change, only what it makes of it. It knows the groups of the pictures of
@@ -115,33 +115,8 @@ class DeepFeatureReweighting(Method[DFRSettings], DFRSettings):
     needs = frozenset({"holdout", "holdout groups"})
     _shown = ("strength", "repeats")
 
-    def fit(
-        self,
-        dataset: ImageDataset,
-        evaluate_on: ImageDataset | None = None,
-        *,
-        maps: SaliencyMaps | None = None,
-        answers: AnnotationSet | None = None,
-        strict: bool = True,
-    ) -> Correction:
-        """Correct a copy of the model.
-
-        Args:
-            dataset: The training set; its pictures say how neurons are scaled.
-            evaluate_on: Held-out pictures with groups, from which the layer is learned; never the test set.
-            maps: Have no effect.
-            answers: Have no effect.
-            strict: Has no effect.
-
-        Returns:
-            The corrected model and the record of what was done.
-
-        Raises:
-            DataError: The held-out pictures have no groups, or none of a class.
-            SettingsError: There are no held-out pictures.
-        """
-        check_needs(self, as_dataset(dataset), evaluate_on)
-        fit, held_out = begun(self, dataset, as_dataset(evaluate_on))
+    def learned(self, fit: Fit, held_out: ImageDataset) -> Correction:
+        """Fit the layer to as many pictures of every group."""
         check_refit(fit, held_out)
         train, rows = neurons_of_all(fit, fit.dataset), neurons_of_all(fit, held_out)
         groups = held_out.group_index()[0]

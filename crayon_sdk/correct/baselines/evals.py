@@ -8,14 +8,13 @@ import torch
 from pydantic import Field
 
 from crayon_sdk._base.settings import Number
-from crayon_sdk.answers.annotations import AnnotationSet
 from crayon_sdk.correct.baselines.dfr import refitted
-from crayon_sdk.correct.baselines.held_out import begun, check_refit, neurons_of_all
-from crayon_sdk.correct.method import Method, check_needs, method
+from crayon_sdk.correct.baselines.held_out import LearnsHeldOut, check_refit, neurons_of_all
+from crayon_sdk.correct.method import method
 from crayon_sdk.correct.settings import Seed, settings
-from crayon_sdk.data.dataset import ImageDataset, as_dataset
+from crayon_sdk.correct.work import Fit
+from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import DataError
-from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.functional.robust import extremes
 from crayon_sdk.models.parts import apply_final_layers
 from crayon_sdk.results.correction import Correction
@@ -38,7 +37,7 @@ class EVaLSSettings:
 
 
 @method
-class LossBasedSampling(Method[EVaLSSettings], EVaLSSettings):
+class LossBasedSampling(LearnsHeldOut[EVaLSSettings], EVaLSSettings):
     """Loss-based sampling: as DFR, with high and low losses of a class in the place of its groups.
 
     Of every class of the held-out pictures, as many with the highest losses of the model that is given as with the
@@ -55,36 +54,10 @@ class LossBasedSampling(Method[EVaLSSettings], EVaLSSettings):
     method = "evals"
     title: ClassVar[str] = "Loss-based sampling (of EVaLS)"
     paper: ClassVar[str] = "Ghaznavi et al., arXiv 2024"
-    needs = frozenset({"holdout"})
     _shown = ("share", "strength")
 
-    def fit(
-        self,
-        dataset: ImageDataset,
-        evaluate_on: ImageDataset | None = None,
-        *,
-        maps: SaliencyMaps | None = None,
-        answers: AnnotationSet | None = None,
-        strict: bool = True,
-    ) -> Correction:
-        """Correct a copy of the model.
-
-        Args:
-            dataset: The training set; its pictures say how neurons are scaled.
-            evaluate_on: Held-out pictures, from which the layer is learned; never the test set.
-            maps: Have no effect.
-            answers: Have no effect.
-            strict: Has no effect.
-
-        Returns:
-            The corrected model and the record of what was done.
-
-        Raises:
-            DataError: There are too few held-out pictures of a class.
-            SettingsError: There are no held-out pictures.
-        """
-        check_needs(self, as_dataset(dataset), evaluate_on)
-        fit, held_out = begun(self, dataset, as_dataset(evaluate_on))
+    def learned(self, fit: Fit, held_out: ImageDataset) -> Correction:
+        """Fit the layer to the extremes of every class."""
         check_refit(fit, held_out)
         labels = held_out.labels
         smallest = int(torch.bincount(labels).min())

@@ -2,37 +2,82 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from crayon_sdk.correct.method import Method
+from crayon_sdk.answers.annotations import AnnotationSet
+from crayon_sdk.correct.method import Method, check_needs
 from crayon_sdk.correct.pruning import neurons_in
+from crayon_sdk.correct.run_file import check_run_folder
 from crayon_sdk.correct.work import Fit
-from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.errors import DataError, UnsupportedModelError
+from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.models.passes import in_classes_of
 from crayon_sdk.models.split import SplitModel
+from crayon_sdk.results.correction import Correction
 from crayon_sdk.results.evaluation import warn_of_training_pictures
 
-__all__ = ["begun", "check_refit", "neurons_of_all", "put_last_layer", "scale"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["LearnsHeldOut", "check_refit", "neurons_of_all", "put_last_layer", "scale"]
+
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 
 
-def begun(method: Method[Any], dataset: ImageDataset, held_out: ImageDataset) -> tuple[Fit, ImageDataset]:
-    """Begin a correction that learns from held-out pictures, which then measure nothing.
+class LearnsHeldOut(Method[SettingsT]):
+    """A method that learns from held-out pictures, which then measure nothing."""
 
-    Args:
-        method: Of correction.
-        dataset: The training set.
-        held_out: Pictures that the network has not seen.
+    needs = frozenset({"holdout"})
 
-    Returns:
-        The correction, and the held-out pictures in the classes of the model.
-    """
-    held_out = in_classes_of(held_out, method.model)
-    warn_of_training_pictures(held_out, dataset)
-    return Fit(method.model, dataset, None, method.device, method.autocast, method.settings), held_out
+    def fit(
+        self,
+        dataset: ImageDataset,
+        evaluate_on: ImageDataset | None = None,
+        *,
+        maps: SaliencyMaps | None = None,
+        answers: AnnotationSet | None = None,
+        strict: bool = True,
+    ) -> Correction:
+        """Correct a copy of the model.
+
+        Args:
+            dataset: The training set, which the network has learned.
+            evaluate_on: Held-out pictures with labels, and groups if the method needs them, from which the last layer
+                is learned; never the test set.
+            maps: Have no effect.
+            answers: Have no effect.
+            strict: Has no effect.
+
+        Returns:
+            The corrected model and the record of what was done.
+
+        Raises:
+            DataError: The held-out pictures are too few, lack a class, or lack groups that are needed.
+            MismatchError: ``checkpoint_dir`` holds another run.
+            NonFiniteLossError: The loss became NaN or infinite.
+            SettingsError: There are no held-out pictures.
+            UnsupportedModelError: The last layer has no biases, and the method needs some.
+        """
+        check_run_folder(self.checkpoint_dir)
+        check_needs(self, as_dataset(dataset), evaluate_on)
+        held_out = in_classes_of(as_dataset(evaluate_on), self.model)
+        warn_of_training_pictures(held_out, dataset)
+        fit = Fit(self.model, dataset, None, self.device, self.autocast, self.settings)
+        return self.learned(fit, held_out)
+
+    @abstractmethod
+    def learned(self, fit: Fit, held_out: ImageDataset) -> Correction:
+        """Learn.
+
+        Args:
+            fit: The correction.
+            held_out: In the classes of the model.
+        """
 
 
 def neurons_of_all(fit: Fit, dataset: ImageDataset) -> list[Tensor]:
