@@ -1,20 +1,21 @@
 """What a step of every registered method costs, in units of one of further training (ERM), measured in one run.
 
 python benchmarks/methods.py [--model resnet18] [--size 128] [--batch 16] [--images 64] [--epochs 2] [--rounds 2]
-                             [--methods rrr jtt ...] [--device auto]
+                             [--methods rrr jtt ...] [--device auto] [--keep]
 
 Every method trains as it does for its users, on a generated data set with masks and groups, with simulated answers; the
 network is new, so that it makes errors. All are timed in turn, again and again, so that a machine that slows down slows
 them all. A step is the time between two steps of the optimizer in the last stage, the median of all; pictures are those
 that go through a network in it, the same one in two forms, or in two networks, counted twice. Methods that do not train
 the network have no such step: what they cost is the whole of a correction, without decoding, in units of an epoch of
-further training.
+further training. With --keep the numbers become those that `crayon methods` shows.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 import tempfile
 import time
@@ -33,6 +34,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from crayon_sdk import Explainer, ImageDataset, Preprocessing, SplitModel
+from crayon_sdk._base.costs import FILE
 from crayon_sdk._base.settings import settings_in
 from crayon_sdk.correct import methods
 from crayon_sdk.correct.settings import NetworkSettings
@@ -41,6 +43,7 @@ from crayon_sdk.errors import CrayonError
 from crayon_sdk.explain.masks import simulate_answers, simulate_neuron_answers
 from crayon_sdk.models.passes import predict
 
+WHOLE = "whole, in epochs of ERM"
 # Of the first stages, which are measured as part of nothing but the whole; and of few held-out pictures.
 SHORT = {"auxiliary_epochs": 1, "auxiliary_batch_size": 32, "share": 0.5}
 
@@ -143,6 +146,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--methods", nargs="*", default=list(methods), choices=list(methods), metavar="NAME")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--keep", action="store_true")
     chosen = parser.parse_args()
     device = torch.device("cuda" if chosen.device == "auto" and torch.cuda.is_available() else "cpu")
     if chosen.device != "auto":
@@ -166,7 +170,20 @@ def main() -> None:
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     console.print(table)
+    if chosen.keep:
+        keep(rows, chosen)
     console.print(f"written to {write_csv(f'methods-{chosen.model}-{device.type}.csv', rows).name}")
+
+
+def keep(rows: list[dict[str, object]], chosen: argparse.Namespace) -> None:
+    """Write what `crayon methods` shows."""
+    costs = {
+        row["method"]: {"step": float(str(row["ratio"])) if row["ratio"] else None, "whole": float(str(row[WHOLE]))}
+        for row in rows
+    }
+    about = {name: getattr(chosen, name) for name in ("model", "size", "batch", "images", "epochs", "rounds")}
+    text = json.dumps(about | {"machine": machine(), "methods": dict(sorted(costs.items()))}, indent=1)
+    FILE.write_text(text + "\n", encoding="utf-8")
 
 
 def report(found: dict[str, list[dict[str, Any]]], batch: int, images: int) -> list[dict[str, object]]:
@@ -187,7 +204,7 @@ def report(found: dict[str, list[dict[str, Any]]], batch: int, images: int) -> l
             row |= {"step s": f"{steps[name]:.4f}", "ratio": f"{ratio:.2f}", "pictures": f"{views:.2f}"}
             row["per picture"] = f"{ratio / views:.2f}"
         whole = statistics.median(run["whole"] for run in runs)
-        rows.append(row | {"whole, in epochs of ERM": f"{whole / epoch:.2f}", "runs": len(runs)})
+        rows.append(row | {WHOLE: f"{whole / epoch:.2f}", "runs": len(runs)})
     return rows
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crayon_sdk._base.costs import cost_of, measured_with
 from crayon_sdk._base.methods import NEEDS, made_of, methods, paper_of, title_of
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.text import KINDS_OF_TASKS, first_line
@@ -153,21 +154,28 @@ def doctor(shell: Shell) -> None:
 
 @command("methods", example="crayon methods --json", workspace="")
 def list_methods(shell: Shell) -> None:
-    """List the methods of correction: name, paper, what each needs besides labels, and its presets.
+    """List the methods of correction: name, paper, what each needs besides labels, what it costs, and its presets.
 
+    The cost is the time of a step in units of a step of further training (erm), or for methods that train no network
+    that of the whole in epochs of it; it was measured, and how is said below.
     A name is what --method takes; a preset is what --preset takes. Settings are listed by
     "crayon correct --list-settings".
     """
     from rich.table import Table
 
     found = {name: _about_method(name) for name in methods}
-    table = Table("name", "method", "paper", "needs besides labels", "presets")
+    table = Table("name", "method", "paper", "needs besides labels", "cost", "presets")
     for name, facts in found.items():
-        needed = ", ".join(NEEDS[need] for need in facts.get("needs", ()))
+        needed, cost = ", ".join(NEEDS[need] for need in facts.get("needs", ())), cost_of(name)
         table.add_row(
-            name, facts["title"], facts.get("paper", ""), facts.get("problem", needed), ", ".join(facts["presets"])
+            name,
+            facts["title"],
+            facts.get("paper", ""),
+            facts.get("problem", needed),
+            "" if cost is None else cost.in_words,
+            ", ".join(facts["presets"]),
         )
-    shell.result({"methods": found}, table)
+    shell.result({"methods": found, "measured": measured_with()}, table, measured_with())
 
 
 def _about_method(name: str) -> dict[str, Any]:
@@ -180,10 +188,12 @@ def _about_method(name: str) -> dict[str, Any]:
     if presets is None:  # it is made of others: what all of them have
         each = [methods[part].presets for part in made_of(name)]
         presets = [preset for preset in each[0] if all(preset in table for table in each)]
+    cost = cost_of(name)
     return {
         "title": title_of(name),
         "paper": paper_of(name),
         "needs": sorted(kind.needs),
+        "cost": None if cost is None else asdict(cost),
         "presets": list(presets),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -21,12 +21,12 @@ from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import AnswerError
-from crayon_sdk.explain.objects import trusted_objects
+from crayon_sdk.explain.objects import MOST, ObjectProbe, balanced_draw, cells_of, check_cells, probe_of, trusted
 from crayon_sdk.functional.losses import log_prior
 from crayon_sdk.functional.neurons import activity_on, channel_peaks
 from crayon_sdk.functional.saliency import resize_maps
 from crayon_sdk.models.parts import apply_final_layers
-from crayon_sdk.models.passes import gives_intermediates, stream_features
+from crayon_sdk.models.passes import gives_intermediates, stream_both, stream_features
 from crayon_sdk.models.split import SplitModel, borrowed
 from crayon_sdk.results.correction import Correction
 
@@ -128,69 +128,98 @@ class NeuronPruner(Method[PruningSettings], PruningSettings):
             _log.warning("neurons are cut by what was answered about each, and nothing else: %s", why)
             return None
         with PixelCache(data, effective_preprocessing(data, model.preprocessing), device=self.device) as cache:
-            rows, maps, shares = _patches(model, data, cache, said, self.autocast)
-            if not bool((shares > 0.5).any()):
-                _log.warning("no patch got a yes: neurons are cut by what was answered about each, and nothing else")
-                return None
-            found = trusted_objects(
-                model,
-                cache.get,
-                data.labels.to(self.device),
-                rows,
-                maps,
-                shares,
-                spots=torch.ones(len(rows), dtype=torch.bool),
-                autocast=self.autocast,
-            )
-            if found is None:
+            probe = _probe(model, data, cache, said, self.autocast, self.settings.seed)
+            if probe is None:
                 return None
             activity = torch.zeros(2, model.num_neurons, device=self.device)
-
-            def note(positions: Tensor, features: Tensor) -> None:
-                objects = resize_maps(found.values[positions.to(self.device)], (features.shape[2], features.shape[3]))
-                activity.add_(activity_on(features, objects))
-
-            neurons = neurons_in(model, data, device=self.device, autocast=self.autocast, cache=cache, each=note)
+            with borrowed(model, self.device), torch.no_grad():
+                neurons = _inputs(model, _noting(model, data, cache, probe, activity, self.autocast))
         on_object = activity[0] / activity[1].clamp(min=1e-12)
         there = model.neuron_mask.nonzero().flatten().to(on_object.device)
         least = on_object[there].sort(stable=True).indices[: min(round(share * len(there)), len(there) - 1)]
         return neurons, tuple(sorted(there[least].tolist()))
 
 
-def _patches(
+def _noting(
+    model: SplitModel,
+    data: ImageDataset,
+    cache: PixelCache,
+    probe: ObjectProbe,
+    activity: Tensor,
+    autocast: torch.dtype | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features of all pictures; how active each neuron is on the object, and in all, is added to (2, K) on the way."""
+    stream = stream_both(
+        model, data, device=cache.device, autocast=autocast, cache=cache, doing="computing features and objects"
+    )
+    for rows, features, middle in stream:
+        objects, _ = probe.of(probe.standardised(cells_of(middle, probe.map_size)[0]))
+        activity.add_(activity_on(features, resize_maps(objects, (features.shape[2], features.shape[3]))))
+        yield rows, features
+
+
+def _probe(
     model: SplitModel,
     data: ImageDataset,
     cache: PixelCache,
     said: Mapping[tuple[str, int], list[bool]],
     autocast: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The patches that were answered, each once.
+    seed: int,
+) -> ObjectProbe | None:
+    """What tells object from surround, by the answers about patches; nothing, and a warning, where they say too little.
 
-    Returns:
-        (P,) positions of their pictures, (P, h, w) maps that are one there and zero elsewhere, (P,) share of yes.
+    Patches are found again in the features of their pictures: of `MOST` of these, drawn by the seed, where there are
+    more. One that is the strongest of several neurons is there once, with the answers of all.
     """
     asked: dict[str, list[int]] = {}
     for sample, neuron in said:
         asked.setdefault(sample, []).append(neuron)
+    order = torch.tensor(sorted(data.index_of(sample) for sample in asked))
+    if len(order) > MOST:
+        order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))[:MOST]].sort().values
     votes: dict[tuple[int, int], list[bool]] = {}
-    order = [data.index_of(sample) for sample in asked]
-    device = cache.device
-    with borrowed(model, device), torch.no_grad():
-        stream = stream_features(
-            model, data, device=device, autocast=autocast, order=order, cache=cache, doing="finding patches"
+    kept: list[Tensor] = []
+    channels, size = tuple[int, ...](), (0, 0)
+    with borrowed(model, cache.device), torch.no_grad():
+        stream = stream_both(
+            model,
+            data,
+            device=cache.device,
+            autocast=autocast,
+            order=order.tolist(),
+            cache=cache,
+            doing="finding patches",
         )
-        for rows, features in stream:
+        for _, features, middle in stream:
             size = (int(features.shape[2]), int(features.shape[3]))
-            for row, cells in zip(rows.tolist(), channel_peaks(features)[1].tolist(), strict=True):
-                sample = data.ids[row]
+            found, channels = cells_of(middle, size)
+            start = sum(len(each) for each in kept)
+            kept.append(found)
+            for place, cells in enumerate(channel_peaks(features)[1].tolist(), start):
+                sample = data.ids[int(order[place])]
                 for neuron in asked[sample]:
-                    votes.setdefault((row, cells[neuron]), []).extend(said[sample, neuron])
+                    votes.setdefault((place, cells[neuron]), []).extend(said[sample, neuron])
     shares = {patch: sum(each) / len(each) for patch, each in votes.items()}
     clear = [patch for patch, share in shares.items() if share != 0.5]
-    rows, cells = torch.tensor(clear, dtype=torch.int64).view(-1, 2).unbind(dim=1)
-    maps = torch.zeros(len(clear), size[0] * size[1], device=device)
+    if not any(shares[patch] > 0.5 for patch in clear):
+        _log.warning("no patch got a yes: neurons are cut by what was answered about each, and nothing else")
+        return None
+    clear = [clear[place] for place in balanced_draw(torch.tensor([shares[patch] > 0.5 for patch in clear]), seed)]
+    which, cells = torch.tensor(clear, dtype=torch.int64).view(-1, 2).unbind(dim=1)
+    maps = torch.zeros(len(clear), size[0] * size[1], device=cache.device)
     maps[torch.arange(len(clear)), cells] = 1.0
-    return rows, maps.view(-1, *size), torch.tensor([shares[patch] for patch in clear])
+    seen = torch.cat(kept)
+    check_cells(model, seen, [data.ids[row] for row in order.tolist()])
+    probe, worth = probe_of(
+        seen,
+        channels,
+        which,
+        data.labels[order[which]].to(cache.device),
+        maps.view(-1, *size),
+        torch.tensor([shares[patch] for patch in clear]),
+        spots=torch.ones(len(clear), dtype=torch.bool),
+    )
+    return probe if trusted(worth) else None
 
 
 class LastLayer(Objective):
@@ -229,8 +258,6 @@ def neurons_in(
     *,
     device: torch.device,
     autocast: torch.dtype | None = None,
-    cache: PixelCache | None = None,
-    each: Callable[[Tensor, Tensor], object] | None = None,
 ) -> list[Tensor]:
     """What goes into each final layer, (N, num_neurons) float32, for a whole data set, in eval mode.
 
@@ -239,18 +266,16 @@ def neurons_in(
         dataset: The pictures.
         device: Where to work.
         autocast: Reduced precision of the trunk.
-        cache: Pixels that are decoded already.
-        each: Called with positions (n,) and features (n, C, h, w) on the way.
     """
     with borrowed(model, device), torch.no_grad():
-        parts = []
-        for positions, features in stream_features(
-            model, dataset, device=device, autocast=autocast, cache=cache, doing="computing features"
-        ):
-            parts.append([inputs.float() for inputs in model.final_inputs(features)])
-            if each is not None:
-                each(positions, features)
-        return [torch.cat(inputs) for inputs in zip(*parts, strict=True)]
+        return _inputs(
+            model, stream_features(model, dataset, device=device, autocast=autocast, doing="computing features")
+        )
+
+
+def _inputs(model: SplitModel, stream: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    parts = [[inputs.float() for inputs in model.final_inputs(features)] for _, features in stream]
+    return [torch.cat(inputs) for inputs in zip(*parts, strict=True)]
 
 
 def irrelevant_neurons(

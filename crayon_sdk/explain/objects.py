@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
 import torch
@@ -36,20 +36,27 @@ from crayon_sdk.models.split import SplitModel, as_split_model, borrowed
 
 __all__ = [
     "LEAST",
+    "MOST",
     "FoundObjects",
     "ObjectMaps",
     "ObjectProbe",
     "Worth",
+    "balanced_draw",
+    "cells_of",
+    "check_cells",
     "find_objects",
     "found_objects",
     "objects_of",
+    "probe_of",
+    "trusted",
     "trusted_objects",
 ]
 
 _log = logging.getLogger(__name__)
 
 _SHARPNESS = 0.5  # power of the odds: a cell half as likely in odds as the best one still is mostly object
-_MOST = 500  # answered pictures that are learned from; more say little more, and have to be kept
+MOST = 500
+"""Answers, and answered pictures, that are learned from; more say little more, and have to be kept."""
 _BATCH = 64
 _PRIOR = 10.0  # ridge penalty, times the number of answered pictures: of those tried the best by object masks
 LEAST = 3  # clear yes, below which nothing can be learned of what the object looks like
@@ -171,8 +178,11 @@ class ObjectProbe:
 
     def cells(self, model: SplitModel, images: Tensor, autocast: torch.dtype | None = None) -> Tensor:
         """(n, D, H, W) standardised cells of preprocessed pictures."""
-        found, _ = _cells(model, images, self.map_size, autocast)
-        return (found - self.mean[:, None, None]) / self.spread[:, None, None]
+        return self.standardised(_cells(model, images, self.map_size, autocast)[0])
+
+    def standardised(self, cells: Tensor) -> Tensor:
+        """Cells as the model gives them, on the scale of those that were learned from."""
+        return (cells - self.mean[:, None, None]) / self.spread[:, None, None]
 
     def of(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """(n, H, W) share of object, one in the surest cell of every picture; and (n, D) means of what is around it."""
@@ -208,7 +218,11 @@ def _cells(
     model: SplitModel, images: Tensor, map_size: tuple[int, int], autocast: torch.dtype | None
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Intermediate features on one grid, and how many channels of each."""
-    found = intermediate_features(model, images, map_size, autocast)
+    return cells_of(intermediate_features(model, images, map_size, autocast), map_size)
+
+
+def cells_of(found: list[Tensor], map_size: tuple[int, int]) -> tuple[Tensor, tuple[int, ...]]:
+    """Bring intermediate features to one grid, finer than the map, and say how many channels each has."""
     return cells_on_grid(found, (FINER * map_size[0], FINER * map_size[1])), tuple(each.shape[1] for each in found)
 
 
@@ -356,41 +370,78 @@ def objects_of(
             "yes; without one nothing is known of what the object looks like"
         )
     device = labels.device
-    chosen = _sample(relevant, seed)
-    about = torch.zeros(len(rows), dtype=torch.bool) if spots is None else spots
-    certainty = (2 * shares[chosen] - 1).abs().to(device)
-    rows, maps, relevant, about = (
-        rows[chosen], maps[chosen.to(device)], relevant[chosen].to(device), about[chosen].to(device)
-    )  # fmt: skip
+    chosen = balanced_draw(relevant, seed)
+    rows, maps, shares = rows[chosen], maps[chosen.to(device)], shares[chosen]
+    about = None if spots is None else spots[chosen]
     grid = (int(maps.shape[1]), int(maps.shape[2]))
+    answered, which = rows.unique(return_inverse=True)
     others = torch.ones(len(labels), dtype=torch.bool)
-    others[rows] = False
+    others[answered] = False
     unseen = others.nonzero().flatten()
     values = torch.empty(len(labels), FINER * grid[0], FINER * grid[1], device=device)
     with borrowed(model, device), torch.no_grad(), track("finding objects", len(labels)) as advance:
         kept = []
-        for part in rows.split(_BATCH):
+        for part in answered.split(_BATCH):
             found, channels = _cells(model, pictures(part), grid, autocast)
             kept.append(found)
             advance(len(part))
-        known = torch.cat(kept)
-        energy = 4.0 * len(known) * known.square().sum(dim=(2, 3))  # standardising adds up no more than that
-        check_finite(model, energy, "intermediate features", [f"picture number {row + 1:,}" for row in rows.tolist()])
-        mean, spread = known.mean(dim=(0, 2, 3)), known.std(dim=(0, 2, 3)) + 1e-6
-        known = (known - mean[:, None, None]) / spread[:, None, None]
-        answered = answered_cells(known, maps, relevant, labels[rows.to(device)], about, certainty)
-        penalty = _PRIOR / len(rows)
-        coefficients = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)[:-1]
-        worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
-        probe = ObjectProbe(coefficients, mean, spread, grid, channels)
-        surround = torch.empty(len(labels), len(mean), device=device)
-        where = rows.to(device)
-        values[where], surround[where] = probe.of(known)
+        cells = torch.cat(kept)
+        check_cells(model, cells, [f"picture number {row + 1:,}" for row in answered.tolist()])
+        probe, worth = probe_of(cells, channels, which, labels[rows.to(device)], maps, shares, spots=about)
+        surround = torch.empty(len(labels), cells.shape[1], device=device)
+        where = answered.to(device)
+        values[where], surround[where] = probe.of(probe.standardised(cells))
         for part in unseen.split(_BATCH) if len(unseen) else ():
             where = part.to(device)
             values[where], surround[where] = probe.of(probe.cells(model, pictures(part), autocast))
             advance(len(part))
     return FoundObjects(values, surround, probe, worth)
+
+
+def check_cells(model: SplitModel, cells: Tensor, names: Sequence[str]) -> None:
+    """See that cells of answered pictures are finite, and can be standardised.
+
+    Raises:
+        DataError: They are not for some pictures.
+        UnsupportedModelError: They are not for any.
+    """
+    energy = 4.0 * len(cells) * cells.square().sum(dim=(2, 3))  # standardising adds up no more than that
+    check_finite(model, energy, "intermediate features", names)
+
+
+def probe_of(
+    cells: Tensor,
+    channels: tuple[int, ...],
+    which: Tensor,
+    labels: Tensor,
+    maps: Tensor,
+    shares: Tensor,
+    *,
+    spots: Tensor | None = None,
+) -> tuple[ObjectProbe, Worth]:
+    """Learn from cells of answered pictures, and say what the answers are worth.
+
+    Args:
+        cells: (P, D, H, W) of each answered picture, as the model gives them.
+        channels: Of every feature map that the D are of.
+        which: (A,) int64, of which picture each answer is.
+        labels: (A,) int64, its class, on the device of the cells.
+        maps: (A, h, w) in [0, 1], what was asked about, likewise.
+        shares: (A,) float32 in [0, 1], but not a half: of people who say that it is on the object; one or more is
+            above a half.
+        spots: (A,) bool, the answer is about the brightest spot alone; default none.
+    """
+    device = cells.device
+    mean, spread = cells.mean(dim=(0, 2, 3)), cells.std(dim=(0, 2, 3)) + 1e-6
+    known = ((cells - mean[:, None, None]) / spread[:, None, None])[which.to(device)]
+    relevant, certainty = (shares > 0.5).to(device), (2 * shares - 1).abs().to(device)
+    about = None if spots is None else spots.to(device)
+    answered = answered_cells(known, maps, relevant, labels, about, certainty)
+    penalty = _PRIOR / len(maps)
+    coefficients = fit_logistic(answered.features, answered.is_object, answered.weights, penalty)[:-1]
+    worth = _worth(out_of_fold(answered, penalty), answered.is_object, answered, relevant)
+    grid = (int(maps.shape[1]), int(maps.shape[2]))
+    return ObjectProbe(coefficients, mean, spread, grid, channels), worth
 
 
 def trusted_objects(
@@ -425,7 +476,15 @@ def trusted_objects(
     except UnsupportedModelError as error:
         _log.warning("answers reach nothing else: %s", error)
         return None
-    worth = found.worth
+    return found if trusted(found.worth) else None
+
+
+def trusted(worth: Worth) -> bool:
+    """Whether answers are carried to what was not answered; says why not.
+
+    Raises:
+        AnswerError: They contradict each other.
+    """
     if worth.contradictory:
         raise AnswerError(
             f"{worth.in_words}. Whoever answers without looking leaves such answers. Look at some of them again; "
@@ -433,19 +492,31 @@ def trusted_objects(
         )
     if not worth.carries:
         _log.warning("%s; what was answered is used, and nothing else. Answer more to reach the others", worth.in_words)
-        return None
+        return False
     _log.info("%s", worth.in_words)
-    return found
+    return True
 
 
-def _sample(relevant: Tensor, seed: int) -> Tensor:
-    """Which of the answered pictures are learned from: all, or as many of both kinds as can be."""
-    if len(relevant) <= _MOST:
+def balanced_draw(relevant: Tensor, seed: int) -> Tensor:
+    """Draw the answers that are learned from: all, or where there are more than `MOST` as many of both kinds as can be.
+
+    Args:
+        relevant: (A,) bool, what each says.
+        seed: Of the draw.
+
+    Returns:
+        Positions, int64, ascending.
+
+    Example:
+        >>> balanced_draw(torch.tensor([True, False]), 0).tolist()
+        [0, 1]
+    """
+    if len(relevant) <= MOST:
         return torch.arange(len(relevant))
     order = torch.randperm(len(relevant), generator=torch.Generator().manual_seed(seed))
     ones, zeros = order[relevant[order]], order[~relevant[order]]
-    fewer = min(len(ones), len(zeros), _MOST // 2)
-    half = (ones[: max(fewer, _MOST - len(zeros))], zeros[: max(fewer, _MOST - len(ones))])
+    fewer = min(len(ones), len(zeros), MOST // 2)
+    half = (ones[: max(fewer, MOST - len(zeros))], zeros[: max(fewer, MOST - len(ones))])
     return torch.cat(half).sort().values
 
 

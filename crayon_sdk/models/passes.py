@@ -16,6 +16,7 @@ from crayon_sdk.data.dataset import ImageDataset, as_dataset
 from crayon_sdk.data.pixels import PixelCache, Workers, batches
 from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
+from crayon_sdk.models.parts import to_grid
 from crayon_sdk.models.split import SplitModel, broken_weights, why_not_finite
 
 __all__ = [
@@ -26,9 +27,12 @@ __all__ = [
     "laid_out",
     "portion",
     "predict",
+    "stream_both",
     "stream_features",
     "stream_pictures",
 ]
+
+_ALIKE = 0.05  # relative difference of features by two ways that rounding alone does not reach
 
 
 def in_classes_of(dataset: ImageDataset, model: SplitModel) -> ImageDataset:
@@ -168,6 +172,42 @@ def stream_features(
         yield indices, features
 
 
+def stream_both(
+    model: SplitModel, dataset: ImageDataset, *, autocast: torch.dtype | None = None, **how: Any
+) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+    """Run the trunk over a data set without gradients, for its features and the intermediate ones at once.
+
+    As `stream_features`. A model that means something else by its last features than ``forward_features()`` gives, by
+    the first picture, is run twice.
+
+    Args:
+        model: The model; it has ``forward_intermediates()``.
+        dataset: What to look at; must have samples.
+        autocast: Reduced precision of the trunk.
+        **how: As in `stream_pictures`; ``device`` is where the model is.
+
+    Yields:
+        Positions (n,) int64 on the CPU, features (n, C, h, w), and intermediate features as `intermediate_features`
+        gives them for a map of (h, w), on the device.
+
+    Raises:
+        DataError: The features of some samples are not finite.
+        UnsupportedModelError: Those of all are not, or weights of the model; or there are no intermediate features.
+    """
+    same: bool | None = None
+    for indices, images in stream_pictures(model, dataset, **how):
+        with torch.no_grad():
+            final, found = _run(model, images, autocast, intermediates_only=False)
+            final = final if autocast is None else final.float()
+            features = to_grid(final, model.layout, (int(images.shape[2]), int(images.shape[3])))
+            if same is None:
+                known, first = model.features(images[:1], autocast=autocast), features[:1]
+                same = known.shape == first.shape and bool((known - first).norm() <= _ALIKE * known.norm())
+            features = features if same else model.features(images, autocast=autocast)
+        check_finite(model, features, "features", [dataset.ids[row] for row in indices.tolist()])
+        yield indices, features, _fitting(model, found, (int(features.shape[2]), int(features.shape[3])))
+
+
 def predict(
     model: SplitModel,
     dataset: ImageDataset,
@@ -260,13 +300,24 @@ def intermediate_features(
     Raises:
         UnsupportedModelError: The model has no ``forward_intermediates``, or no such maps.
     """
+    return _fitting(model, _run(model, images, autocast, intermediates_only=True), map_size, least=least, last=last)
+
+
+def _run(model: SplitModel, images: Tensor, autocast: torch.dtype | None, *, intermediates_only: bool) -> Any:
     if not gives_intermediates(model):
         raise UnsupportedModelError(
             f"the intermediate features of {model.architecture} are needed, and it has no forward_intermediates() as "
             "timm models have"
         )
     with torch.autocast(images.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-        found = model.model.forward_intermediates(images.to(model.dtype), intermediates_only=True, output_fmt="NCHW")
+        return model.model.forward_intermediates(
+            images.to(model.dtype), intermediates_only=intermediates_only, output_fmt="NCHW"
+        )
+
+
+def _fitting(
+    model: SplitModel, found: list[Tensor], map_size: tuple[int, int], *, least: float = 0.9, last: bool = False
+) -> list[Tensor]:
     fine = [max(each.shape[2] / map_size[0], each.shape[3] / map_size[1]) for each in found]
     fitting = [each.float() for each, how in zip(found, fine, strict=True) if least <= how < 5]
     if not last and len(fitting) > 1 and least <= fine[-1] < 5:

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from helpers_correction import half_and_half, noise_pictures, random_maps, split
 from helpers_workspace import crayon, new_workspace, save_model
 
 import crayon_sdk
+from crayon_sdk._base.costs import cost_of, measured_with
 from crayon_sdk._base.methods import _OWN, GROUP, SETTINGS, methods, paper_of, settings_of, title_of, with_settings
 from crayon_sdk.correct.method import made
 from crayon_sdk.errors import AnswerError, DataError, SettingsError
@@ -127,13 +129,27 @@ def test_the_shell_lists_the_methods(package):
         "title": "CRAYON-Attention",
         "paper": "Lee et al., IEEE BigData 2024",
         "needs": ["answers", "maps"],
+        "cost": asdict(cost_of("attention")),
         "presets": [f"{name}{form}" for form in ("", "-release") for name in of_the_paper],
     }
     assert found["both"]["presets"] == found["pruning"]["presets"] == found["attention"]["presets"]
-    assert found["focal"] == {"title": "focal", "paper": "", "needs": ["groups"], "presets": []}
+    assert found["focal"] == {"title": "focal", "paper": "", "needs": ["groups"], "cost": None, "presets": []}
     assert "cannot be imported" in found["gone"]["problem"]  # and the others are listed all the same
     shown = " ".join(crayon("methods").stdout.split())
     assert all(name in shown for name in _OWN)
+    assert measured_with() in shown
+
+
+def test_every_method_says_what_it_costs():
+    """As the benchmark wrote it: whether the network is trained is known, and further training is the unit."""
+    assert {name for name in _OWN if cost_of(name) is None} == set()
+    assert cost_of("erm").step == 1
+    last_layer = {"afr", "dfr", "dfr-tr", "evals", "pruning", "refit"}
+    assert {name for name in _OWN if cost_of(name).step is None} == last_layer
+    assert cost_of("erm").in_words == "1.00 a step"
+    assert cost_of("dfr").in_words.endswith(" epochs in all")
+    assert all(cost_of(name).whole > 0 for name in _OWN)
+    assert cost_of("focal") is None
 
 
 def test_unknown_names_name_the_nearest():

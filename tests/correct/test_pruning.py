@@ -18,12 +18,13 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from crayon_sdk.answers.annotations import AnnotationSet, NeuronAnswer
+from crayon_sdk.correct import pruning as pruning_module
 from crayon_sdk.correct.attention import AttentionCorrector
 from crayon_sdk.correct.presets import PRUNING
 from crayon_sdk.correct.pruning import NeuronPruner, irrelevant_neurons
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import AnswerError, MismatchError, NonFiniteLossError, SettingsError
-from crayon_sdk.explain.objects import objects_of
+from crayon_sdk.explain.objects import objects_of, probe_of
 from crayon_sdk.functional.neurons import activity_on, prune_neurons
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.correction import load_correction
@@ -321,6 +322,30 @@ def test_neurons_are_judged_by_their_activity_on_the_object(dataset):
     left = 96 - found.record.counts["pruned"]
     assert set(again.record.pruned_neurons) >= set(found.record.pruned_neurons)
     assert again.record.counts["pruned"] == round(share * left)
+
+
+def test_of_many_pictures_some_are_learned_from(dataset, monkeypatch):
+    """The patches of so many, drawn by the seed; and all neurons are judged all the same."""
+    seen = []
+
+    def watched(cells, *args, **how):
+        seen.append(cells)
+        return probe_of(cells, *args, **how)
+
+    monkeypatch.setattr(pruning_module, "probe_of", watched)
+    answers = about_patches(dataset, range(20), says=lambda row, neuron: ("no", "yes")[neuron % 5 > 2])
+    pictures = len({each.id for each in answers.neuron_answers})
+    prune(split_model(), dataset, answers, epochs=1)
+    monkeypatch.setattr(pruning_module, "MOST", 9)
+    found = prune(split_model(), dataset, answers, epochs=1)
+    again = prune(split_model(), dataset, answers, epochs=1)
+    assert [len(each) for each in seen] == [pictures, 9, 9]
+    assert pictures > 9
+    assert torch.equal(seen[1], seen[2])
+    assert found.record.pruned_neurons == again.record.pruned_neurons
+    assert found.record.counts["carried_to"] == 76
+    prune(split_model(), dataset, answers, epochs=1, seed=1)
+    assert not torch.equal(seen[1], seen[3])
 
 
 def test_activity_on_objects_by_hand():

@@ -236,10 +236,10 @@ def test_reduced_precision_gives_nearly_the_same(model, train, maps, answers, fo
 )
 def test_of_many_answers_as_many_of_both_kinds_as_can_be_are_learned_from(yes, no, kept):
     relevant = torch.arange(yes + no) < yes
-    chosen = objects_module._sample(relevant, 0)
+    chosen = objects_module.balanced_draw(relevant, 0)
     assert (int(relevant[chosen].sum()), int((~relevant[chosen]).sum())) == kept
     assert chosen.tolist() == sorted(set(chosen.tolist()))
-    assert torch.equal(chosen, objects_module._sample(relevant, 0))
+    assert torch.equal(chosen, objects_module.balanced_draw(relevant, 0))
 
 
 def test_models_without_intermediate_features_are_refused(train, maps):

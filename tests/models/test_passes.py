@@ -12,7 +12,15 @@ from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import PixelCache
 from crayon_sdk.errors import DataError, SettingsError, UnsupportedModelError
 from crayon_sdk.explain.explainer import Explainer
-from crayon_sdk.models.passes import check_finite, in_classes_of, predict, stream_features
+from crayon_sdk.models.passes import (
+    check_finite,
+    in_classes_of,
+    intermediate_features,
+    predict,
+    stream_both,
+    stream_features,
+    stream_pictures,
+)
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.evaluation import evaluate
 
@@ -193,3 +201,41 @@ def test_a_sample_that_overflows_is_named():
         DataError, match=r"not finite \(NaN or infinity\) for 'b', and are for 2 others; its weights are"
     ):
         check_finite(model, values, "logits", ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv2_035"])
+def test_one_run_gives_features_and_intermediate_ones(name):
+    """The same as two runs give, in one; a model whose last intermediate features are others is run twice."""
+    data = noise_pictures(5)
+    model = SplitModel(timm.create_model(name, num_classes=2).eval(), preprocessing=SMALL)
+    runs = []
+    model.model.forward_features = _counted(model.model.forward_features, runs)
+    found = list(stream_both(model, data, device=CPU, batch_size=2))
+    assert len(runs) == 1  # of the first picture
+    assert torch.cat([rows for rows, _, _ in found]).tolist() == list(range(5))
+    alone = torch.cat([each for _, each in stream_features(model, data, device=CPU, batch_size=2)])
+    assert torch.allclose(torch.cat([features for _, features, _ in found]), alone, atol=1e-4)
+    size = (int(alone.shape[2]), int(alone.shape[3]))
+    for (_, _, middle), (_, images) in zip(found, stream_pictures(model, data, device=CPU, batch_size=2), strict=True):
+        with torch.no_grad():
+            wanted = intermediate_features(model, images, size)
+        assert [each.shape for each in middle] == [each.shape for each in wanted]
+        assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(middle, wanted, strict=True))
+    plain, runs[:] = model.model.forward_intermediates, []
+
+    def other(*args, **how):
+        final, middle = plain(*args, **how)
+        return 2 * final, middle
+
+    model.model.forward_intermediates = other
+    again = torch.cat([features for _, features, _ in stream_both(model, data, device=CPU, batch_size=2)])
+    assert torch.allclose(again, alone, atol=1e-4)
+    assert len(runs) == 1 + 3
+
+
+def _counted(function, calls):
+    def counting(*args, **how):
+        calls.append(1)
+        return function(*args, **how)
+
+    return counting
