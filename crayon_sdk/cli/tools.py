@@ -161,16 +161,15 @@ def list_methods(shell: Shell) -> None:
     A name is what --method takes; a preset is what --preset takes. Settings are listed by
     "crayon correct --list-settings".
     """
-    from rich.table import Table
+    from rich.table import Column, Table
 
     found = {name: _about_method(name) for name in methods}
-    table = Table("name", "method", "paper", "needs besides labels", "cost", "presets")
+    table = Table(Column("name", no_wrap=True), "method", "needs besides labels", "cost", "presets")
     for name, facts in found.items():
         needed, cost = ", ".join(NEEDS[need] for need in facts.get("needs", ())), cost_of(name)
         table.add_row(
             name,
-            facts["title"],
-            facts.get("paper", ""),
+            "\n".join(filter(None, (facts["title"], facts.get("paper", "")))),
             facts.get("problem", needed),
             "" if cost is None else cost.in_words,
             ", ".join(facts["presets"]),
