@@ -217,7 +217,8 @@ class Findings:
         seeds = ", ".join(map(str, self.plan.seeds))
         several = len(self.plan.seeds) > 1
         form = self.plan.preset or "published losses, own weights"
-        epochs = f", {self.plan.epochs} epochs" if self.plan.epochs else ""
+        many = self.plan.epochs or 0
+        epochs = f", {many} epoch{'s' * (many != 1)}" if many else ""
         said = [
             f"Mean over the seeds {seeds}, ± the standard deviation." if several else f"Seed {seeds} alone.",
             f"Settings: {form}{epochs}.",
@@ -245,7 +246,9 @@ class Findings:
         ]
         facts = [f"- {name}: {value}" for name, value in self.machine.items()]
         facts += [f"- command: `{self.command}`"] if self.command else []
-        parts = [f"# {TABLES[self.plan.table]}", " ".join(self.about()), "\n".join(table), "\n".join(facts)]
+        title = TABLES[self.plan.table]
+        picture = f"![{title}]({self.name}.png)"
+        parts = [f"# {title}", " ".join(self.about()), picture, "\n".join(table), "\n".join(facts)]
         return "\n\n".join(parts) + "\n"
 
     def table(self) -> Table:

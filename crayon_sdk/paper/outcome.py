@@ -238,27 +238,32 @@ class Outcome:
             f"{100 / self.smallest_test_group:.1f} points, and no smaller difference means anything. "
             "Answers are simulated from object masks.",
             self.verdict,
+            "![Accuracy of the worst group of every method, a dot for every seed](table1.png)",
         ]
         for column in protocol.chosen_by:
             lines = [line for line in self.lines if line.chosen_by == column]
+            problems = list(dict.fromkeys(line.problem for line in lines if line.problem))
+            numbers = {problem: str(number) for number, problem in enumerate(problems, 1)}
             head = "| method | told besides labels | WGA / MGA | per seed | trials | time | problem |"
             body = [
                 f"| {line.title} | {line.needs} | {_pair(*line.means)} | "
                 f"{', '.join(_pair(*each) for each in zip(line.worst_group, line.mean_group, strict=True))} | "
-                f"{line.tried} | {duration(line.seconds)} | {line.problem.replace('|', ' ')} |"
+                f"{line.tried} | {duration(line.seconds)} | {numbers.get(line.problem, '')} |"
                 for line in lines
             ]
             parts += [
                 f"## Settings chosen by the {KNOWS[column]}",
                 "\n".join([head, "| --- " * 7 + "|", *body]),
+                "\n".join(f"{number}. {problem}" for problem, number in numbers.items()),
                 "\n".join(f"- {claim.in_words}" for claim in self.claims() if claim.chosen_by == column),
             ]
         facts = [f"- {name}: {value}" for name, value in self.machine.items()]
+        epochs = f"{protocol.epochs} epoch{'s' * (protocol.epochs != 1)}"
         parts += [
             "## How it was made",
             f"Training pictures: {self.pictures['train']:,}; validation pictures: {self.pictures['validation']:,}. "
             f"Every method was given {protocol.trials} trials at most, with seed {protocol.seeds[0]}, of "
-            f"{protocol.epochs} epochs; controls (answers: yes, shuffled) have the settings that were chosen with real "
+            f"{epochs}; controls (answers: yes, shuffled) have the settings that were chosen with real "
             f"answers. Test pictures were measured for chosen settings alone. All of it took {duration(self.seconds)}.",
             "\n".join([*facts, f"- command: `{self.command}`"] if self.command else facts),
         ]

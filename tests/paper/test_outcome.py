@@ -89,6 +89,8 @@ def test_files_hold_every_seed_and_every_problem(tmp_path):
     text = found.markdown()
     assert "25.0 / 62.5, - / -" in text
     assert "4 (4 failed)" in text
+    assert "\n\n1. AnswerError: yes | no\n\n" in text  # below the table, which a long one would spread out
+    assert "](table1.png)" in text
     widths = {row.count("|") for row in text.splitlines() if row.startswith("|")}
     assert widths == {8}  # nothing broke a cell
     assert "20.0 points" in text
