@@ -61,7 +61,7 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
     - training: ``epochs``, ``batch_size``, ``lr``, ``weight_decay``, ``optimizer``, ``momentum``, ``batch_norm``,
       ``average_decay``, ``clip_norm``, ``keep``, and its schedule: ``scheduler``, ``warmup_epochs``, ``step_epochs``,
       ``step_factor``;
-    - where it runs: ``device``, ``precision``, ``seed``, ``checkpoint_dir``.
+    - where it runs: ``device``, ``precision``, ``accumulate``, ``auto_batch_size``, ``seed``, ``checkpoint_dir``.
 
     Raises:
         SettingsError: A setting is out of range.

@@ -38,7 +38,7 @@ class Batch:
         reference: (n, h, w) float32 maps that were answered; ones where a sample is not guided.
         relevant: (n,) bool, the map was found relevant.
         irrelevant: (n,) bool, the map was found irrelevant.
-        whole: How many samples the batch has over all processes; 0 where there is one.
+        whole: How many samples the batch has over all processes and parts; 0 where all are here.
         first: The place in it of the first sample that is here.
     """
 
@@ -57,14 +57,14 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """How many samples the batch has over all processes."""
+        """How many samples the batch has over all processes and parts."""
         return self.whole or len(self.rows)
 
     def drawn(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """Draw something for every sample of the batch, such that many processes draw what one would.
+        """Draw something for every sample of the batch, such that many processes, or parts, draw what one would.
 
         Args:
-            draw: Gives (count, ...) from the global random numbers, which are those of all processes here.
+            draw: Gives (count, ...) from the global random numbers, which are those of all processes and parts here.
 
         Returns:
             (n, ...) of the samples that are here.
@@ -175,7 +175,10 @@ class Objective(nn.Module):
         """What the record counts beside the answers."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Sums over the batch by name; "loss" is minimised, the others are recorded."""
+        """Sums over the batch by name; "loss" is minimised, the others are recorded.
+
+        A batch may come in parts (``accumulate``), one call for each: then the sums of all are one step.
+        """
         raise NotImplementedError
 
     def epoch(self, number: int, seed: int, *, count: int) -> Tensor:

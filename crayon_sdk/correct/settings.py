@@ -78,6 +78,12 @@ class NetworkSettings(TrainingSettings):
     weight_decay: Decay = 1e-4
     scheduler: Scheduler = "cosine"
     average_decay: Share = 0.98
+    accumulate: OneOrMore = 1
+    """In how many parts a batch goes through the network, one after the other: less memory, and the same step. With
+    batch_norm="train" each part is normalised by itself, and moves the statistics; with "frozen" nothing is other than
+    in one part, but for rounding."""
+    auto_batch_size: bool = True
+    """Where the memory of a GPU runs out, take the batch in twice as many parts (``accumulate``), say so, and go on."""
     batch_norm: BatchNorm = "train"
     """"train" updates batch statistics; "frozen" keeps those of the original model and normalises with them."""
     keep: Keep = "last"

@@ -118,7 +118,7 @@ class Steps:
             wanted = {"target": target, "score": score} | how
             if again or not self.ledger.is_fresh(MAPS, self.ledger.base(), wanted):
                 started = time.time()
-                self._explain_in_parts(explainer, train).save(self.ledger.folder / MAPS)
+                self._explain_in_parts(explainer, train)
                 self.ledger.record(
                     MAPS, made_by="Explainer.explain", inputs=self.ledger.base(), settings=wanted, started=started
                 )
@@ -139,11 +139,12 @@ class Steps:
                 self._draw_sheets(train, maps, patches, sheet)
         return maps, patches
 
-    def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> SaliencyMaps:
-        """The maps of all pictures; when it is stopped, the next run goes on with the part it was at."""
+    def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> None:
+        """Write the maps of all pictures; when it is stopped, the next run goes on with the part it was at."""
         size = _BATCHES_PER_PART * explainer.batch_size
         if len(train) <= size:
-            return explainer.explain(train)
+            explainer.explain(train, self.ledger.folder / MAPS)
+            return
         how = {"target": explainer.target, "score": explainer.score, "precision": str(explainer.autocast), "size": size}
         run = self.ledger.run_folder("maps", self.ledger.base(), how)
         parts = []
@@ -152,10 +153,8 @@ class Steps:
             with suppress(FileFormatError):  # missing or broken: it is made again
                 parts.append(SaliencyMaps.load(path))
                 continue
-            made = explainer.explain(train.subset(train.ids[start : start + size]))
-            made.save(path)
-            parts.append(made)
-        return SaliencyMaps.concatenate(parts)
+            parts.append(explainer.explain(train.subset(train.ids[start : start + size]), path))
+        SaliencyMaps.concatenate(parts, self.ledger.folder / MAPS)
 
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
         for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):
