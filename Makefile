@@ -7,7 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-EXTRAS := annotate,crowd,onnx,postgres,report
+EXTRAS := annotate,crowd,datasets,onnx,postgres,report
 PYTEST_ARGS ?=
 WORKERS ?= auto
 DEMO_DIR ?= demo-output
@@ -112,7 +112,7 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/pip
 	$(INSTALL) --editable '.[$(EXTRAS)]' --group dev
 	@touch $@ $(VENV)/.stamp-run
 
-$(LOWEST)/.stamp: extras = annotate,crowd,postgres,report
+$(LOWEST)/.stamp: extras = annotate,crowd,datasets,postgres,report
 $(LOWEST)-onnx/.stamp: extras = onnx
 $(LOWEST)/.stamp $(LOWEST)-onnx/.stamp: pyproject.toml
 	rm -rf $(@D)

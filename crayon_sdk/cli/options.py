@@ -65,6 +65,10 @@ class _Working:
     """Keep tensors channels last: on a CPU faster for many models; results differ by rounding."""
     compile: bool = False
     """Run the trunk through torch.compile: minutes at first, faster from then on; results differ by rounding."""
+    cache: str | None = None
+    """Folder in which decoded pictures are kept from run to run, relative to the workspace; several may use it."""
+    cache_gb: Annotated[float, Field(gt=0)] = 50.0
+    """How many GB that may hold; what was not used for the longest time is deleted above it."""
 
 
 @settings
@@ -254,6 +258,10 @@ class CorrectOptions:
     """Keep tensors channels last: on a CPU faster for many models; results differ by rounding."""
     compile: bool = False
     """Run the trunk through torch.compile: minutes at first, faster from then on; results differ by rounding."""
+    cache: str | None = None
+    """Folder in which decoded pictures are kept from run to run, relative to the workspace; several may use it."""
+    cache_gb: Annotated[float, Field(gt=0)] = 50.0
+    """How many GB that may hold; what was not used for the longest time is deleted above it."""
     control: Control | None = None
     """Correct with what people would have said who do not look, in the place of the answers there are."""
 

@@ -83,6 +83,7 @@ class ImageDataset:
         has_masks: Whether samples come with object masks.
         preprocessed: Whether items are finished model inputs.
         pixel_folder: Where decoded pictures are kept from run to run, if anywhere (`with_cache`).
+        pixel_whole: All pictures that are kept there in one file; others than these here where this is a part of them.
 
     Example:
         >>> from PIL import Image
@@ -107,6 +108,7 @@ class ImageDataset:
     class_map: Mapping[str, str | int] | None = None
     guessed_names: bool = False
     pixel_folder: PixelFolder | None = None
+    pixel_whole: ImageDataset | None = None
     _labels: NDArray[np.int64]
     _source: Source
     _positions: tuple[int, ...]
@@ -709,9 +711,9 @@ class ImageDataset:
         """Return the same samples, whose decoded pictures are kept in a folder from run to run.
 
         Whoever needs all pictures in some size (explaining, correcting, evaluating) decodes them once, into one file,
-        and from then on maps that file into memory. It is another file for other pictures, changed ones (by size and
-        time of change), another geometry or another version of Pillow. Several processes may use one folder, and may
-        be killed.
+        and from then on maps that file into memory; who needs a part of them finds it there. It is another file for
+        other pictures, changed ones (by size and time of change), another geometry or another version of Pillow.
+        Several processes may use one folder, and may be killed.
 
         Args:
             folder: It is made when something is put into it; whatever is in it can be deleted at any time.
@@ -740,7 +742,8 @@ class ImageDataset:
         if not isinstance(most_bytes, int) or isinstance(most_bytes, bool) or most_bytes < 1:
             raise SettingsError(f"expected most_bytes to be a positive whole number, got {most_bytes!r}")
         check_writable(folder)
-        return replace(self, pixel_folder=PixelFolder(Path(folder).absolute(), most_bytes))
+        kept = replace(self, pixel_folder=PixelFolder(Path(folder).absolute(), most_bytes), pixel_whole=None)
+        return replace(kept, pixel_whole=kept)
 
     def pixel_key(self, preprocessing: Preprocessing) -> str:
         """SHA-256 of all that the decoded pixels depend on; it changes when files do. Empty where a file is missing.
@@ -807,7 +810,7 @@ class ImageDataset:
 
     @functools.cached_property
     def file_fingerprint(self) -> str:
-        """SHA-256 of ids and sizes of picture files, or places in shards; it changes when pictures do. Empty without."""
+        """SHA-256 of ids and sizes of picture files, or places in shards; it changes with them. Empty without."""
         if isinstance(self._source, ShardSource):
             return sha256_of(json.dumps([self.ids, self._source.places(self._positions)]))
         if not isinstance(self._source, FileSource):

@@ -103,8 +103,8 @@ class DataSource(_Plain):
     """Where the pictures of a workspace come from; the arguments of `ImageDataset`'s constructors.
 
     Attributes:
-        folder: A folder per class, or folders of that kind named like the splits; or shards (``ImageDataset.from_shards``)
-            in it, named like the splits or in folders that are.
+        folder: A folder per class, or folders of that kind named like the splits; or shards
+            (``ImageDataset.from_shards``) in it, named like the splits or in folders that are.
         csv: In its place, a table.
         val: Another folder, shard or table for the val split.
         test: Another folder, shard or table for the test split.
