@@ -13,6 +13,7 @@ import logging
 import os
 import tarfile
 import threading
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ _LABELS = LABEL | {"cls"}  # as WebDataset calls it
 _LONGEST = 65_536  # bytes of a text that is kept in the index
 _BLOCK = 512  # of a tar file
 _FORMAT = "crayon-shard-index"
+_NOWHERE = (0, -1)  # place and size of a part that there is not
 
 
 @dataclass(frozen=True)
@@ -319,52 +321,52 @@ class _Sample:
 def _list_tars(
     shards: list[Shard], columns: Columns, class_names: tuple[str, ...] | None, folder: Path | None
 ) -> tuple[Listing, ShardSource]:
-    samples: list[_Sample] = []
-    numbers: list[int] = []
+    parts: dict[str, None] = {}  # as a set in order
+    facts: dict[str, None] = {}
     with track("looking through shards", len(shards)) as advance:
-        for number, shard in enumerate(shards):
-            there = _indexed(shard, folder)
-            samples += there
-            numbers += [number] * len(there)
+        for shard in shards:
+            for sample in _indexed(shard, folder):
+                parts |= dict.fromkeys(sample.parts)
+                facts |= dict.fromkeys(sample.facts())
             advance(1)
-    if not samples:
+    if not parts:
         raise DataError(f"{len(shards)} shards hold no files, such as {shards[0].place!r}")
-    columns = _recognised(samples, columns)
-    masks, label = columns.mask, str(columns.label)
-    ids = [
-        str(sample.value(columns.id)) if columns.id else f"{shards[number].name}/{sample.key}"
-        for number, sample in zip(numbers, samples, strict=True)
-    ]
-    problems: dict[int, str] = {}
-    pictures: list[list[int]] = []
-    for position, sample in enumerate(samples):
-        found = [columns.image] if columns.image else [each for each in sample.parts if f".{each}" in EXTENSIONS]
-        if len(found) != 1 or found[0] not in sample.parts:
-            what = f"has several pictures ({', '.join(map(str, found))}); name one with image_column="
-            problems[position] = what if len(found) > 1 else f"has no picture; it has {_list(sample.parts)}"
-        pictures.append(sample.parts.get(str(found[0]) if found else "", [0, -1]))
-    labels, names = labelled([sample.value(label) for sample in samples], label, class_names, problems)
+    columns = _recognised([*parts, *(name for name in facts if name not in parts)], columns)
+    label, groups, problems = str(columns.label), columns.groups or (), dict[int, str]()
+    ids: list[str] = []
+    values: list[Any] = []
+    attributes: list[tuple[str, ...]] = []
+    where, pictures, masks = array("i"), array("q"), array("q")
+    for number, shard in enumerate(shards):
+        for sample in _indexed(shard, folder):  # once more, so that nothing else of a sample is kept
+            found = [columns.image] if columns.image else [each for each in sample.parts if f".{each}" in EXTENSIONS]
+            if len(found) > 1:
+                problems[len(ids)] = f"has several pictures ({', '.join(map(str, found))}); name one with image_column="
+            elif not found or found[0] not in sample.parts:
+                problems[len(ids)] = f"has no picture; it has {_list(sample.parts)}"
+            ids.append(str(sample.value(columns.id)) if columns.id else f"{shard.name}/{sample.key}")
+            values.append(sample.value(label))
+            attributes.append(tuple(str(sample.value(name)) for name in groups))
+            where.append(number)
+            pictures.extend(sample.parts.get(str(found[0]) if found else "", _NOWHERE))
+            masks.extend(sample.parts.get(str(columns.mask), _NOWHERE))
+    labels, names = labelled(values, label, class_names, problems)
     listing = Listing(
         ids=ids,
         images=[],
         labels=labels,
         class_names=names,
-        group_names=columns.groups or (),
-        groups=[tuple(str(sample.value(name)) for name in columns.groups) for sample in samples]
-        if columns.groups
-        else None,
+        group_names=groups,
+        groups=attributes if groups else None,
         problems=problems,
     )
-    where = np.array(numbers, dtype=np.int32)
-    return listing, ShardSource(
-        _parts(shards, where, pictures),
-        None if masks is None else _parts(shards, where, [sample.parts.get(masks, [0, -1]) for sample in samples]),
-    )
+    made = [_parts(shards, where, each) for each in (pictures, masks)]
+    return listing, ShardSource(made[0], made[1] if columns.mask else None)
 
 
-def _parts(shards: list[Shard], where: NDArray[np.int32], found: list[list[int]]) -> _Parts:
-    offset, length = np.array(found, dtype=np.int64).T.copy()
-    return _Parts(tuple(shards), where, offset, length)
+def _parts(shards: list[Shard], where: array[int], found: array[int]) -> _Parts:
+    offset, length = np.array(found, dtype=np.int64).reshape(-1, 2).T.copy()
+    return _Parts(tuple(shards), np.array(where, dtype=np.int32), offset, length)
 
 
 def labelled(
@@ -397,11 +399,8 @@ def labelled(
     return labels, class_names
 
 
-def _recognised(samples: list[_Sample], columns: Columns) -> Columns:
+def _recognised(known: list[str], columns: Columns) -> Columns:
     """Find by usual names what is not named."""
-    parts = {name: None for sample in samples for name in sample.parts}
-    facts = {name: None for sample in samples for name in sample.facts()}
-    known = list(parts) + [name for name in facts if name not in parts]
     named = [columns.image, columns.label, columns.id, columns.mask, *(columns.groups or ())]
     unknown = [name for name in named if name is not None and name not in known]
     if unknown:
@@ -454,7 +453,8 @@ def _walked(shard: Shard) -> Iterator[_Sample]:
     with contextlib.closing(_open(shard.place)) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
+                while (member := tar.next()) is not None:
+                    tar.members.clear()  # it would keep all of them
                     folder, _, name = member.name.removeprefix("./").rpartition("/")
                     base, _, ending = name.partition(".")
                     if not member.isfile() or not base:  # hidden ones too
@@ -467,9 +467,9 @@ def _walked(shard: Shard) -> Iterator[_Sample]:
                     ending = ending.lower()
                     sample.parts[ending] = [member.offset_data, member.size]
                     if f".{ending}" not in EXTENSIONS and member.size <= _LONGEST:
-                        inside = tar.extractfile(member)
+                        file.seek(member.offset_data)
                         with contextlib.suppress(UnicodeDecodeError):
-                            sample.texts[ending] = "" if inside is None else inside.read().decode()
+                            sample.texts[ending] = file.read(member.size).decode()
                 end = tar.offset
             file.seek(end)
             mark = file.read(_BLOCK)
