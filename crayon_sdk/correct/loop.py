@@ -316,6 +316,7 @@ class _Training:
         self.total = settings.epochs * self.steps
         self.keep_best = getattr(settings, "keep", "last") == "best"
         self.mean = getattr(settings, "reduction", "sum") == "mean"
+        self.mirror, self.crop_area = getattr(settings, "mirror", 0.0), getattr(settings, "crop_area", 1.0)
 
     def run(self) -> list[dict[str, Any]]:
         """From where the file stands to the end."""
@@ -455,6 +456,8 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         for part in self._own(batch):
             seed()  # in all parts and processes alike: see `Batch.drawn`
+            if self.mirror or self.crop_area < 1:
+                part = part.augmented(mirror=self.mirror, least_area=self.crop_area)
             with self.processes.together():
                 losses = self.objective(part)
             self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"])

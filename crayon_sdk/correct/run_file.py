@@ -56,7 +56,13 @@ def check_run_folder(folder: str | os.PathLike[str] | None) -> None:
 
 
 # What was done before there were these settings, and a file does not say.
-_BEFORE = {"settings.spread": "never", "settings.balance": "never", "settings.accumulate": 1}
+_BEFORE = {
+    "settings.spread": "never",
+    "settings.balance": "never",
+    "settings.accumulate": 1,
+    "settings.mirror": 0.0,
+    "settings.crop_area": 1.0,
+}
 
 
 class RunFile:

@@ -86,6 +86,11 @@ class NetworkSettings(TrainingSettings):
     """Where the memory of a GPU runs out, take the batch in twice as many parts (``accumulate``), say so, and go on."""
     batch_norm: BatchNorm = "train"
     """"train" updates batch statistics; "frozen" keeps those of the original model and normalises with them."""
+    mirror: Share = 0.0
+    """How likely a picture is mirrored in a step, with its map, mask and object."""
+    crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Least share of a picture that a step shows: some part of it, drawn anew, is brought to its size, with its map,
+    mask and object; 1 shows all. A map whose highlight is not in that part does not guide in that step."""
     keep: Keep = "last"
     """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
     columns, else worst class)."""

@@ -454,7 +454,7 @@ def _walked(shard: Shard) -> Iterator[_Sample]:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # it would keep all of them
+                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
                     folder, _, name = member.name.removeprefix("./").rpartition("/")
                     base, _, ending = name.partition(".")
                     if not member.isfile() or not base:  # hidden ones too
