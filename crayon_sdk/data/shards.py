@@ -230,7 +230,9 @@ def _remote(place: str) -> tuple[Any, str]:
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The shards that lie in a folder itself, by name."""
+    """The shards that lie in a folder itself, by name; or the one that is named in its place."""
+    if folder.is_file():
+        return [folder] if folder.name.endswith(ENDINGS) else []
     try:
         return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and path.name[0] != ".")
     except OSError:
@@ -375,7 +377,7 @@ def labelled(
     """Turn what shards say into class indices, -1 where it is no class, and note why.
 
     Args:
-        values: Whole numbers from 0, or names; ``None`` or ``""`` where there is none.
+        values: Numbers of classes, or text: names, or else numbers; ``None`` or ``""`` where there is none.
         column: What is said of it.
         class_names: In the order of the labels.
         problems: By position; it is added to.
@@ -390,7 +392,8 @@ def labelled(
     labels = []
     for position, cell in enumerate(cells):
         number = numbers[cell]
-        label = index.get(cell, -1 if named or number is None or number >= len(class_names) else number)
+        by_number = -1 if named or number is None or number >= len(class_names) else number
+        label = by_number if isinstance(values[position], int) else index.get(cell, by_number)
         labels.append(max(label, -1))
         if not cell:
             problems.setdefault(position, f"has no label ({column!r})")

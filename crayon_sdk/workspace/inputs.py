@@ -81,9 +81,7 @@ class Inputs:
 
     @contextlib.contextmanager
     def keeping(self, folder: str | os.PathLike[str] | None, most_gb: float) -> Iterator[None]:
-        """Within the block keep decoded pictures in a folder, if one is named ([`with_cache`][1]).
-
-        [1]: crayon_sdk.data.dataset.ImageDataset.with_cache
+        """Within the block keep decoded pictures in a folder, if one is named, by `ImageDataset.with_cache`.
 
         Args:
             folder: Relative paths start at the workspace.

@@ -192,6 +192,10 @@ class DataSource(_Plain):
     ) -> ImageDataset:
         from crayon_sdk.data.dataset import ImageDataset
 
+        if self.masks is not None:
+            raise SettingsError(
+                f"expected masks of shards in them (mask_column=), got a folder of masks, {self.masks!r}; leave it out"
+            )
         names = None  # of those of training, so that all splits agree
         if split != "train":
             names = self.load(workspace, "train").class_names

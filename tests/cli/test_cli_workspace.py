@@ -675,8 +675,10 @@ def test_pictures_in_shards(corrected, picture_folder, model_folder, tmp_path, m
                     about.size = len(content)
                     tar.addfile(about, io.BytesIO(content))
     place = tmp_path / "ws"
+    with_masks = crayon("init", place, "--model", model_folder, "--data", shards, "--masks", picture_folder / "masks")
+    failed(with_masks, 2, "expected masks of shards in them (--mask-column), got a folder of masks")
     for line in (
-        ["init", place, "--model", model_folder, "--data", shards],
+        ["init", place, "--model", model_folder, "--data", shards, "--val", shards / "test-000.tar"],
         ["explain", place, "--cache", "pixels", "--batch-size", 8],
         ["answer", "simulate", place],
         ["correct", place, "--cache", "pixels", *FAST[:4]],

@@ -262,6 +262,17 @@ def test_parquet_files_are_read_a_group_of_rows_at_a_time(tmp_path):
     assert named.ids == ("land", "sea")
 
 
+def test_numbers_of_classes_are_no_names(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["1", "2", "0"])})
+    pictures = [{"bytes": png(number), "path": None} for number in range(3)]
+    datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 2]}, features=features).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    dataset = ImageDataset.from_shards(tmp_path / "a.parquet")
+    assert (dataset.class_names, dataset.labels.tolist()) == (("1", "2", "0"), [0, 1, 2])
+
+
 def test_parquet_files_that_cannot_be_used(tmp_path, monkeypatch):
     path = parquet(tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes(path.read_bytes()[:-100])
