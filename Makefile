@@ -128,7 +128,7 @@ $(VENV)-with/.stamp:
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install uv
-	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --editable '.[annotate,report]' --group test '$(WITH)'
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --editable '.[annotate,datasets,report]' --group test '$(WITH)'
 
 # An editable install serves the demo too; a plain one is repeated when the package changes.
 $(VENV)/.stamp-run: pyproject.toml $(SOURCES) | $(BIN)/pip
