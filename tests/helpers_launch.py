@@ -193,12 +193,12 @@ def train_at_a_pace(folder: Path, pace: float = 0.0, nan_at: int = -1) -> None:
     """
     index, step = Processes.found().index, loop._Training._step
 
-    def watched(self: Any, batch: Any) -> Any:
+    def watched(self: Any, *batch: Any) -> Any:
         (folder / f"step-{index}").write_text(str(self.state.step), encoding="utf-8")
         time.sleep(pace)
         if index == 1 and self.state.step == nan_at:
             self.objective.offsets.fill_(float("nan"))
-        return step(self, batch)
+        return step(self, *batch)
 
     loop._Training._step = watched
     settings: dict[str, Any] = FAST | {"epochs": 4, "optimizer": "sgd", "lr": 1e-3, "average_decay": 0.5}

@@ -90,7 +90,9 @@ def test_mean_and_std_share_a_file_and_whatever_changes_pixels_does_not(plain, f
     pixels(dataset, Preprocessing(size=(8, 9), crop_pct=0.8))
     assert len(files(folder)) == 1
     pixels(dataset, Preprocessing(size=(8, 9), crop_pct=1.0))
-    pixels(dataset.subset(dataset.ids[:3]))
+    pixels(dataset.subset(dataset.ids[:3]))  # of which it is a part
+    assert len(files(folder)) == 2
+    pixels(plain.subset(plain.ids[:3]).with_cache(folder))
     assert len(files(folder)) == 3
     changed = plain.files[2]
     Image.new("RGB", (12, 14), "red").save(changed)
