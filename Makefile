@@ -7,7 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-EXTRAS := annotate,crowd,onnx,postgres,report
+EXTRAS := annotate,crowd,datasets,onnx,postgres,report
 PYTEST_ARGS ?=
 WORKERS ?= auto
 DEMO_DIR ?= demo-output
@@ -112,7 +112,7 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/pip
 	$(INSTALL) --editable '.[$(EXTRAS)]' --group dev
 	@touch $@ $(VENV)/.stamp-run
 
-$(LOWEST)/.stamp: extras = annotate,crowd,postgres,report
+$(LOWEST)/.stamp: extras = annotate,crowd,datasets,postgres,report
 $(LOWEST)-onnx/.stamp: extras = onnx
 $(LOWEST)/.stamp $(LOWEST)-onnx/.stamp: pyproject.toml
 	rm -rf $(@D)
@@ -128,7 +128,7 @@ $(VENV)-with/.stamp:
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install uv
-	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --editable '.[annotate,report]' --group test '$(WITH)'
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --editable '.[annotate,datasets,report]' --group test '$(WITH)'
 
 # An editable install serves the demo too; a plain one is repeated when the package changes.
 $(VENV)/.stamp-run: pyproject.toml $(SOURCES) | $(BIN)/pip

@@ -129,6 +129,7 @@ def run_correction(
     epochs: int = 4,
     average_decay: float = 0.0,
     keep: str = "last",
+    accumulate: int = 1,
     pace: float = 0.0,
 ) -> None:
     """Correct, telling every step in ``out.steps``, and write the weights to ``out``.
@@ -160,6 +161,7 @@ def run_correction(
             lr=lr,
             average_decay=average_decay,
             keep=keep,
+            accumulate=accumulate,
             seed=seed,
             device="cpu",
             checkpoint_dir=checkpoint_dir,

@@ -237,8 +237,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def on_tree(self, name: str, revision: str, under: str = "") -> object:
         _, commit = self.commit_of(name, revision)
         paths = [path for path in sorted(commit.files) if not under or path.startswith(f"{under}/")]
+        if self.query.get("recursive", "").lower() != "true":
+            depth = under.count("/") + 2 if under else 1
+            paths = list(dict.fromkeys("/".join(path.split("/")[:depth]) for path in paths))
         start, size = int(self.query.get("cursor", 0)), 3  # small pages, so that the next one is asked for
-        page = [{"type": "file"} | self._described(commit, path) for path in paths[start : start + size]]
+        page = [self._entry(commit, path) for path in paths[start : start + size]]
         query = urllib.parse.urlencode(self.query | {"cursor": str(start + size)})
         more = {"Link": f'<{self.hub.endpoint}{self.path.split("?")[0]}?{query}>; rel="next"'}
         return 200, page, more if start + size < len(paths) else {}
@@ -251,7 +254,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if form
             else json.loads(self.body)["paths"]
         )
-        return [{"type": "file"} | self._described(commit, path) for path in asked if path in commit.files]
+        folders = {path.rpartition("/")[0] for path in commit.files}
+        return [self._entry(commit, path) for path in asked if path in commit.files or path in folders]
+
+    def _entry(self, commit: Commit, path: str) -> dict[str, Any]:
+        if path in commit.files:
+            return {"type": "file"} | self._described(commit, path)
+        return {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
 
     # pushing
 

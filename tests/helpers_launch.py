@@ -31,9 +31,11 @@ from crayon_sdk._base.process import Processes
 from crayon_sdk.correct import loop, work
 from crayon_sdk.correct.erm import FurtherTraining
 from crayon_sdk.correct.objective import FeatureFeed
+from crayon_sdk.correct.settings import AttentionSettings
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.errors import CrayonError
 from crayon_sdk.explain.explainer import Explainer
+from crayon_sdk.explain.maps import SaliencyMaps
 from crayon_sdk.results.evaluation import evaluate
 
 # As a user types it. Without a GPU it starts one process, unless it is told --multi_gpu.
@@ -132,6 +134,7 @@ def correct_by(name: str, norm: str | None = None, **more: Any) -> Any:
     given["evaluate_on"] = pictures(16, seed=1)
     if name == "both":
         fast = {key: value for key, value in FAST.items() if key != "device"} | {"optimizer": "sgd"}
+        fast |= more | ({"batch_norm": norm} if norm else {})
         return kind(model, pruning={"epochs": 2, "batch_size": 5}, attention=fast, device="cpu").fit(train, **given)
     known = getattr(kind.settings_kind, "__dataclass_fields__", {})
     fast = {key: value for key, value in FAST.items() if key in known or key == "device"}
@@ -140,8 +143,8 @@ def correct_by(name: str, norm: str | None = None, **more: Any) -> Any:
     return kind(model, **fast | settings).fit(train, **given)
 
 
-def by_methods(folder: Path, names: tuple[str, ...], norms: tuple[str, ...]) -> None:
-    """Correct by methods in float64, and write down the weights, or why a method refuses."""
+def by_methods(folder: Path, names: tuple[str, ...], norms: tuple[str, ...], parts: int = 1) -> None:
+    """Correct by methods in float64, with batches in parts, and write down the weights, or why a method refuses."""
     weights, said = {}, {}
     for name in names:
         for norm in norms:
@@ -156,7 +159,8 @@ def by_methods(folder: Path, names: tuple[str, ...], norms: tuple[str, ...]) -> 
 
             work.train = train_finely
             try:
-                made = correct_by(name, norm)
+                known = getattr(methods[name], "settings_kind", AttentionSettings).__dataclass_fields__
+                made = correct_by(name, norm, **{"accumulate": parts} if "accumulate" in known and parts > 1 else {})
             except CrayonError as error:
                 said[name] = f"{type(error).__name__}: {error}"
                 continue
@@ -171,7 +175,10 @@ def look(folder: Path) -> None:
     """Explain and evaluate, and write down what came out."""
     model, data = split_model(), pictures(23)
     explainer = Explainer(model, batch_size=4, device="cpu")
-    explainer.explain(data).save(folder / "maps.safetensors")
+    maps = explainer.explain(data)
+    maps.save(folder / "maps.safetensors")
+    halves = [maps.select(data.ids[:9]), maps.select(data.ids[9:])]
+    assert len(SaliencyMaps.concatenate(halves, folder / "joined.safetensors")) == 23
     explainer.explain_neurons(data).save(folder / "patches.safetensors")
     explainer.model.mixes_channels = lambda: True  # as an attention head would: patches are placed one by one
     explainer.explain_neurons(data).save(folder / "mixed.safetensors")
@@ -186,12 +193,12 @@ def train_at_a_pace(folder: Path, pace: float = 0.0, nan_at: int = -1) -> None:
     """
     index, step = Processes.found().index, loop._Training._step
 
-    def watched(self: Any, batch: Any) -> Any:
+    def watched(self: Any, *batch: Any) -> Any:
         (folder / f"step-{index}").write_text(str(self.state.step), encoding="utf-8")
         time.sleep(pace)
         if index == 1 and self.state.step == nan_at:
             self.objective.offsets.fill_(float("nan"))
-        return step(self, batch)
+        return step(self, *batch)
 
     loop._Training._step = watched
     settings: dict[str, Any] = FAST | {"epochs": 4, "optimizer": "sgd", "lr": 1e-3, "average_decay": 0.5}

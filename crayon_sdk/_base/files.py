@@ -333,7 +333,7 @@ def tensors_in_parts(
         header[name] = {"dtype": _SAFETENSORS[str(tensor.dtype)], **place}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replace_file(path) as temporary, temporary.open("r+b") as file:
+    with replace_file(path) as temporary, temporary.open("w+b") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(file.tell() + end)
 

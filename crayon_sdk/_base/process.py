@@ -150,20 +150,26 @@ class Processes:
         """The part of a batch that falls to this process; the parts of all make the batch."""
         return positions.tensor_split(self.size)[self.index] if self.size > 1 else positions
 
-    def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-        """Compute the gradients of a loss that is a sum over the samples of all processes.
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those that are here.
 
         Args:
-            loss: The part of it that is here.
-            parameters: What has gradients, in the same order everywhere; in one that no process used it stays ``None``.
+            loss: The part here of a sum over the samples of all processes.
         """
         with _heard(self.index, self.size):
             loss.backward()
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add the gradients of all processes up, when each has those of its part.
+
+        Args:
+            parameters: What has gradients, in the same order everywhere; in one that no process used it stays ``None``.
+        """
         if self.size == 1:
             return
         for dtype in {parameter.dtype: None for parameter in parameters}:
             those = [parameter for parameter in parameters if parameter.dtype == dtype]
-            used = torch.tensor([parameter.grad is not None for parameter in those], dtype=dtype, device=loss.device)
+            used = torch.tensor([each.grad is not None for each in those], dtype=dtype, device=those[0].device)
             gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in those]
             *added, users = self.sum(torch.cat([each.flatten() for each in (*gradients, used)])).split(
                 [*(each.numel() for each in gradients), len(those)]

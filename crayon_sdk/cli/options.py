@@ -65,6 +65,10 @@ class _Working:
     """Keep tensors channels last: on a CPU faster for many models; results differ by rounding."""
     compile: bool = False
     """Run the trunk through torch.compile: minutes at first, faster from then on; results differ by rounding."""
+    cache: str | None = None
+    """Folder in which decoded pictures are kept from run to run, relative to the workspace; several may use it."""
+    cache_gb: Annotated[float, Field(gt=0)] = 50.0
+    """How many GB that may hold; what was not used for the longest time is deleted above it."""
 
 
 @settings
@@ -82,17 +86,19 @@ class InitOptions:
     allow_pickle: bool = False
     """Read weights that exist only as a pickle; only if you trust them."""
     data: str | None = None
-    """Folder with a folder per class, or with train, val and test above."""
+    """Folder with a folder per class, or with train, val and test above; or with shards (.tar, .parquet), in folders or
+    with names like that."""
     csv: str | None = None
     """In place of --data: a table with a row per picture."""
     val: str | None = None
-    """Another folder or table for the val split."""
+    """Another folder, of classes or shards, or table for the val split."""
     test: str | None = None
-    """Another folder or table for the test split."""
+    """Another folder, of classes or shards, or table for the test split."""
     root: str | None = None
     """Where the paths in the table start; default its folder."""
     image_column: str | None = None
-    """Column of paths; usual names are recognised, as for the others."""
+    """Column of paths; usual names are recognised, as for the others. Of shards: column, or ending in a tar file, of
+    pictures; the others likewise."""
     label_column: str | None = None
     """Column of class names or numbers."""
     id_column: str | None = None
@@ -252,6 +258,10 @@ class CorrectOptions:
     """Keep tensors channels last: on a CPU faster for many models; results differ by rounding."""
     compile: bool = False
     """Run the trunk through torch.compile: minutes at first, faster from then on; results differ by rounding."""
+    cache: str | None = None
+    """Folder in which decoded pictures are kept from run to run, relative to the workspace; several may use it."""
+    cache_gb: Annotated[float, Field(gt=0)] = 50.0
+    """How many GB that may hold; what was not used for the longest time is deleted above it."""
     control: Control | None = None
     """Correct with what people would have said who do not look, in the place of the answers there are."""
 

@@ -27,6 +27,7 @@ from crayon_sdk.explain.objects import LEAST, FoundObjects, trusted_objects
 from crayon_sdk.functional.groups import balanced_weights
 from crayon_sdk.functional.losses import guidance_loss
 from crayon_sdk.functional.saliency import has_evidence, logits_and_grad_cam, normalize_maps, resize_maps
+from crayon_sdk.functional.views import is_still_shown
 from crayon_sdk.models.passes import gives_intermediates
 from crayon_sdk.models.split import SplitModel
 from crayon_sdk.results.correction import Correction
@@ -59,9 +60,9 @@ class AttentionCorrector(Method[AttentionSettings], AttentionSettings):
     - which map is guided: ``target``, ``score``;
     - help for rare groups and classes: ``background_swap``, ``balance``, ``logit_adjustment``;
     - training: ``epochs``, ``batch_size``, ``lr``, ``weight_decay``, ``optimizer``, ``momentum``, ``batch_norm``,
-      ``average_decay``, ``clip_norm``, ``keep``, and its schedule: ``scheduler``, ``warmup_epochs``, ``step_epochs``,
-      ``step_factor``;
-    - where it runs: ``device``, ``precision``, ``seed``, ``checkpoint_dir``.
+      ``mirror``, ``crop_area``, ``average_decay``, ``clip_norm``, ``keep``, and its schedule: ``scheduler``,
+      ``warmup_epochs``, ``step_epochs``, ``step_factor``;
+    - where it runs: ``device``, ``precision``, ``accumulate``, ``auto_batch_size``, ``seed``, ``checkpoint_dir``.
 
     Raises:
         SettingsError: A setting is out of range.
@@ -289,7 +290,8 @@ class GuidedAttention(Prediction):
         """Cross entropy, guidance, and how many guided samples have a map without evidence."""
         settings, images = self.settings, batch.images
         if self.swap is not None:
-            images = self.swap(images, batch.positions, settings.background_swap or 0.0, drawn_for=batch.drawn)
+            share = settings.background_swap or 0.0
+            images = self.swap(images, batch.positions, share, drawn_for=batch.drawn, view=batch.view)
         features = self.model.features(images, autocast=self.autocast)
         targets = current_targets(settings.target, batch.labels)
         logits, cams = logits_and_grad_cam(features, self.model.head, targets, score=settings.score, create_graph=True)
@@ -298,9 +300,13 @@ class GuidedAttention(Prediction):
         reference, num_relevant = batch.reference, self.counts["relevant"]
         if self.objects is not None:
             # A no has taught what is no object, so the term of its own would count it again, and a few of them a lot.
-            found = resize_maps(self.objects[batch.rows], (int(cams.shape[1]), int(cams.shape[2])))
+            whole = self.objects[batch.rows]
+            objects = batch.seen(whole)
+            found = resize_maps(objects, (int(cams.shape[1]), int(cams.shape[2])))
             reference, num_relevant = normalize_maps(found), self.total
             relevant, irrelevant = torch.ones_like(relevant), torch.zeros_like(irrelevant)
+            if batch.view is not None:
+                relevant = is_still_shown(whole, objects)
         guiding = guidance_loss(
             current,
             reference,

@@ -19,6 +19,7 @@ from crayon_sdk.functional.highlights import (
     sharpen,
 )
 from crayon_sdk.functional.saliency import resize_maps
+from crayon_sdk.functional.views import shown
 from crayon_sdk.models.passes import intermediate_features
 from crayon_sdk.models.split import SplitModel, borrowed
 
@@ -100,6 +101,7 @@ class BackgroundSwap:
         share: float,
         *,
         drawn_for: Callable[[Callable[[int], Tensor]], Tensor] | None = None,
+        view: Tensor | None = None,
     ) -> Tensor:
         """Exchange backgrounds; what is drawn comes from torch's own generator.
 
@@ -108,6 +110,7 @@ class BackgroundSwap:
             batch: (n,) positions of the samples, on the CPU.
             share: Probability for each picture, in [0, 1].
             drawn_for: Draws for these samples, as `Batch.drawn` does; default for each of them.
+            view: (n, 2, 3), which part of each picture ``images`` show; default all of it.
 
         Returns:
             (n, 3, H, W), a new tensor where anything was exchanged.
@@ -123,7 +126,10 @@ class BackgroundSwap:
             return images
         others, chosen = donors[rows], sent(rows, images.device)
         backgrounds = background_tiles(self._cache.get(others), self._shares(others), self._grid)
-        swapped = replace_background(images[chosen], self._shares(batch[rows]), backgrounds)
+        objects = self._shares(batch[rows])
+        if view is not None:
+            objects = shown(objects, view[chosen].to(objects))
+        swapped = replace_background(images[chosen], objects, backgrounds)
         return images.index_copy(0, chosen, swapped)
 
 

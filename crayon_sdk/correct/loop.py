@@ -7,6 +7,7 @@ a function of ``t``, so a run that was interrupted continues exactly where it wa
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import threading
@@ -23,9 +24,11 @@ from crayon_sdk._base.progress import track
 from crayon_sdk.correct.objective import Batch, Feed, Objective
 from crayon_sdk.correct.run_file import Run, RunFile
 from crayon_sdk.correct.settings import TrainingSettings
-from crayon_sdk.errors import NonFiniteLossError, SettingsError
+from crayon_sdk.errors import NonFiniteLossError, SettingsError, TrainingError
 
 __all__ = ["Averaging", "learning_rate", "train"]
+
+_log = logging.getLogger(__name__)
 
 _LOOK = 50  # steps of a GPU between two looks at what they found: each look waits for all of them
 _ADAM = 10.0  # no step of Adam is longer than so many learning rates: 7.3 by Cauchy and Schwarz, with its usual betas
@@ -243,7 +246,8 @@ def train(
     """Train an objective in place.
 
     With ``settings.keep`` "best" the weights of the epoch with the highest "score" are kept, else the last ones.
-    Training ends before the last epoch where the objective has ``enough``.
+    Training ends before the last epoch where the objective has ``enough``. A batch goes through the objective in
+    ``settings.accumulate`` parts, and in more where the memory of a GPU runs out (``settings.auto_batch_size``).
 
     Args:
         objective: What is minimised. Its ``model`` is the result; modes are the caller's business.
@@ -255,13 +259,15 @@ def train(
             gives measurements, of which "score" decides about the best epoch.
 
     Returns:
-        One record per epoch: mean losses per sample, learning rate, seconds, measurements, and "enough" where that
-        was the end.
+        One record per epoch: mean losses per sample, learning rate, seconds, measurements, "enough" where that
+        was the end, and "accumulate" where a batch came in more parts at last than the settings say.
 
     Raises:
         NonFiniteLossError: The loss, its gradient or the step made with it is NaN or
             infinite; the objective holds the state from before that step, and so does the file. Or
             it is ``broken`` after an epoch; the file is as it was before that epoch ended.
+        SettingsError: A batch has too few samples for the processes and parts.
+        TrainingError: The memory of a GPU does not take a batch, in as many parts as may be tried.
         KeyboardInterrupt: Ctrl-C; with a file the state was written first.
     """
     return _Training(objective, feed, settings, processes, file, on_epoch).run()
@@ -294,10 +300,13 @@ class _Training:
         self.reach = _Reach(self.optimizer, settings)
         self.size = len(objective.epoch(0, settings.seed, count=len(feed)))  # samples of an epoch
         self.steps = max(math.ceil(self.size / settings.batch_size), 1)
-        if self.size // self.steps < processes.size:
+        self.state.parts = max(self.state.parts, getattr(settings, "accumulate", 1))
+        if not self._is_divisible(self.state.parts):
+            parts = f" and {self.state.parts} parts (accumulate)" if self.state.parts > 1 else ""
             raise SettingsError(
-                f"expected at least one sample of every batch for each of {processes.size} processes, got batches of "
-                f"{self.size // self.steps}; raise batch_size, or launch fewer processes"
+                f"expected at least one sample of every batch for each of {processes.size} processes{parts}, got "
+                f"batches of {self.size // self.steps}; raise batch_size, launch fewer processes"
+                f"{', or lower accumulate' if parts else ''}"
             )
         processes.check_same(
             f"{self.state.step} {self.size}",
@@ -307,6 +316,7 @@ class _Training:
         self.total = settings.epochs * self.steps
         self.keep_best = getattr(settings, "keep", "last") == "best"
         self.mean = getattr(settings, "reduction", "sum") == "mean"
+        self.mirror, self.crop_area = getattr(settings, "mirror", 0.0), getattr(settings, "crop_area", 1.0)
 
     def run(self) -> list[dict[str, Any]]:
         """From where the file stands to the end."""
@@ -323,8 +333,7 @@ class _Training:
                 started = time.monotonic()
                 self._begin_epoch()
                 for batch in self._batches(epoch)[state.step % steps :]:
-                    seed_rng(self.settings.seed * 1_000_003 + state.step)  # in all processes: see `Batch.drawn`
-                    self._step(batch)
+                    self._step(batch, lambda: seed_rng(self.settings.seed * 1_000_003 + state.step))
                     state.step += 1
                     bar(1)
                     looking = not state.step % self.looks_every
@@ -382,7 +391,7 @@ class _Training:
         # Even batches: a last one of a few samples would spoil the batch statistics right before they are used.
         return torch.tensor_split(order, self.steps)
 
-    def _step(self, batch: Tensor) -> None:
+    def _step(self, batch: Tensor, seed: Callable[[], object]) -> None:
         """Make one step. What is not finite leaves no trace, whether that is seen at once or later."""
         settings, state, lazy = self.settings, self.state, self.looks_every > 1
         for group in self.optimizer.param_groups:
@@ -391,13 +400,9 @@ class _Training:
         weights = [weight.detach().clone() for weight in self.objective.parameters()] if risky else []
         before = self.tally.read()[0] if risky else {}
         buffers = self.buffers.now()
-        self.optimizer.zero_grad(set_to_none=True)
-        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        with self.processes.together():
-            losses = self.objective(self._own(batch))
-        self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"], trained)
+        losses = self._gradients(batch, seed, buffers)
         odd = ~_all_finite(self.buffers.now(), self.device)
-        sums = self.processes.sum(torch.stack([value.detach().double() for value in [*losses.values(), odd]]))
+        sums = self.processes.sum(torch.stack([*losses.values(), odd.double()]))
         found = self.tally.add(tuple(losses), sums[:-1], norm=self._norm(), sound=sums[-1] == 0)
         broken = self.tally.broken
         if (risky or not lazy) and bool(broken):
@@ -415,6 +420,69 @@ class _Training:
             now = self.buffers.now()
             self.buffers.put([torch.where(broken.bool(), *each) for each in zip(buffers, now, strict=True)])
         self.average.update(state.step, unless=broken if lazy else None)
+
+    def _gradients(self, batch: Tensor, seed: Callable[[], object], buffers: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Put the gradients of a batch into the weights, in as many parts as memory takes; its losses, float64."""
+        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        while True:
+            try:
+                losses = self._in_parts(batch, seed)
+                self.processes.add_gradients(trained)
+                return losses
+            except torch.OutOfMemoryError as error:
+                why = " ".join(str(error).split())[:200]
+                if not self._may_divide():
+                    raise TrainingError(self._too_large(why)) from error
+            # Only here, where the error is gone, is the memory free that it held.
+            self.buffers.put(buffers)
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.state.parts *= 2
+            _log.warning(
+                "the memory of %s does not take %d pictures at a time (%s): step %d is done again, and training goes "
+                "on, with batches in %d parts (accumulate=%d)",
+                self.device,
+                math.ceil(2 * len(batch) / self.state.parts),
+                why,
+                self.state.step + 1,
+                self.state.parts,
+                self.state.parts,
+            )
+
+    def _in_parts(self, batch: Tensor, seed: Callable[[], object]) -> dict[str, Tensor]:
+        """One pass over a batch, forward and back."""
+        found: dict[str, Tensor] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in self._own(batch):
+            seed()  # in all parts and processes alike: see `Batch.drawn`
+            if self.mirror or self.crop_area < 1:
+                part = part.augmented(mirror=self.mirror, least_area=self.crop_area)
+            with self.processes.together():
+                losses = self.objective(part)
+            self.processes.backward(losses["loss"] / len(batch) if self.mean else losses["loss"])
+            for name, value in losses.items():
+                value = value.detach().double()
+                found[name] = found[name] + value if name in found else value
+        return found
+
+    def _is_divisible(self, parts: int) -> bool:
+        """Whether every process has a sample of every batch in each of so many parts."""
+        return self.size // self.steps >= self.processes.size * parts
+
+    def _may_divide(self) -> bool:
+        # Several processes would have to agree in the middle of a pass, where they wait for each other's statistics.
+        wanted = getattr(self.settings, "auto_batch_size", False)
+        return wanted and self.processes.size == 1 and self._is_divisible(2 * self.state.parts)
+
+    def _too_large(self, why: str) -> str:
+        settings, parts = self.settings, self.state.parts
+        further = f"accumulate={2 * parts} with the same batch_size, or " if hasattr(settings, "accumulate") else ""
+        return (
+            f"the memory of {self.device} does not take a batch of {self.size // self.steps} "
+            f"{f'in {parts} parts ' if parts > 1 else ''}({why}). Take {further}a lower batch_size (now "
+            f"{settings.batch_size})"
+        )
 
     def _norm(self) -> Tensor:
         """Clip the gradients; the largest of their norms from before."""
@@ -449,13 +517,12 @@ class _Training:
             epoch=step // self.steps,
         )
 
-    def _own(self, batch: Tensor) -> Batch:
-        """What this process has of a batch."""
-        if self.processes.size == 1:
-            return self.feed.batch(batch)
-        shares = batch.tensor_split(self.processes.size)
-        first = sum(map(len, shares[: self.processes.index]))
-        return replace(self.feed.batch(self.processes.share(batch)), whole=len(batch), first=first)
+    def _own(self, batch: Tensor) -> Iterator[Batch]:
+        """What this process has of a batch, in parts."""
+        first = sum(map(len, batch.tensor_split(self.processes.size)[: self.processes.index]))
+        for part in self.processes.share(batch).tensor_split(self.state.parts):
+            yield replace(self.feed.batch(part), whole=len(batch), first=first)
+            first += len(part)
 
     def _check_finite(self) -> None:
         why, state = self.objective.broken(self.feed), self.state
@@ -477,6 +544,8 @@ class _Training:
         record: dict[str, Any] = {"epoch": state.step // self.steps}
         record |= {name: total / self.size for name, total in state.sums.items()}
         record |= {"lr": learning_rate(self.settings, state.step - 1, self.steps), "seconds": round(seconds, 3)}
+        # The settings say what was asked for.
+        record |= {"accumulate": state.parts} if state.parts > getattr(self.settings, "accumulate", 1) else {}
         record |= dict(self.on_epoch()) if self.on_epoch is not None else {}
         # Written down, since whoever reads a history that is shorter than was asked for should know why.
         record |= {"enough": 1} if self.processes.any(self.objective.enough(record)) else {}

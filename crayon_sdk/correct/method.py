@@ -106,6 +106,13 @@ class Method(_Kept[SettingsT]):
         kept["checkpoint_dir"] = checkpoint_dir
         given = self.settings_kind(**{name: kept[name] for name in settings_in(self.settings_kind)})
         kept["settings"] = self.resolved(given)
+        if self.whole_batch and hasattr(self.settings, "accumulate"):
+            if self.settings.accumulate > 1:
+                raise SettingsError(
+                    f"expected accumulate=1 for method {self.method!r}, got {self.settings.accumulate}: "
+                    f"{self.whole_batch}. Lower batch_size where memory runs out"
+                )
+            kept["settings"] = replace(self.settings, auto_batch_size=False)
         kept |= asdict(self.settings)  # what the method itself is asked for is what counts, too
 
     def __repr__(self) -> str:
@@ -165,6 +172,15 @@ class Method(_Kept[SettingsT]):
     def alone(self) -> str:
         """Why it takes one process, ``""`` where it takes any number; overridden by methods that cannot be shared."""
         return ""
+
+    @property
+    def whole_batch(self) -> str:
+        """Why a batch cannot come in parts (``accumulate``), ``""`` where it can.
+
+        What needs all pictures of a batch in one process needs them at one time, too; overridden where the reason is
+        another.
+        """
+        return self.alone
 
     def settings_for(self, maps: SaliencyMaps | None) -> SettingsT:
         """The settings of a run; overridden where they depend on the maps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -13,6 +13,8 @@ from crayon_sdk._base.process import Processes
 from crayon_sdk.correct.guidance import Guidance
 from crayon_sdk.data.pixels import PixelCache, sent
 from crayon_sdk.functional.losses import log_prior
+from crayon_sdk.functional.saliency import normalize_maps
+from crayon_sdk.functional.views import is_still_shown, shown, view_transforms
 from crayon_sdk.models.split import SplitModel, borrowed
 
 __all__ = ["Batch", "FeatureFeed", "Feed", "Objective", "PixelFeed", "Prediction"]
@@ -38,8 +40,9 @@ class Batch:
         reference: (n, h, w) float32 maps that were answered; ones where a sample is not guided.
         relevant: (n,) bool, the map was found relevant.
         irrelevant: (n,) bool, the map was found irrelevant.
-        whole: How many samples the batch has over all processes; 0 where there is one.
+        whole: How many samples the batch has over all processes and parts; 0 where all are here.
         first: The place in it of the first sample that is here.
+        view: (n, 2, 3), which part of each picture is shown, and whether mirrored; ``None`` where all are as they are.
     """
 
     rows: Tensor
@@ -54,22 +57,59 @@ class Batch:
     irrelevant: Tensor = None  # type: ignore[assignment]
     whole: int = 0
     first: int = 0
+    view: Tensor = None  # type: ignore[assignment]
 
     @property
     def size(self) -> int:
-        """How many samples the batch has over all processes."""
+        """How many samples the batch has over all processes and parts."""
         return self.whole or len(self.rows)
 
     def drawn(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """Draw something for every sample of the batch, such that many processes draw what one would.
+        """Draw something for every sample of the batch, such that many processes, or parts, draw what one would.
 
         Args:
-            draw: Gives (count, ...) from the global random numbers, which are those of all processes here.
+            draw: Gives (count, ...) from the global random numbers, which are those of all processes and parts here.
 
         Returns:
             (n, ...) of the samples that are here.
         """
         return draw(self.size)[self.first : self.first + len(self.rows)]
+
+    def seen(self, values: Tensor) -> Tensor:
+        """What lies over the whole pictures of this batch, as they are shown.
+
+        Args:
+            values: (n, h, w) or (n, C, h, w) floating point.
+
+        Returns:
+            The same where pictures are shown as they are.
+        """
+        return values if self.view is None else shown(values, self.view.to(values))
+
+    @torch.no_grad()
+    def augmented(self, *, mirror: float, least_area: float) -> Batch:
+        """Show some part of every picture, and some mirrored, with mask and map.
+
+        A mask that shows no object any more is one of which that is not known; a map of which not even half of the
+        highlight is left guides nothing, others are normalised again.
+
+        Args:
+            mirror: How likely a picture is mirrored.
+            least_area: Share of a picture that is shown at least.
+        """
+        keys = self.drawn(lambda count: torch.rand(count, 5))
+        view = sent(view_transforms(keys, least_area=least_area, flip=mirror), self.rows.device)
+        moved = replace(self, view=view)
+        new: dict[str, Any] = {"images": moved.seen(self.images)}
+        if self.masks is not None:
+            masks = moved.seen(self.masks.float()) > 0.5
+            new["masks"] = masks | ~masks.any(dim=2).any(dim=1)[:, None, None]
+        if self.reference is not None:
+            maps = moved.seen(self.reference)
+            there = is_still_shown(self.reference, maps)
+            new |= {"relevant": self.relevant & there, "irrelevant": self.irrelevant & there}
+            new["reference"] = torch.where(there[:, None, None], normalize_maps(maps), 1.0)
+        return replace(moved, **new)
 
 
 class Feed(Protocol):
@@ -175,7 +215,10 @@ class Objective(nn.Module):
         """What the record counts beside the answers."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Sums over the batch by name; "loss" is minimised, the others are recorded."""
+        """Sums over the batch by name; "loss" is minimised, the others are recorded.
+
+        A batch may come in parts (``accumulate``), one call for each: then the sums of all are one step.
+        """
         raise NotImplementedError
 
     def epoch(self, number: int, seed: int, *, count: int) -> Tensor:

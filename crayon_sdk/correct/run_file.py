@@ -34,6 +34,7 @@ class Run:
         sums: Sums of the running epoch, per name of a loss.
         best: Weights of the best epoch so far, when one is kept.
         best_score: Its score.
+        parts: In how many parts a batch goes through the network; 0 where that was not settled yet.
     """
 
     step: int = 0
@@ -41,6 +42,7 @@ class Run:
     sums: dict[str, float] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_score: float = -math.inf
+    parts: int = 0
 
 
 def check_run_folder(folder: str | os.PathLike[str] | None) -> None:
@@ -54,7 +56,13 @@ def check_run_folder(folder: str | os.PathLike[str] | None) -> None:
 
 
 # What was done before there were these settings, and a file does not say.
-_BEFORE = {"settings.spread": "never", "settings.balance": "never"}
+_BEFORE = {
+    "settings.spread": "never",
+    "settings.balance": "never",
+    "settings.accumulate": 1,
+    "settings.mirror": 0.0,
+    "settings.crop_area": 1.0,
+}
 
 
 class RunFile:
@@ -116,6 +124,7 @@ class RunFile:
             "history": run.history,
             "sums": run.sums,
             "best_score": run.best_score if run.best else None,
+            "parts": run.parts,
         }
         write_tensors(self.path, tensors, {"format": _FORMAT, "version": "1", "manifest": json.dumps(manifest)})
         self._written = time.monotonic()
@@ -188,6 +197,7 @@ class RunFile:
             state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         run.step, run.history, run.sums = int(manifest["step"]), list(manifest["history"]), dict(manifest["sums"])
+        run.parts = int(manifest.get("parts", 0))  # not in files of earlier versions
         if parts["best"]:
             run.best, run.best_score = parts["best"], float(manifest["best_score"])
 

@@ -78,8 +78,19 @@ class NetworkSettings(TrainingSettings):
     weight_decay: Decay = 1e-4
     scheduler: Scheduler = "cosine"
     average_decay: Share = 0.98
+    accumulate: OneOrMore = 1
+    """In how many parts a batch goes through the network, one after the other: less memory, and the same step. With
+    batch_norm="train" each part is normalised by itself, and moves the statistics; with "frozen" nothing is other than
+    in one part, but for rounding."""
+    auto_batch_size: bool = True
+    """Where the memory of a GPU runs out, take the batch in twice as many parts (``accumulate``), say so, and go on."""
     batch_norm: BatchNorm = "train"
     """"train" updates batch statistics; "frozen" keeps those of the original model and normalises with them."""
+    mirror: Share = 0.0
+    """How likely a picture is mirrored in a step, with its map, mask and object."""
+    crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Least share of a picture that a step shows: some part of it, drawn anew, is brought to its size, with its map,
+    mask and object; 1 shows all. A map whose highlight is not in that part does not guide in that step."""
     keep: Keep = "last"
     """Which epoch is the result: the last, or the best on the data that is evaluated on (worst group with group
     columns, else worst class)."""

@@ -95,9 +95,11 @@ class Fit:
 
     def identity(self, method: str, **inputs: str) -> dict[str, Any]:
         """The facts that make two runs the same run."""
+        settings = asdict(self.settings)
+        settings.pop("auto_batch_size", None)  # what came of it is in the state of the run
         return {
             "method": method,
-            "settings": asdict(self.settings),
+            "settings": settings,
             "model": self.original,
             "dataset": self.dataset.fingerprint,
             "preprocessing": self.model.preprocessing.to_dict(),

@@ -24,6 +24,7 @@ from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import ClassMap, checked_class_map
 from crayon_sdk.data.kept import PixelFolder
 from crayon_sdk.data.preprocessing import Preprocessing
+from crayon_sdk.data.shards import ShardSource, list_shards
 from crayon_sdk.data.sources import FileSource, Listing, Source, describe, list_folder
 from crayon_sdk.data.tables import Columns, list_table, say_recognised
 from crayon_sdk.errors import DataError, SettingsError
@@ -65,7 +66,7 @@ class SkippedSample:
 class ImageDataset:
     """Labelled pictures, each known by a string id; a view that never changes.
 
-    Made by ``from_folder``, ``from_csv``, ``from_torch`` or ``from_hf``.
+    Made by ``from_folder``, ``from_csv``, ``from_shards``, ``from_torch``, ``from_hf`` or ``from_hub``.
 
     A sample is known by its id, a text, wherever it stands: ``dataset[id]`` is its (picture, label), ``for id in
     dataset`` goes through the ids, ``id in dataset`` asks for one. Positions are refused.
@@ -82,6 +83,7 @@ class ImageDataset:
         has_masks: Whether samples come with object masks.
         preprocessed: Whether items are finished model inputs.
         pixel_folder: Where decoded pictures are kept from run to run, if anywhere (`with_cache`).
+        pixel_whole: All pictures that are kept there in one file; others than these here where this is a part of them.
 
     Example:
         >>> from PIL import Image
@@ -106,6 +108,7 @@ class ImageDataset:
     class_map: Mapping[str, str | int] | None = None
     guessed_names: bool = False
     pixel_folder: PixelFolder | None = None
+    pixel_whole: ImageDataset | None = None
     _labels: NDArray[np.int64]
     _source: Source
     _positions: tuple[int, ...]
@@ -367,6 +370,151 @@ class ImageDataset:
         )
 
     @classmethod
+    def from_shards(
+        cls,
+        shards: StrPath | Sequence[StrPath],
+        *,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        id_column: str | None = None,
+        group_columns: Sequence[str] | None = None,
+        mask_column: str | None = None,
+        class_names: Sequence[str] | None = None,
+        class_map: ClassMap | None = None,
+        preprocessing: Preprocessing | None = None,
+        on_error: OnError = "raise",
+        decode: bool = True,
+        index_folder: StrPath | None = None,
+    ) -> ImageDataset:
+        """Read pictures where they lie in large files: tar files as WebDataset writes them, or Parquet files.
+
+        Ids, labels and groups are read at once and kept; pixels are read when they are needed, by id, so that neither
+        memory nor a disk must hold them. What lies where in a tar file is found in one pass and kept in a folder; in a
+        Parquet file whole groups of rows are read (which takes the extra ``datasets``).
+
+        A sample of a tar file is the files that stand together and have one name up to the first dot: its picture
+        (``0001.jpg``), its class (``0001.cls``, or an entry of ``0001.json``), and what else it has. Ids are the name
+        of the shard and that of the sample, or the number of the row: "train-000/0001".
+
+        Args:
+            shards: A folder with shards below it, one shard, or several; paths, or addresses that fsspec knows
+                ("hf://datasets/user/data/train-000.tar").
+            image_column: Column, or ending in a tar file, of the picture. Columns that are not named are recognised by
+                usual names and features.
+            label_column: Column, ending, or entry of the JSON, of the class: a name, or a whole number from 0.
+            id_column: Of sample ids.
+            group_columns: Of irrelevant attributes; ``()`` for none.
+            mask_column: Of the object mask.
+            class_names: In the order of the labels; default what the shards have, sorted.
+            class_map: Where the model calls the classes otherwise, as in ``from_folder``.
+            preprocessing: Used in place of the model's own.
+            on_error: ``"raise"``, or ``"skip"`` to leave unusable samples out.
+            decode: Look into every picture now; false for data that was looked at before, or is too much for that.
+            index_folder: Where it is kept what lies where in tar files; default ``crayon-sdk/shards`` in the cache of
+                the user.
+
+        Returns:
+            The data set, in the order of the shards.
+
+        Raises:
+            DataError: A shard is missing or broken, columns cannot be told apart, or samples have no picture, no label
+                or the id of another one.
+            MissingExtraError: Parquet files, and the `datasets` library is not installed.
+            OutputError: ``index_folder`` cannot be written.
+            SettingsError: ``on_error``, ``class_names`` or ``class_map`` make no sense.
+
+        Example:
+            >>> import io, tarfile, tempfile
+            >>> folder = Path(tempfile.mkdtemp())
+            >>> picture = io.BytesIO()
+            >>> Image.new("RGB", (8, 8)).save(picture, "png")
+            >>> with tarfile.open(folder / "train-000.tar", "w") as shard:
+            ...     for name, content in (("1.png", picture.getvalue()), ("1.cls", b"bird")):
+            ...         member = tarfile.TarInfo(name)
+            ...         member.size = len(content)
+            ...         shard.addfile(member, io.BytesIO(content))
+            >>> dataset = ImageDataset.from_shards(folder, index_folder=folder / "index")
+            >>> dataset.ids, dataset.class_names, dataset["train-000/1"][0].size
+            (('train-000/1',), ('bird',), (8, 8))
+        """
+        _check_choice(on_error)
+        columns = Columns(
+            image=image_column,
+            label=label_column,
+            id=id_column,
+            groups=_group_columns(group_columns),
+            mask=mask_column,
+        )
+        listing, source = list_shards(shards, columns, _names(class_names), index_folder)
+        dataset = cls._assemble(listing, source, preprocessing, on_error, class_map)
+        return dataset._looked_at(on_error) if decode else dataset
+
+    @classmethod
+    def from_hub(
+        cls,
+        name: str,
+        *,
+        split: str,
+        revision: str | None = None,
+        streaming: bool = False,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        id_column: str | None = None,
+        group_columns: Sequence[str] | None = None,
+        mask_column: str | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        on_error: OnError = "raise",
+        index_folder: StrPath | None = None,
+    ) -> ImageDataset:
+        """Read a data set of the Hugging Face Hub through the `datasets` library (extra ``datasets``).
+
+        Args:
+            name: Of the data set, "user/data".
+            split: As it is called there.
+            revision: Branch, tag or commit; default main.
+            streaming: Leave the pictures on the Hub, and fetch those that are needed, some at a time (with
+                [`with_cache`][crayon_sdk.data.dataset.ImageDataset.with_cache] once): as
+                [`from_shards`][crayon_sdk.data.dataset.ImageDataset.from_shards] does, with the same ids. Else all is
+                downloaded first, and read as [`from_hf`][crayon_sdk.data.dataset.ImageDataset.from_hf] does.
+            image_column: Pictures; columns that are not named are recognised.
+            label_column: Classes.
+            id_column: Sample ids.
+            group_columns: Irrelevant attributes; ``()`` for none.
+            mask_column: Object masks.
+            class_names: In the order of the labels; default what the column says.
+            preprocessing: Used in place of the model's own.
+            on_error: ``"raise"``, or ``"skip"`` to leave out what has no label.
+            index_folder: With tar files in a stream: where it is kept what lies where in them.
+
+        Returns:
+            The data set, in the order of the rows.
+
+        Raises:
+            DataError: There is no such split, or its columns are not usable; or a stream of other files than Parquet or
+                tar.
+            HubError: The data set is not there, may not be read, or the Hub cannot be reached.
+            MissingExtraError: The `datasets` library is not installed.
+            SettingsError: ``on_error``, ``group_columns`` or ``class_names`` make no sense.
+        """
+        from crayon_sdk.data.on_hub import downloaded, shards_of
+
+        _check_choice(on_error)
+        options: dict[str, Any] = {
+            "image_column": image_column,
+            "label_column": label_column,
+            "id_column": id_column,
+            "group_columns": group_columns,
+            "mask_column": mask_column,
+            "class_names": class_names,
+            "preprocessing": preprocessing,
+            "on_error": on_error,
+        }
+        if not streaming:
+            return cls.from_hf(downloaded(name, split, revision), **options)
+        return cls.from_shards(shards_of(name, split, revision), **options, decode=False, index_folder=index_folder)
+
+    @classmethod
     def from_listing(
         cls,
         listing: Listing,
@@ -400,18 +548,20 @@ class ImageDataset:
         masks = draw_mask if listing.masks is None else tuple(listing.masks)
         source = FileSource(tuple(listing.images), masks)
         dataset = cls._assemble(listing, source, preprocessing, on_error, class_map)
-        if not decode:
-            return dataset
+        return dataset._looked_at(on_error) if decode else dataset
+
+    def _looked_at(self, on_error: OnError) -> ImageDataset:
+        """The same, or what is left of it, after a look into every picture."""
         if on_error == "raise":
-            dataset.check()
-            return dataset
-        return replace(dataset.without(dataset.undecodable()), _checked=True)
+            self.check()
+            return self
+        return replace(self.without(self.undecodable()), _checked=True)
 
     @classmethod
     def _assemble(
         cls,
         listing: Listing,
-        source: FileSource | TorchSource,
+        source: FileSource | ShardSource | TorchSource,
         preprocessing: Preprocessing | None,
         on_error: OnError,
         class_map: ClassMap | None,
@@ -561,9 +711,9 @@ class ImageDataset:
         """Return the same samples, whose decoded pictures are kept in a folder from run to run.
 
         Whoever needs all pictures in some size (explaining, correcting, evaluating) decodes them once, into one file,
-        and from then on maps that file into memory. It is another file for other pictures, changed ones (by size and
-        time of change), another geometry or another version of Pillow. Several processes may use one folder, and may
-        be killed.
+        and from then on maps that file into memory; who needs a part of them finds it there. It is another file for
+        other pictures, changed ones (by size and time of change), another geometry or another version of Pillow.
+        Several processes may use one folder, and may be killed.
 
         Args:
             folder: It is made when something is put into it; whatever is in it can be deleted at any time.
@@ -584,15 +734,16 @@ class ImageDataset:
             >>> dataset.pixel_folder.path.name
             'pixels'
         """
-        if not self.files:
+        if not self.files and not isinstance(self._source, ShardSource):
             raise SettingsError(
-                "expected a data set of picture files (from_folder, from_csv), since files tell when they changed; "
-                "got one with its pictures from elsewhere. Leave with_cache out"
+                "expected a data set of picture files or shards (from_folder, from_csv, from_shards), since files tell "
+                "when they changed; got one with its pictures from elsewhere. Leave with_cache out"
             )
         if not isinstance(most_bytes, int) or isinstance(most_bytes, bool) or most_bytes < 1:
             raise SettingsError(f"expected most_bytes to be a positive whole number, got {most_bytes!r}")
         check_writable(folder)
-        return replace(self, pixel_folder=PixelFolder(Path(folder).absolute(), most_bytes))
+        kept = replace(self, pixel_folder=PixelFolder(Path(folder).absolute(), most_bytes), pixel_whole=None)
+        return replace(kept, pixel_whole=kept)
 
     def pixel_key(self, preprocessing: Preprocessing) -> str:
         """SHA-256 of all that the decoded pixels depend on; it changes when files do. Empty where a file is missing.
@@ -601,8 +752,12 @@ class ImageDataset:
             preprocessing: Its geometry counts, not its mean and std.
         """
         geometry = {name: value for name, value in preprocessing.to_dict().items() if name not in ("mean", "std")}
+        found: list[Any]
         try:
-            found = [(str(file.absolute()), *_size_and_time(file)) for file in self.files]
+            if isinstance(self._source, ShardSource):
+                found = self._source.stamps(self._positions)
+            else:
+                found = [(str(file.absolute()), *_size_and_time(file)) for file in self.files]
         except OSError:  # reading it says which
             return ""
         return sha256_of(json.dumps([_PIXELS, PILLOW, geometry, found], sort_keys=True))
@@ -655,7 +810,9 @@ class ImageDataset:
 
     @functools.cached_property
     def file_fingerprint(self) -> str:
-        """SHA-256 of ids and sizes of the picture files; it changes when pictures are replaced. Empty without files."""
+        """SHA-256 of ids and sizes of picture files, or places in shards; it changes with them. Empty without."""
+        if isinstance(self._source, ShardSource):
+            return sha256_of(json.dumps([self.ids, self._source.places(self._positions)]))
         if not isinstance(self._source, FileSource):
             return ""
         sizes = [os.stat(file).st_size if os.path.isfile(file) else -1 for file in self.files]

@@ -10,7 +10,7 @@ from crayon_sdk.data.tables import GROUP, IMAGE, LABEL, MASK, Columns
 from crayon_sdk.data.torch_items import advice, is_hf
 from crayon_sdk.errors import DataError
 
-__all__ = ["HfColumns", "read_hf"]
+__all__ = ["HfColumns", "read_hf", "recognised", "texts_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,33 @@ def read_hf(dataset: Any, columns: Columns, class_names: tuple[str, ...] | None)
         )
     plain = dataset.with_format(None)  # a transform for training has no place in what people are asked about
     features: Mapping[str, Any] = plain.features
+    named = recognised(features, columns)
+    image, label, mask, groups = named.image, str(named.label), named.mask, named.groups or ()
+
+    def values(name: str) -> Any:
+        return plain.select_columns([name])[name]
+
+    labels, names = _labels(values(label), features[label], class_names)
+    return HfColumns(
+        items=_Column(plain.select_columns([image]), str(image), labels),
+        labels=labels,
+        class_names=names,
+        ids=None if columns.id is None else [str(value) for value in values(columns.id)],
+        groups={name: texts_of(values(name), features[name]) for name in groups} or None,
+        masks=None if mask is None else _Column(plain.select_columns([mask]), mask),
+    )
+
+
+def recognised(features: Mapping[str, Any], columns: Columns) -> Columns:
+    """Find the columns that are not named, by their features and by usual names.
+
+    Args:
+        features: What the columns hold, by name.
+        columns: Those that are named.
+
+    Raises:
+        DataError: A column is missing or cannot be told apart from others.
+    """
     named = (columns.image, columns.label, columns.id, columns.mask, *(columns.groups or ()))
     given = {name for name in named if name is not None}
     unknown = sorted(name for name in given if name not in features)
@@ -78,19 +105,7 @@ def read_hf(dataset: Any, columns: Columns, class_names: tuple[str, ...] | None)
     if groups is None:
         group = _one([name for name in free if name.lower() in GROUP], "group_columns", features, needed=False)
         groups = () if group is None else (group,)
-
-    def values(name: str) -> Any:
-        return plain.select_columns([name])[name]
-
-    labels, names = _labels(values(label), features[label], class_names)
-    return HfColumns(
-        items=_Column(plain.select_columns([image]), str(image), labels),
-        labels=labels,
-        class_names=names,
-        ids=None if columns.id is None else [str(value) for value in values(columns.id)],
-        groups={name: _texts(values(name), features[name]) for name in groups} or None,
-        masks=None if mask is None else _Column(plain.select_columns([mask]), mask),
-    )
+    return Columns(image=image, label=label, id=columns.id, groups=groups, mask=mask)
 
 
 def _one(hits: Sequence[str], keyword: str, features: Iterable[str], *, needed: bool = True) -> Any:
@@ -115,7 +130,8 @@ def _labels(
     ], class_names
 
 
-def _texts(values: Iterable[Any], feature: Any) -> list[str]:
+def texts_of(values: Iterable[Any], feature: Any) -> list[str]:
+    """Values of a column as text, classes by their names."""
     names = feature.names if type(feature).__name__ == "ClassLabel" else None
     return [str(value if names is None or value is None else names[value]) for value in values]
 

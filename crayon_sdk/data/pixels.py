@@ -47,8 +47,15 @@ class PixelSource(Protocol):
     def pixel_folder(self) -> PixelFolder | None:
         """Where decoded pictures are kept from run to run."""
 
+    @property
+    def pixel_whole(self) -> PixelSource | None:
+        """All pictures that are kept in one file."""
+
     def pixel_key(self, preprocessing: Preprocessing) -> str:
         """What they are kept under."""
+
+    def index_of(self, sample_id: str) -> int:
+        """Position of a sample."""
 
     def row(self, position: int, preprocessing: Preprocessing | None) -> Tensor:
         """One sample, (3, H, W), uint8, or float32 where preprocessed."""
@@ -97,9 +104,17 @@ def batches(
     if preprocessing is None and not dataset.preprocessed:
         raise SettingsError("preprocessing is needed to bring pictures to one size, got None")
     workers = _worker_count(num_workers, len(positions))
-    kept = _kept(dataset, preprocessing, make=order is None, num_workers=num_workers)
+    place, kept = _kept_with_others(dataset, preprocessing)
+    if kept is None:
+        place, kept = (
+            None,
+            _kept(dataset, preprocessing, make=len(positions) >= len(dataset.ids), num_workers=num_workers),
+        )
     if kept is not None:
-        return ((rows, kept[rows]) for rows in torch.tensor(positions, dtype=torch.int64).split(batch_size))
+        return (
+            (rows, kept[rows if place is None else place[rows]])
+            for rows in torch.tensor(positions, dtype=torch.int64).split(batch_size)
+        )
     return _decoded(dataset, preprocessing, batch_size, workers, positions)
 
 
@@ -137,6 +152,15 @@ def _kept(
                 advance(len(indices))
 
     return dataset.pixel_folder.rows(key, (count, 3, *preprocessing.size), fill if make else None) if key else None
+
+
+def _kept_with_others(dataset: PixelSource, preprocessing: Preprocessing | None) -> tuple[Tensor | None, Tensor | None]:
+    """Where each sample lies in the file of a data set that this is a part of, and its rows, if there is one."""
+    whole = dataset.pixel_whole
+    if whole is None or len(whole.ids) <= len(dataset.ids):
+        return None, None
+    kept = _kept(whole, preprocessing, make=False, num_workers=0)
+    return None if kept is None else torch.tensor([whole.index_of(name) for name in dataset.ids]), kept
 
 
 def _checked(loader: DataLoader[_Row]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,7 +19,18 @@ from crayon_sdk.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FileSource", "Listing", "Source", "describe", "list_folder", "row_of"]
+__all__ = [
+    "EXTENSIONS",
+    "FileSource",
+    "Listing",
+    "Source",
+    "decoded",
+    "decoded_mask",
+    "describe",
+    "list_folder",
+    "row_of",
+    "upright_size",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -94,19 +105,11 @@ class FileSource:
 
     def size(self, position: int) -> tuple[int, int]:
         """Width and height of a picture, upright, from its header."""
-        with Image.open(self.images[position]) as file:
-            width, height = file.size
-            turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (height, width) if turned else (width, height)
+        return upright_size(self.images[position])
 
     def image(self, position: int, preprocessing: Preprocessing | None = None) -> Image.Image:
         """Decode a picture, upright."""
-        with Image.open(self.images[position]) as file:
-            file.load()
-            rgb = to_rgb(file)  # before it is turned: a turned copy does not know its file's bit depth
-            if _ORIENTATION in (exif := file.getexif()):
-                rgb.getexif()[_ORIENTATION] = exif[_ORIENTATION]
-            return ImageOps.exif_transpose(rgb)
+        return decoded(self.images[position])
 
     def row(self, position: int, preprocessing: Preprocessing | None) -> Tensor:
         """Decode, resize and crop a picture."""
@@ -117,11 +120,32 @@ class FileSource:
         if callable(self.masks):
             return self.masks(position)
         path = None if self.masks is None else self.masks[position]
-        if path is None:
-            return None
-        with Image.open(path) as file:
-            file.load()
-            return binary_mask(ImageOps.exif_transpose(file))
+        return None if path is None else decoded_mask(path)
+
+
+def upright_size(file: Path | BinaryIO) -> tuple[int, int]:
+    """Width and height of a picture, upright, from its header."""
+    with Image.open(file) as picture:
+        width, height = picture.size
+        turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def decoded(file: Path | BinaryIO) -> Image.Image:
+    """A picture, RGB and upright."""
+    with Image.open(file) as picture:
+        picture.load()
+        rgb = to_rgb(picture)  # before it is turned: a turned copy does not know its file's bit depth
+        if _ORIENTATION in (exif := picture.getexif()):
+            rgb.getexif()[_ORIENTATION] = exif[_ORIENTATION]
+        return ImageOps.exif_transpose(rgb)
+
+
+def decoded_mask(file: Path | BinaryIO) -> Image.Image:
+    """A mask, binary and upright."""
+    with Image.open(file) as picture:
+        picture.load()
+        return binary_mask(ImageOps.exif_transpose(picture))
 
 
 def describe(error: Exception) -> str:

@@ -68,7 +68,7 @@ def list_table(
     named = _recognise(path, header, columns, need_split=split is not None)
     label = named.label or ""
     # Only numbers are given names: who writes names means them.
-    numbered = all(_whole(row[label]) is not None for row in rows if row[label].lower() not in NOTHING)
+    numbered = all(whole_number(row[label]) is not None for row in rows if row[label].lower() not in NOTHING)
     guessed = waterbirds and label == "y" and class_names is None and numbered
     if guessed:
         class_names = WATERBIRDS_CLASSES
@@ -121,7 +121,7 @@ def splits_of_table(path: Path, column: str | None = None) -> tuple[str, ...]:
     if column is not None and column not in header:
         raise DataError(f"{str(path)!r} has no column {column!r} (split_column); it has {_list(header)}")
     cells = [row[column or usual[0]] for row in rows]
-    numbered = {_whole(cell) for cell in cells} <= SPLIT_NUMBERS.keys()
+    numbered = {whole_number(cell) for cell in cells} <= SPLIT_NUMBERS.keys()
     return tuple(sorted({_split_name(cell, numbered=numbered) for cell in cells}))
 
 
@@ -150,7 +150,7 @@ def _add(
         for name in listing.group_names:
             value = row[name]
             if name == "place" and places:
-                whole = _whole(value)
+                whole = whole_number(value)
                 value = value if whole is None else places.get(whole, "")
             if value.lower() in NOTHING:
                 listing.problems.setdefault(
@@ -235,7 +235,7 @@ def _labels(
 
     Classes come from the whole table, so that all its splits agree.
     """
-    whole = [_whole(cell) for cell in cells]
+    whole = [whole_number(cell) for cell in cells]
     distinct = {number for number in whole if number is not None}
     texts = {cell for cell, number in zip(cells, whole, strict=True) if number is None and cell.lower() not in NOTHING}
     signs = distinct == {"-1", "1"}  # how CelebA writes no and yes
@@ -268,7 +268,7 @@ def _of_split(path: Path, column: str | None, rows: list[dict[str, str]], split:
     if split is None or column is None:
         return list(range(len(rows)))
     cells = [row[column] for row in rows]
-    numbered = {_whole(cell) for cell in cells} <= SPLIT_NUMBERS.keys()
+    numbered = {whole_number(cell) for cell in cells} <= SPLIT_NUMBERS.keys()
     names = [_split_name(cell, numbered=numbered) for cell in cells]
     wanted = _split_name(split, numbered=numbered)
     keep = [position for position, name in enumerate(names) if name == wanted]
@@ -289,11 +289,11 @@ def split_name(name: str) -> str:
 def _split_name(cell: str, *, numbered: bool) -> str:
     lower = cell.lower()
     if numbered:
-        lower = SPLIT_NUMBERS.get(_whole(lower) or "", lower)
+        lower = SPLIT_NUMBERS.get(whole_number(lower) or "", lower)
     return SPLIT_ALIASES.get(lower, lower)
 
 
-def _whole(cell: str) -> str | None:
+def whole_number(cell: str) -> str | None:
     """Return a whole number without its spelling ("01", "1.0"), None for anything else."""
     return str(int(float(cell))) if re.fullmatch(r"[+-]?\d{1,9}(\.0*)?", cell) else None
 

@@ -96,7 +96,9 @@ def advice(value: Any) -> str:
         return f"choose a split: ImageDataset.from_hf(dataset[{next(iter(value))!r}])"
     if is_hf(value):
         whole = hasattr(value, "__len__")
-        return "write ImageDataset.from_hf(dataset)" + ("" if whole else "; load it without streaming=True first")
+        return "write ImageDataset.from_hf(dataset)" + (
+            "" if whole else "; load it without streaming=True first, or let from_hub(NAME, streaming=True) read it"
+        )
     if is_frame(value):
         return "write ImageDataset.from_csv(frame, root=FOLDER)"
     if isinstance(getattr(value, "root", None), (str, os.PathLike)) and hasattr(value, "samples"):
@@ -110,7 +112,7 @@ def advice(value: Any) -> str:
         return "the data set comes first: look at the order of the arguments"
     if isinstance(value, Sized) and hasattr(value, "__getitem__"):
         return "write ImageDataset.from_torch(dataset)"
-    return "make one with ImageDataset.from_folder, from_csv, from_torch or from_hf"
+    return "make one with ImageDataset.from_folder, from_csv, from_shards, from_torch, from_hf or from_hub"
 
 
 def count_of(dataset: Any) -> int:

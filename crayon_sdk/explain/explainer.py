@@ -131,20 +131,18 @@ class Explainer:
         with contextlib.ExitStack() as stack:
             stack.enter_context(borrowed(self.model, self.device))
             parts = self._parts(dataset, order)
-            values, targets, evidence = first = next(parts)
-            count, (height, width) = len(dataset), values.shape[1:]
+            first, count = next(parts), len(dataset)
             maps = SaliencyMaps(
-                ids=dataset.ids,
-                # Only how many there are and how large: one number, seen again and again.
-                values=values.new_zeros(1, 1, 1).expand(count, height, width),
-                targets=targets.new_zeros(1).expand(count),
-                evidence=evidence.new_zeros(1).expand(count),
+                ids=dataset.ids[: len(first[1])],
+                values=first[0],
+                targets=first[1],
+                evidence=first[2],
                 model=self.model.fingerprint,
                 target_rule=str(self.target),
                 score=self.score,
                 class_names=dataset.class_names,
                 preprocessing=effective_preprocessing(dataset, self.model.preprocessing),
-            )
+            ).only_shapes(dataset.ids)
             kept: list[tuple[Tensor, Tensor, Tensor]] = []
             alone = together.size == 1  # several processes bring their maps together in memory
             put = stack.enter_context(maps.saved_in_parts(path)) if path is not None and alone else None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from crayon_sdk._base.files import read_tensors, sha256_of, tensors_in_parts, write_tensors
+from crayon_sdk._base.process import Processes
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
@@ -143,23 +144,52 @@ class SaliencyMaps:
         )
 
     @classmethod
-    def concatenate(cls, parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
+    def concatenate(cls, parts: Sequence[SaliencyMaps], path: str | os.PathLike[str] | None = None) -> SaliencyMaps:
         """Put maps of different samples of one explanation together, in this order.
+
+        Args:
+            parts: As they were made, or loaded.
+            path: The file of [`save`][crayon_sdk.explain.maps.SaliencyMaps.save]: they are written into it one after
+                the other and come from it when they are looked at, so that parts which were loaded need no memory.
 
         Raises:
             MismatchError: They were not made in the same way, or there are none.
+            OutputError: The file cannot be written.
+            SettingsError: A sample is in two of them.
+
+        Example:
+            >>> one, two = (SaliencyMaps((name,), torch.ones(1, 5, 5), torch.tensor([0])) for name in "ab")
+            >>> SaliencyMaps.concatenate([one, two]).ids
+            ('a', 'b')
         """
         same = {(part.size, part.model, part.target_rule, part.score, part.class_names) for part in parts}
         if len(same) != 1:
             raise MismatchError(
                 f"expected maps that were made in one way, got {len(same)} ways among {len(parts)} parts"
             )
+        ids = tuple(sample for part in parts for sample in part.ids)
+        if path is None:
+            values, targets, evidence = (
+                torch.cat([part._tensors[name] for part in parts]) for name in ("values", "targets", "evidence")
+            )
+            return replace(parts[0], ids=ids, values=values, targets=targets, evidence=evidence)
+        with parts[0].only_shapes(ids).saved_in_parts(path) as put:
+            row = 0
+            for part in parts:
+                put(row, part.values, part.targets, part.evidence)
+                row += len(part)
+        Processes.found().wait()  # until the main process has written it
+        return cls.load(path)
+
+    def only_shapes(self, ids: Sequence[str]) -> SaliencyMaps:
+        """As many maps of this kind, all of them zero and in no memory, for `saved_in_parts`."""
+        count, (height, width) = len(ids), self.size
         return replace(
-            parts[0],
-            ids=tuple(sample for part in parts for sample in part.ids),
-            values=torch.cat([part.values for part in parts]),
-            targets=torch.cat([part.targets for part in parts]),
-            evidence=torch.cat([part.evidence for part in parts]),
+            self,
+            ids=tuple(ids),
+            values=torch.zeros(1, 1, 1).expand(count, height, width),
+            targets=torch.zeros(1, dtype=torch.int64).expand(count),
+            evidence=torch.zeros(1, dtype=torch.bool).expand(count),
         )
 
     def resize(self, h: int, w: int) -> SaliencyMaps:

@@ -5,16 +5,17 @@ What needs the model is imported where it is used: who only lists the pictures d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crayon_sdk._base.files import hash_of_file, sha256_of
+from crayon_sdk._base.files import check_writable, hash_of_file, sha256_of
 from crayon_sdk._base.text import first_few
 from crayon_sdk.data.classes import are_numbers
 from crayon_sdk.data.dataset import ImageDataset
@@ -43,6 +44,7 @@ class Inputs:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self._kept: tuple[Path, int] | None = None
         self._model: SplitModel | None = None
         self._loaded_for: object = None
 
@@ -77,6 +79,25 @@ class Inputs:
             )
         return model
 
+    @contextlib.contextmanager
+    def keeping(self, folder: str | os.PathLike[str] | None, most_gb: float) -> Iterator[None]:
+        """Within the block keep decoded pictures in a folder, if one is named, by `ImageDataset.with_cache`.
+
+        Args:
+            folder: Relative paths start at the workspace.
+            most_gb: How much it may hold, in 10^9 bytes.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        if folder is not None:
+            check_writable(self.ledger.folder / folder)
+            self._kept = self.ledger.folder / folder, max(round(most_gb * 1e9), 1)
+        try:
+            yield
+        finally:
+            self._kept = None
+
     def dataset(self, split: str = "train") -> ImageDataset:
         """The pictures of a split: "train", "val" or "test".
 
@@ -84,6 +105,10 @@ class Inputs:
             StaleError: They are not those the workspace was made for.
             DataError: There is no such split.
         """
+        found = self._dataset(split)
+        return found if self._kept is None else found.with_cache(self._kept[0], most_bytes=self._kept[1])
+
+    def _dataset(self, split: str) -> ImageDataset:
         facts = self.ledger.facts(split)
         found = self.ledger.manifest.data.load(self.ledger.folder, split)
         known = {name: row for row, name in enumerate(found.ids)}

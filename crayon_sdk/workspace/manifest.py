@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +103,11 @@ class DataSource(_Plain):
     """Where the pictures of a workspace come from; the arguments of `ImageDataset`'s constructors.
 
     Attributes:
-        folder: A folder per class, or folders of that kind named like the splits.
+        folder: A folder per class, or folders of that kind named like the splits; or shards
+            (``ImageDataset.from_shards``) in it, named like the splits or in folders that are.
         csv: In its place, a table.
-        val: Another folder or table for the val split.
-        test: Another folder or table for the test split.
+        val: Another folder, shard or table for the val split.
+        test: Another folder, shard or table for the test split.
         root: Where the paths of the table start; default its folder.
         image_column: Column of paths; the others likewise.
         label_column: Class names or numbers.
@@ -177,11 +179,54 @@ class DataSource(_Plain):
                 on_error=on_error,
                 decode=decode,
             )
+        if shards := self._shards(workspace, split):
+            return self._of_shards(workspace, split, shards, on_error=on_error, decode=decode)
         root = workspace / (other or str(self.folder))
         masks = None if self.masks is None else workspace / self.masks
         if not other and self._has_split_folders(workspace):
             root, masks = root / name, masks and (masks / name if (masks / name).is_dir() else masks)
         return ImageDataset.from_folder(root, masks=masks, class_map=self.class_map, on_error=on_error, decode=decode)
+
+    def _of_shards(
+        self, workspace: Path, split: str, shards: list[Path], *, on_error: Any, decode: bool
+    ) -> ImageDataset:
+        from crayon_sdk.data.dataset import ImageDataset
+
+        if self.masks is not None:
+            raise SettingsError(
+                f"expected masks of shards in them (mask_column=), got a folder of masks, {self.masks!r}; leave it out"
+            )
+        names = None  # of those of training, so that all splits agree
+        if split != "train":
+            names = self.load(workspace, "train").class_names
+        return ImageDataset.from_shards(
+            shards,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            id_column=self.id_column,
+            group_columns=self.group_columns,
+            mask_column=self.mask_column,
+            class_names=names,
+            class_map=self.class_map,
+            on_error=on_error,
+            decode=decode,
+        )
+
+    def _shards(self, workspace: Path, split: str) -> list[Path]:
+        """The shards of a split; none where the pictures are not in shards."""
+        from crayon_sdk.data.shards import shards_in
+
+        name, other = self.splits.get(split, split), self._other(split)
+        if self.csv is not None:
+            return []
+        root = workspace / (other or str(self.folder))
+        if other:
+            return shards_in(root)
+        if (root / name).is_dir():
+            return shards_in(root / name)
+        found = shards_in(root)
+        by_split = {each: _named_like(found, self.splits.get(each, each)) for each in ("train", "val", "test")}
+        return by_split[split] if any(by_split.values()) else found if split == "train" else []
 
     def has_split(self, workspace: Path, split: str) -> bool:
         """Tell whether there is such a split; without any splits all pictures are "train".
@@ -204,7 +249,7 @@ class DataSource(_Plain):
             return split_name(name) in names if names else split == "train"
         if self._has_split_folders(workspace):
             return (workspace / str(self.folder) / name).is_dir()
-        return split == "train"
+        return split == "train" or bool(self._shards(workspace, split))
 
     def split_names(self, workspace: Path) -> tuple[str, ...]:
         """What the splits are called in the data; none when it has no splits.
@@ -225,6 +270,11 @@ class DataSource(_Plain):
 
     def _has_split_folders(self, workspace: Path) -> bool:
         return (workspace / str(self.folder) / self.splits.get("train", "train")).is_dir()
+
+
+def _named_like(shards: list[Path], split: str) -> list[Path]:
+    """Those whose names begin with that of a split, such as "train-00000-of-00002.parquet"."""
+    return [each for each in shards if re.match(rf"{re.escape(split)}(?![a-z0-9])", each.name, re.I)]
 
 
 class SplitFacts(_Plain):

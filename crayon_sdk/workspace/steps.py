@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,8 @@ from crayon_sdk.answers.relevance import Control
 from crayon_sdk.correct.guidance import guidance_answers
 from crayon_sdk.correct.method import check_needs, made
 from crayon_sdk.data.dataset import ImageDataset
+from crayon_sdk.data.pixels import batches
+from crayon_sdk.data.preprocessing import effective_preprocessing
 from crayon_sdk.errors import AnswerError, DataError, FileFormatError, OutputExistsError, SettingsError, StaleError
 from crayon_sdk.explain import contact_sheets
 from crayon_sdk.explain.asking import how_far
@@ -83,6 +86,8 @@ class Steps:
         precision: str = "auto",
         channels_last: bool = False,
         compile: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+        cache_gb: float = 50.0,
         again: bool = False,
     ) -> tuple[SaliencyMaps, NeuronPatches]:
         """Make maps, patches and a sheet of each; what is up to date is left alone.
@@ -98,13 +103,16 @@ class Steps:
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
             compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
+            cache: Folder in which decoded pictures are kept from run to run, relative to the workspace; it may be used
+                by several.
+            cache_gb: How much that may hold, in 10^9 bytes; what was not used for the longest time is deleted above it.
             again: Make them again also when they are up to date.
 
         Raises:
             SettingsError: A setting is out of range.
             WorkspaceBusyError: Another process works in the workspace.
         """
-        with self.ledger.working("explain"):
+        with self.ledger.working("explain"), self.inputs.keeping(cache, cache_gb):
             explainer = Explainer(
                 laid_out(self.inputs.model, channels_last, compile),
                 target=target,
@@ -118,7 +126,7 @@ class Steps:
             wanted = {"target": target, "score": score} | how
             if again or not self.ledger.is_fresh(MAPS, self.ledger.base(), wanted):
                 started = time.time()
-                self._explain_in_parts(explainer, train).save(self.ledger.folder / MAPS)
+                self._explain_in_parts(explainer, train)
                 self.ledger.record(
                     MAPS, made_by="Explainer.explain", inputs=self.ledger.base(), settings=wanted, started=started
                 )
@@ -139,23 +147,24 @@ class Steps:
                 self._draw_sheets(train, maps, patches, sheet)
         return maps, patches
 
-    def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> SaliencyMaps:
-        """The maps of all pictures; when it is stopped, the next run goes on with the part it was at."""
+    def _explain_in_parts(self, explainer: Explainer, train: ImageDataset) -> None:
+        """Write the maps of all pictures; when it is stopped, the next run goes on with the part it was at."""
         size = _BATCHES_PER_PART * explainer.batch_size
         if len(train) <= size:
-            return explainer.explain(train)
+            explainer.explain(train, self.ledger.folder / MAPS)
+            return
         how = {"target": explainer.target, "score": explainer.score, "precision": str(explainer.autocast), "size": size}
         run = self.ledger.run_folder("maps", self.ledger.base(), how)
+        if train.pixel_folder is not None:  # all in one file, in which the parts find theirs
+            batches(train, effective_preprocessing(train, explainer.model.preprocessing), batch_size=1)
         parts = []
         for start in range(0, len(train), size):
             path = run / f"{start:012}.safetensors"
             with suppress(FileFormatError):  # missing or broken: it is made again
                 parts.append(SaliencyMaps.load(path))
                 continue
-            made = explainer.explain(train.subset(train.ids[start : start + size]))
-            made.save(path)
-            parts.append(made)
-        return SaliencyMaps.concatenate(parts)
+            parts.append(explainer.explain(train.subset(train.ids[start : start + size]), path))
+        SaliencyMaps.concatenate(parts, self.ledger.folder / MAPS)
 
     def _draw_sheets(self, train: ImageDataset, maps: SaliencyMaps, patches: NeuronPatches, count: int) -> None:
         for path, source in (("pictures/maps.png", MAPS), ("pictures/patches.png", PATCHES)):
@@ -268,6 +277,8 @@ class Steps:
         precision: str = "auto",
         channels_last: bool = False,
         compile: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+        cache_gb: float = 50.0,
         control: Control | None = None,
         strict: bool = True,
         overwrite: bool = False,
@@ -293,6 +304,9 @@ class Steps:
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
             compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
+            cache: Folder in which decoded pictures are kept from run to run, relative to the workspace; it may be used
+                by several.
+            cache_gb: How much that may hold, in 10^9 bytes; what was not used for the longest time is deleted above it.
             control: Correct with what people would have said who do not look, "yes", "no", "shuffled" or "inverted"
                 ([`control`][crayon_sdk.answers.controls.control]), in the place of the answers there are.
             strict: Refuse answers that do not fit; else drop and count them.
@@ -324,7 +338,7 @@ class Steps:
                 'refit_on learns from its pictures, and the test pictures may not be learned: take "val"'
             )
         path = f"corrections/{name}"
-        with self.ledger.working(f"correct {name}"):
+        with self.ledger.working(f"correct {name}"), self.inputs.keeping(cache, cache_gb):
             # Looked at also when the result is there already: it may have changed.
             original = laid_out(self.inputs.model, channels_last, compile)
             resolved = _settings(_corrector(original, typed, device))
@@ -493,6 +507,8 @@ class Steps:
         precision: str = "auto",
         channels_last: bool = False,
         compile: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+        cache_gb: float = 50.0,
         again: bool = False,
     ) -> dict[str, Evaluation]:
         """Measure the model and its corrections; what is up to date is read from its file.
@@ -508,6 +524,9 @@ class Steps:
             channels_last: Keep tensors in the order in which many convolutions run faster; like the device, it moves
                 results by rounding.
             compile: Run the trunk through ``torch.compile``, which takes minutes at first; it moves results likewise.
+            cache: Folder in which decoded pictures are kept from run to run, relative to the workspace; it may be used
+                by several.
+            cache_gb: How much that may hold, in 10^9 bytes; what was not used for the longest time is deleted above it.
             again: Measure also what is up to date.
 
         Returns:
@@ -518,7 +537,7 @@ class Steps:
             StaleError: There is no such correction, or it belongs to another model.
         """
         found: dict[str, Evaluation] = {}
-        with self.ledger.working("evaluate"):
+        with self.ledger.working("evaluate"), self.inputs.keeping(cache, cache_gb):
             original, test, train = self.inputs.model, self.inputs.dataset(split), self.inputs.dataset()
             if groups == DISCOVERED:
                 test = self._grouped(test, None if split == "train" else split, groups, device, precision)

@@ -14,6 +14,7 @@ from crayon_sdk._base.launch import is_main, launched
 from crayon_sdk._base.methods import methods
 
 ALONE = ("cnc", "flac", "lc", "softcon")
+WHOLE = ("gradia", "groupdro", "lff")  # with the settings of `helpers_launch`; they take no batch in parts
 SOME = ("attention",)
 TIMEOUT = 120.0
 
@@ -40,9 +41,9 @@ def test_who_was_launched_is_read_from_the_environment(monkeypatch):
         assert is_main() is (expected[0] == 0)
 
 
-def check_methods(tmp_path, names, norms):
+def check_methods(tmp_path, names, norms, size=2, parts=1):
     alone = read_tensors(run(tmp_path / "1", 1, by_methods, names, norms) / "weights.safetensors")[0]
-    together = read_tensors(run(tmp_path / "2", 2, by_methods, names, norms) / "weights.safetensors")[0]
+    together = read_tensors(run(tmp_path / "2", size, by_methods, names, norms, parts) / "weights.safetensors")[0]
     assert alone.keys() == together.keys()
     assert {key.split("/")[0] for key in alone} == set(names)
     for key, tensor in alone.items():
@@ -58,6 +59,17 @@ def test_two_processes_learn_what_one_learns_by_every_method(tmp_path):
     check_methods(tmp_path, tuple(name for name in methods if name not in ALONE), ("train", "frozen"))
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_batches_in_parts_teach_what_whole_ones_teach(tmp_path, size):
+    check_methods(tmp_path, SOME, ("frozen",), size, parts=2)
+
+
+@pytest.mark.slow
+def test_batches_in_parts_teach_what_whole_ones_teach_by_every_method(tmp_path):
+    names = tuple(name for name in methods if name not in (*ALONE, *WHOLE))
+    check_methods(tmp_path, names, ("frozen",), 1, parts=3)
+
+
 def test_a_method_that_takes_one_process_says_why(tmp_path):
     folder = run(tmp_path, 2, by_methods, ALONE, ("train",))
     said = read_tensors(folder / "weights.safetensors")[1]
@@ -71,7 +83,9 @@ def test_a_method_that_takes_one_process_says_why(tmp_path):
 def test_explaining_and_evaluating_gives_the_same_bytes(tmp_path, size):
     alone, together = run(tmp_path / "1", 1, look), run(tmp_path / "many", size, look)
     names = sorted(path.name for path in alone.iterdir())
-    assert names == ["evaluation.json", "few.json", "maps.safetensors", "mixed.safetensors", "patches.safetensors"]
+    tensors = ["joined.safetensors", "maps.safetensors", "mixed.safetensors", "patches.safetensors"]
+    assert names == ["evaluation.json", "few.json", *tensors]
+    assert (alone / "joined.safetensors").read_bytes() == (alone / "maps.safetensors").read_bytes()
     assert sorted(path.name for path in together.iterdir()) == names  # the main process alone wrote
     for name in names:
         assert (alone / name).read_bytes() == (together / name).read_bytes(), name

@@ -46,7 +46,8 @@ def test_one_process_changes_nothing():
     assert alone.stacked(values).tolist() == alone.each(values).tolist() == [[1.0, 1.0]]
     assert (alone.any(True), alone.any(False)) == (True, False)
     with alone.together():
-        alone.backward(module(torch.ones(1, 2)).sum(), list(module.parameters()))
+        alone.backward(module(torch.ones(1, 2)).sum())
+    alone.add_gradients(list(module.parameters()))
     assert module.weight.grad.tolist() == [[1.0, 1.0]]
     alone.check_same("anything", "what is held", "Hold the same.")
     alone.wait()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ import torch
 from helpers_workspace import FAST, crayon, new_workspace, save_model, weights
 from PIL import Image
 
-from crayon_sdk import AnnotationSet, ImageAnswer, Workspace
+from crayon_sdk import AnnotationSet, ImageAnswer, ImageDataset, Workspace
 from crayon_sdk._base.files import locked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -657,3 +660,62 @@ def test_compiling_from_the_shell(tmp_path, picture_folder, model_folder, monkey
         result = crayon(*line, place, *more)
         assert result.exit_code == 0, result.output
         assert (len(compiled) > before) == bool(more)
+
+
+def test_pictures_in_shards(corrected, picture_folder, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    table = ImageDataset.from_csv(picture_folder / "metadata.csv")
+    split_of = {
+        row["image"]: row["split"] for row in csv.DictReader((picture_folder / "metadata.csv").read_text().splitlines())
+    }
+    for split in ("train", "test"):
+        with tarfile.open(shards / f"{split}-000.tar", "w") as tar:
+            for name in sorted((name for name in table if split_of[name] == split), key=lambda name: name[::-1]):
+                key = name.removesuffix(".jpg").replace("/", "_")
+                group = table.groups[table.index_of(name)][0]
+                facts = json.dumps({"class": table.class_names[table[name][1]], "place": group}).encode()
+                mask = (picture_folder / name.replace("images", "masks").replace("jpg", "png")).read_bytes()
+                parts = {"jpg": (picture_folder / name).read_bytes(), "json": facts, "mask.png": mask}
+                for ending, content in parts.items():
+                    about = tarfile.TarInfo(f"{key}.{ending}")
+                    about.size = len(content)
+                    tar.addfile(about, io.BytesIO(content))
+    place = tmp_path / "ws"
+    with_masks = crayon("init", place, "--model", model_folder, "--data", shards, "--masks", picture_folder / "masks")
+    failed(with_masks, 2, "expected masks of shards in them (--mask-column), got a folder of masks")
+    for line in (
+        ["init", place, "--model", model_folder, "--data", shards, "--val", shards / "test-000.tar"],
+        ["explain", place, "--cache", "pixels", "--batch-size", 8],
+        ["answer", "simulate", place],
+        ["correct", place, "--cache", "pixels", *FAST[:4]],
+        ["evaluate", place, "--cache", "pixels", "--cache-gb", "0.001"],
+    ):
+        result = crayon(*line)
+        assert result.exit_code == 0, result.output
+    maps, others = Workspace(place).maps(), Workspace(corrected).maps()
+    assert sorted(maps.ids)[0] == "train-000/images_cat_00"
+    for name in maps:
+        other = name.removeprefix("train-000/").replace("_", "/") + ".jpg"
+        torch.testing.assert_close(maps[name], others[other], rtol=0, atol=1e-5)
+    kept = list((place / "pixels").glob("*.pixels"))
+    assert len(kept) == 1  # those of training went when there was no room for those of the test
+    counted = json.loads((place / "evaluations" / "test" / "original.json").read_text())
+    assert "cat/land" in json.dumps(counted)
+    tar = shards / "train-000.tar"
+    shutil.copy(shards / "test-000.tar", tar)
+    failed(crayon("explain", place), 4, "the train pictures changed since the workspace was made")
+    tar.write_bytes(tar.read_bytes()[:5000])
+    failed(crayon("explain", place), 3, "train-000.tar' is broken")
+
+
+def test_a_cache_that_cannot_be(ws):
+    failed(
+        crayon("explain", ws, "--cache", "pixels", "--cache-gb", 0), 2, "expected --cache-gb to be a number > 0, got 0"
+    )
+    (ws / "file").write_text("x")
+    failed(crayon("explain", ws, "--cache", "file/pixels"), 5, "cannot write")
+    (ws / "crayon.toml").write_text('[explain]\ncache = "pixels"\n[evaluate]\ncache_gb = 1\n')
+    assert crayon("explain", ws, "--again", "--sheet", 0).exit_code == 0
+    assert len(list((ws / "pixels").glob("*.pixels"))) == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import random
 
@@ -15,8 +16,8 @@ from crayon_sdk.correct.erm import ERMSettings
 from crayon_sdk.correct.loop import Averaging, _Training, learning_rate, train
 from crayon_sdk.correct.objective import Batch, Objective
 from crayon_sdk.correct.run_file import RunFile
-from crayon_sdk.correct.settings import TrainingSettings
-from crayon_sdk.errors import NonFiniteLossError, SettingsError
+from crayon_sdk.correct.settings import BaselineSettings, TrainingSettings
+from crayon_sdk.errors import NonFiniteLossError, SettingsError, TrainingError
 
 COUNT = 11
 
@@ -659,3 +660,128 @@ def test_a_stage_before_has_a_file_of_its_own(tmp_path):
     before = file.beside("first")
     assert (before.path, before.every_seconds) == (tmp_path / "first" / "training.safetensors", 7.0)
     assert before.identity == {"run": 1, "stage": "first"}
+
+
+class Noisy(Watched):
+    """Trained on inputs with noise that is drawn for the whole batch."""
+
+    def forward(self, batch):
+        noise = batch.drawn(lambda count: torch.randn(count, 5, dtype=torch.float64))
+        (inputs,) = batch.features
+        loss = F.cross_entropy(self.model(inputs + noise), batch.labels, reduction="sum")
+        self.batches.append(batch.rows)
+        return {"loss": loss, "noise": noise.sum()}
+
+
+def in_parts(**more):
+    plain = {"epochs": 3, "batch_size": 4, "lr": 0.02, "scheduler": "cosine", "average_decay": 0.5}
+    return BaselineSettings(**plain | more)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("looks_every", [1, 3])
+def test_a_batch_in_parts_makes_the_same_step(optimizer, reduction, looks_every):
+    more = {"optimizer": optimizer, "reduction": reduction, "clip_norm": 0.5}
+    whole, parted = Noisy(net().eval()), Noisy(net().eval())
+    expected = run_unwatched(whole, in_parts(**more), looks_every=looks_every)
+    history = run_unwatched(parted, in_parts(**more, accumulate=3), looks_every=looks_every)
+    assert [len(batch) for batch in parted.batches[:9]] == [2, 1, 1, 2, 1, 1, 1, 1, 1]
+    assert torch.equal(torch.cat(parted.batches), torch.cat(whole.batches))
+    assert_same(parted.state_dict(), whole.state_dict())
+    for found, other in zip(history, expected, strict=True):
+        assert "accumulate" not in found
+        assert {name: found[name] for name in ("loss", "noise")} == pytest.approx(
+            {name: other[name] for name in ("loss", "noise")}, rel=1e-9
+        )
+
+
+def test_a_part_for_every_sample_at_most():
+    with pytest.raises(
+        SettingsError, match=r"for each of 1 processes and 4 parts \(accumulate\), got batches of 3; .*"
+    ):
+        run(Noisy(net().eval()), in_parts(accumulate=4))
+
+
+class Narrow(nn.Module):
+    """Has room for so many samples only, from a call on."""
+
+    def __init__(self, room, start=0):
+        super().__init__()
+        self.room, self.start, self.calls = room, start, 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        if self.calls > self.start and len(inputs) > self.room:
+            raise torch.OutOfMemoryError("out of memory. Tried to allocate 2.00 GiB")
+        return inputs
+
+
+def sixes(**more):
+    return in_parts(batch_size=6, **more)
+
+
+def narrow(room, start=0, **more):
+    """The batch norm before has moved its statistics when it is found that there is no room."""
+    module = net()
+    return Noisy(nn.Sequential(*module[:2], Narrow(room, start), module[2]), **more)
+
+
+@pytest.mark.parametrize("looks_every", [1, 3])
+def test_what_memory_does_not_take_is_taken_in_parts_from_the_same_state(looks_every, caplog):
+    asked, found = narrow(99), narrow(4)
+    expected = run_unwatched(asked, sixes(accumulate=2), looks_every=looks_every)
+    with caplog.at_level(logging.WARNING, logger="crayon_sdk"):
+        history = run_unwatched(found, sixes(), looks_every=looks_every)
+    for name, tensor in asked.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    assert [entry["loss"] for entry in history] == [entry["loss"] for entry in expected]
+    assert [entry.get("accumulate") for entry in history] == [2, 2, 2]
+    (said,) = caplog.messages
+    assert said.startswith("the memory of cpu does not take 6 pictures at a time (out of memory. Tried to allocate 2.")
+    assert said.endswith("step 1 is done again, and training goes on, with batches in 2 parts (accumulate=2)")
+
+
+def test_memory_that_runs_out_later_changes_nothing_but_the_parts(tmp_path):
+    whole, found = narrow(99), narrow(1, start=3)
+    for each in (whole, found):
+        each.model.eval()
+    run(whole, sixes())
+    with pytest.raises(TrainingError, match=r"does not take a batch of 5 in 4 parts \(out of memory\. Tried"):
+        run(found, sixes())
+    found = narrow(4, start=3)
+    found.model.eval()
+    history = run(found, sixes(), file=RunFile(tmp_path, {}))
+    assert [entry.get("accumulate") for entry in history] == [None, 2, 2]
+    assert_same(found.state_dict(), whole.state_dict())
+
+
+def test_a_run_goes_on_in_the_parts_it_came_to(tmp_path):
+    whole = narrow(4)
+    run(whole, sixes())
+    stopped = narrow(4)
+    real = stopped.forward
+
+    def until(batch):
+        if len(stopped.batches) == 7:  # in the second epoch, with a step half done
+            raise ZeroDivisionError
+        return real(batch)
+
+    stopped.forward = until
+    with pytest.raises(ZeroDivisionError):
+        run(stopped, sixes(), file=RunFile(tmp_path, {}, every_seconds=0))
+    resumed = narrow(4)
+    history = run(resumed, sixes(), file=RunFile(tmp_path, {}))
+    assert len(resumed.batches) < len(whole.batches)
+    assert [len(batch) for batch in resumed.batches[:2]] == [len(batch) for batch in whole.batches[6:8]]
+    assert resumed.model[2].calls == len(resumed.batches)  # the whole batch was not tried again
+    assert [entry["accumulate"] for entry in history] == [2, 2, 2]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_memory_that_runs_out_is_an_error_in_words_where_nothing_may_be_changed():
+    with pytest.raises(TrainingError, match=r"memory of cpu does not take a batch of 5 \(out.*Take accumulate=2 with"):
+        run(narrow(4), sixes(auto_batch_size=False))
+    with pytest.raises(TrainingError, match=r"Take a lower batch_size \(now 4\)$"):
+        run(narrow(2), TrainingSettings(epochs=1, batch_size=4, lr=0.1))

@@ -13,7 +13,7 @@ from helpers_correction import half_and_half, noise_pictures, random_maps, split
 from helpers_workspace import crayon
 from pydantic import Field
 
-from crayon_sdk._base.methods import SETTINGS
+from crayon_sdk._base.methods import SETTINGS, methods
 from crayon_sdk._base.settings import settings
 from crayon_sdk.cli.options import keys, parse_assignments, read_config
 from crayon_sdk.correct.attention import AttentionCorrector
@@ -161,3 +161,20 @@ def test_what_depends_on_the_model_is_filled_in_and_checked():
 def test_sections_have_what_is_not_set_for_all_methods():
     assert "seed" not in keys("attention")
     assert keys("attention").keys() | {"seed"} == {field.name for field in dataclasses.fields(AttentionSettings)}
+
+
+@pytest.mark.parametrize("name", ["cnc", "flac", "lc", "softcon", "lff", "groupdro"])
+def test_a_method_that_takes_whole_batches_says_why(name):
+    with pytest.raises(SettingsError, match=f"expected accumulate=1 for method '{name}', got 2: .* the whole batch"):
+        methods[name](split_model(), accumulate=2)
+    made = methods[name](split_model())
+    assert made.settings.auto_batch_size is False
+    assert methods["erm"](split_model(), accumulate=2).settings.auto_batch_size is True
+    assert not made.alone or made.whole_batch == made.alone
+
+
+def test_gradia_takes_whole_batches_where_it_counts_in_them():
+    kind = methods["gradia"]
+    assert kind(split_model(), accumulate=2).settings.accumulate == 2
+    with pytest.raises(SettingsError, match="per_batch=True weighs by how many pictures of the whole batch count"):
+        kind(split_model(), accumulate=2, per_batch=True)

@@ -40,6 +40,7 @@ def losses(path: Path):
 VARIANTS = {
     "attention": ("attention", {}),
     "attention, averaged, best": ("attention", {"average_decay": 0.9, "keep": "best"}),
+    "attention, in parts": ("attention", {"accumulate": 2}),
     "pruning": ("pruning", {}),
 }
 

@@ -651,7 +651,7 @@ class Photos:
         (CHW, "got Tensor; write ImageDataset.from_torch"),
         ([CHW, CHW], "got list; write ImageDataset.from_torch"),
         (Items([CHW], [0]), r"got Items; write ImageDataset.from_torch\(dataset\)"),
-        (None, "got NoneType; make one with ImageDataset.from_folder, from_csv, from_torch or from_hf"),
+        (None, r"got NoneType; make one with .*from_folder, from_csv, from_shards, from_torch, from_hf or from_hub"),
     ],
     ids=lambda value: type(value).__name__,
 )

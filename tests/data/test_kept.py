@@ -6,17 +6,20 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers_correction import split_model
 from PIL import Image
 
 from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.pixels import PixelCache, batches
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import DataError, OutputError, SettingsError
+from crayon_sdk.explain.explainer import Explainer
 
 VIEW = Preprocessing(size=(8, 9), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), crop_pct=0.8)
 ROW = 3 * 8 * 9
@@ -87,7 +90,9 @@ def test_mean_and_std_share_a_file_and_whatever_changes_pixels_does_not(plain, f
     pixels(dataset, Preprocessing(size=(8, 9), crop_pct=0.8))
     assert len(files(folder)) == 1
     pixels(dataset, Preprocessing(size=(8, 9), crop_pct=1.0))
-    pixels(dataset.subset(dataset.ids[:3]))
+    pixels(dataset.subset(dataset.ids[:3]))  # of which it is a part
+    assert len(files(folder)) == 2
+    pixels(plain.subset(plain.ids[:3]).with_cache(folder))
     assert len(files(folder)) == 3
     changed = plain.files[2]
     Image.new("RGB", (12, 14), "red").save(changed)
@@ -202,3 +207,20 @@ def test_a_builder_that_is_killed_leaves_nothing_and_others_wait_for_one_that_li
     assert len(pixels(plain.with_cache(folder))) == 7
     assert time.monotonic() - started < 60
     assert not [path for path in folder.iterdir() if path.is_dir()]  # what the killed one had begun
+
+
+def test_explaining_makes_the_file_and_a_part_finds_its_rows_there(plain, folder):
+    model = split_model()
+    model.preprocessing = replace(VIEW, size=(64, 64))
+    plain = replace(plain, class_map={"a": 0})
+    dataset = plain.with_cache(folder)
+    expected = Explainer(model, device="cpu", batch_size=3).explain(plain)
+    assert torch.equal(Explainer(model, device="cpu", batch_size=3).explain(dataset).values, expected.values)
+    assert [file.stat().st_size for file in files(folder)] == [7 * 3 * 64 * 64]
+    part = dataset.subset([dataset.ids[row] for row in (5, 0, 3)])
+    for file in plain.files:
+        spoil(file)
+    assert torch.equal(Explainer(model, device="cpu").explain(part).values, expected.select(part.ids).values)
+    assert len(files(folder)) == 1
+    with pytest.raises(DataError):
+        Explainer(model, device="cpu").explain(plain)

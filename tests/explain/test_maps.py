@@ -250,3 +250,35 @@ def test_a_file_that_was_not_finished_is_none(maps, tmp_path):
         half()
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["maps.safetensors"]
+
+
+def test_maps_of_files_are_put_together_without_being_in_memory(tmp_path):
+    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            made = op(*args, **(kwargs or {}))
+            given = {each.untyped_storage().data_ptr() for each in torch.utils._pytree.tree_leaves(args)
+                     if isinstance(each, torch.Tensor)}  # fmt: skip
+            for each in torch.utils._pytree.tree_leaves(made):
+                if isinstance(each, torch.Tensor) and each.untyped_storage().data_ptr() not in given:
+                    self.bytes = max(self.bytes, each.untyped_storage().nbytes())
+            return made
+
+    made = [
+        SaliencyMaps(tuple(f"{part}-{row}" for row in range(10)), torch.rand(10, 5, 5), torch.full((10,), part))
+        for part in range(8)
+    ]
+    for number, part in enumerate(made):
+        part.save(tmp_path / f"{number}.safetensors")
+    parts = [SaliencyMaps.load(tmp_path / f"{number}.safetensors") for number in range(8)]
+    with Largest() as largest:
+        found = SaliencyMaps.concatenate(parts, tmp_path / "streamed.safetensors")
+    assert largest.bytes <= 10 * 5 * 5 * 4
+    whole = SaliencyMaps.concatenate(made)
+    assert found.ids == whole.ids
+    whole.save(tmp_path / "whole.safetensors")
+    assert (tmp_path / "streamed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    with pytest.raises(SettingsError, match="different"):
+        SaliencyMaps.concatenate([parts[0], parts[0]], tmp_path / "twice.safetensors")
+    assert not (tmp_path / "twice.safetensors").exists()

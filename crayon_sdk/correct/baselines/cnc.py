@@ -16,7 +16,7 @@ from crayon_sdk.correct.objective import Batch, Objective, PixelFeed, Prediction
 from crayon_sdk.correct.run_file import RunFile
 from crayon_sdk.correct.settings import BatchNorm, Positive, settings
 from crayon_sdk.correct.work import Fit
-from crayon_sdk.errors import TrainingError
+from crayon_sdk.errors import SettingsError, TrainingError
 from crayon_sdk.functional.contrast import correct_contrastive_loss
 from crayon_sdk.models.split import SplitModel
 
@@ -78,6 +78,15 @@ class CorrectAndContrast(Method[CNCSettings], CNCSettings):
     def alone(self) -> str:
         """Why one process is needed."""
         return "anchors are contrasted with pictures of the whole batch, of which each would have a part"
+
+    def resolved(self, settings: CNCSettings) -> CNCSettings:
+        """What is contrasted is not only what a batch holds, and would not be augmented."""
+        if settings.mirror or settings.crop_area < 1:
+            raise SettingsError(
+                "expected mirror=0 and crop_area=1 for method 'cnc', which draws partners beside the pictures of a "
+                f"batch and shows all as they are, got {settings.mirror} and {settings.crop_area}"
+            )
+        return super().resolved(settings)
 
     def prepared(self, fit: Fit, feed: PixelFeed, settings: CNCSettings, file: RunFile | None) -> Objective:
         """The cross entropy and the contrast."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -86,15 +85,12 @@ class _Watching(Prediction):
 
     def __init__(self, model: SplitModel, labels: Tensor, **more: Any) -> None:
         super().__init__(model, labels, **more)
+        self.processes = Processes.found()
         self.register_buffer("predicted", labels.clone())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The cross entropy."""
         logits = self.logits(batch)
-        self._seen = batch.rows, logits.detach().argmax(dim=1)
-        return {"loss": self.prediction(logits, batch)}
-
-    def after_step(self, found: Mapping[str, Tensor], processes: Processes) -> None:
-        """Note what was predicted."""
-        rows, classes = gathered(*self._seen, len(self.predicted), processes)
+        rows, classes = gathered(batch.rows, logits.detach().argmax(dim=1), len(self.predicted), self.processes)
         self.predicted[rows] = classes
+        return {"loss": self.prediction(logits, batch)}

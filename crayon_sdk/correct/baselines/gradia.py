@@ -89,6 +89,11 @@ class GradIA(Method[GradIASettings], GradIASettings):
             return ""
         return 'with one_by_one=True and batch_norm="train" every process would take another number of batches'
 
+    @property
+    def whole_batch(self) -> str:
+        """Why a batch cannot come in parts."""
+        return "per_batch=True weighs by how many pictures of the whole batch count" if self.settings.per_batch else ""
+
     def objective(self, model: SplitModel, feed: PixelFeed, settings: GradIASettings) -> Objective:
         """The cross entropy and the distance of the maps, weighted."""
         if feed.guidance is None or feed.masks is None:

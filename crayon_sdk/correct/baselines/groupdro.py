@@ -67,6 +67,11 @@ class GroupDRO(Method[GroupDROSettings], GroupDROSettings):
     presets = _PRESETS
     _shown = ("epochs", "lr", "step")
 
+    @property
+    def whole_batch(self) -> str:
+        """Why a batch cannot come in parts."""
+        return "groups are weighed by their losses in the whole batch, before the step is made"
+
     def objective(self, model: SplitModel, feed: PixelFeed, settings: GroupDROSettings) -> Objective:
         """The weighted cross entropies of the groups."""
         if feed.groups is None:

@@ -66,6 +66,11 @@ class LearningFromFailure(Method[LFFSettings], LFFSettings):
     presets = _PRESETS
     _shown = ("epochs", "lr", "q")
 
+    @property
+    def whole_batch(self) -> str:
+        """Why a batch cannot come in parts."""
+        return "pictures are weighed by the losses of the whole batch, before the step is made"
+
     def objective(self, model: SplitModel, feed: PixelFeed, settings: LFFSettings) -> Objective:
         """Both losses."""
         return _Failures(model, feed.labels, settings, autocast=self.autocast)

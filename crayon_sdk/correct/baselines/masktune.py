@@ -86,6 +86,8 @@ class _Masked(Prediction):
         """The pictures, and where they are kept."""
         size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
         kept = kept_pixels(self.maps[batch.rows], size, deviations=self.deviations)
+        if batch.view is not None:
+            kept = batch.seen(kept.float()) > 0.5
         return torch.where(kept[:, None], batch.images, self.black), kept
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
