@@ -113,7 +113,7 @@ class SaliencyMaps:
         return strips(repr(self), [("", shown)], note)
 
     def _said(self, row: int) -> str:
-        return self.ids[row] + ("" if self.evidence[row] else ": no evidence, the map means nothing")
+        return self.ids[row] + ("" if self.evidence[row] else ", no evidence")
 
     @property
     def size(self) -> tuple[int, int]:

@@ -105,7 +105,7 @@ class NeuronPatches:
         return strips(repr(self), rows, note)
 
     def _said(self, patch: Patch) -> str:
-        return f"{patch.id}, row {patch.row + 1}, column {patch.column + 1}"
+        return f"row {patch.row + 1}, column {patch.column + 1} of {patch.id}"
 
     def _place(self, patch: Patch) -> Image.Image:
         place = torch.zeros(self.map_size)

@@ -45,7 +45,7 @@ _STRIP_STYLE = """\
 .crayon-strips .strip{display:flex;flex-wrap:wrap;gap:6px;margin:.4em 0}
 .crayon-strips figure{margin:0;width:80px}
 .crayon-strips img{border:1px solid #8886;display:block;height:auto;width:100%}
-.crayon-strips figcaption{font-size:.85em;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.crayon-strips figcaption{font-size:.85em;line-height:1.2;overflow-wrap:anywhere}
 """
 
 
@@ -216,7 +216,7 @@ def strips(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image
         shown = "".join(
             f'<figure title="{_escaped(about)}"><img alt="{_escaped(about)}" width="{image.width}" '
             f'height="{image.height}" src="data:image/png;base64,{_encoded(image, "PNG")}">'
-            f"<figcaption>{_escaped(about)}</figcaption></figure>"
+            f"<figcaption>{_escaped(_ending(about))}</figcaption></figure>"
             for about, image in pictures
         )
         parts.append((f"<p>{_escaped(name)}</p>" if name else "") + f'<div class="strip">{shown}</div>')
@@ -225,6 +225,11 @@ def strips(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image
         + "\n".join(parts)
         + f"\n<p>{_escaped(note)}</p>\n</div>\n"
     )
+
+
+def _ending(text: str, most: int = 24) -> str:
+    """The end of a text, where paths differ, for two narrow lines."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
 def _listed(ids: Sequence[str]) -> Sequence[str]:

@@ -191,7 +191,7 @@ def test_notebooks_get_small_pictures(shown):
 
 def test_a_glance_at_maps_is_short_and_honest():
     evil = "<script>alert(1)</script>"
-    ids = (evil, *(f"{number}.png" for number in range(29)))
+    ids = (evil, "a/long/path/to/pictures/0001.png", *(f"{number}.png" for number in range(28)))
     evidence = torch.arange(30) != 1
     maps = crayon.SaliencyMaps(ids, torch.rand(30, 5, 7), torch.zeros(30, dtype=torch.int64), evidence)
     page = maps._repr_html_()
@@ -202,6 +202,7 @@ def test_a_glance_at_maps_is_short_and_honest():
     with Image.open(io.BytesIO(without)) as picture:
         assert picture.getcolors() == [(80 * 57, (244, 244, 244))]
     assert "<script" not in page
+    assert "<figcaption>…s/0001.png, no evidence</figcaption>" in page  # the end, where paths differ
     assert 'width="80" height="57"' in page
     assert maps.select([])._repr_html_().count("<img") == 0
     odd = torch.tensor([[[float("nan"), 2.0], [-1.0, 0.5]]])
@@ -215,9 +216,9 @@ def test_a_glance_at_patches_marks_their_places():
     page = patches._repr_html_()
     assert re.findall(r"neuron (\d+), activation up to ([\d.]+)", page) == [("2", "3"), ("0", "0.5")]
     assert re.findall(r'alt="([^"]+)"', page) == [
-        "b.png, row 2, column 1",
-        "a.png, row 1, column 1",
-        "b.png, row 2, column 2",
+        "row 2, column 1 of b.png",
+        "row 1, column 1 of a.png",
+        "row 2, column 2 of b.png",
     ]
     first = base64.b64decode(re.findall(r"base64,([^\"]+)", page)[0])
     with Image.open(io.BytesIO(first)) as picture:
