@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 
 import crayon_sdk as crayon
-from crayon_sdk._base.showing import as_html, as_text, plain
+from crayon_sdk._base.showing import as_html, as_text, fitted, plain
 from crayon_sdk.explain.patches import NeuronPatches
 from crayon_sdk.functional.neurons import TopPatches
 from crayon_sdk.results.evaluation import GroupResult
@@ -166,6 +166,40 @@ def test_a_wide_table_is_not_cut():
     assert "…" not in as_text(table)
     assert as_html(table).count("<th>") == 30
     assert plain("[b]") == r"\[b]"
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 48])
+def test_a_narrow_table_loses_nothing(width):
+    from rich.table import Table
+
+    rows = [
+        ("attention", "CRAYON-Attention", "answers about pictures, the maps", "waterbirds, biased-celeba-release"),
+        ("afr", "Automatic Feature Reweighting (AFR)", "", "waterbirds-own, celeba-own"),
+    ]
+    table = Table("name", "method", "needs besides labels", "presets", title="All of them", caption="and no more")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(fitted(table, console))
+    found = console.file.getvalue()
+    assert max(len(line) for line in found.splitlines()) <= width
+    assert {word for row in rows for cell in row for word in cell.split()} <= set(found.split())
+    assert "All of them" in found
+    assert "and no more" in found
+    assert ("━" in found) == (width >= 80)
+    if width < 80:  # the rows are below each other; nothing is said where there is nothing
+        assert (found.count("needs besides labels"), found.count("presets")) == (1, 2)
+
+
+def test_few_columns_are_folded():
+    from rich.table import Table
+
+    table = Table("", "", show_header=False)
+    table.add_row("folder", "a/long/path/" * 5)
+    console = Console(file=io.StringIO(), width=40, color_system=None)
+    console.print(fitted(table, console))
+    lines = console.file.getvalue().splitlines()[1:-1]
+    assert "".join(line.split("│")[2].strip() for line in lines) == "a/long/path/" * 5
 
 
 def test_a_correction_that_was_not_measured_shows_its_counts():
