@@ -30,7 +30,7 @@ INSTALL := $(PIP) install
 NEW_PIP := $(PIP) install 'pip>=25.1'
 endif
 
-.PHONY: help install locked lock test test-lowest test-with lint format docs dist licences demo bench clean
+.PHONY: help install locked lock test test-lowest test-with lint format docs zensical dist licences demo bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ format: $(VENV)/.stamp-dev ## let ruff repair and format the code
 docs: $(VENV)/.stamp-dev ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
+zensical: $(VENV)/.stamp-dev ## build it into site/ with Zensical, which is to follow MkDocs; docs/release.md says what it lacks
+	$(INSTALL) --group zensical
+	$(BIN)/zensical build
+
 dist: $(VENV)/.stamp-dev ## build wheel and sdist into dist/, and check both
 	rm -rf dist
 	$(BIN)/python -m build
@@ -94,7 +98,7 @@ bench: $(VENV)/.stamp-dev ## run the speed benchmarks
 
 clean: ## delete everything the other targets made
 	rm -rf $(VENV) $(VENV)-with $(LOWEST) $(LOWEST)-onnx site build dist demo-output
-	rm -rf htmlcov .coverage .coverage.* coverage.xml .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .cache tests/node_modules htmlcov .coverage .coverage.* coverage.xml .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip arrives last in a new environment: where it is, the environment is whole.

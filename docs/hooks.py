@@ -79,9 +79,22 @@ def on_page_content(content: str, *, page: Any, **_: Any) -> str:
         latex = html.unescape(equation["latex"]).strip()
         display = "block" if equation["tag"] == "div" else "inline"
         try:
-            return str(convert(latex, display=display))
+            shown = str(convert(latex, display=display))
         except Exception as error:
             log.warning("%s: cannot turn %r into MathML: %s", page.file.src_uri, latex, error)
             return equation[0]
+        # In a box of its own, which can be narrower than the equation.
+        return f'<div class="equation">{shown}</div>' if display == "block" else shown
 
     return EQUATION.sub(to_mathml, content)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the search for those who hear the page; the theme leaves its dialog without a name."""
+    dialog = 'data-md-component="search" role="dialog"'
+    return output.replace(dialog, f'{dialog} aria-label="Search"')
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same for the page that says there is none."""
+    return on_post_page(output_content)

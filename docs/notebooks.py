@@ -23,21 +23,16 @@ NOTEBOOKS = tuple(sorted((ROOT / "examples").glob("*.ipynb")))
 PAGES = ROOT / "docs" / "notebooks"
 
 
-def run(path: Path, folder: Path, replace: dict[str, str] | None = None) -> nbformat.NotebookNode:
-    """Run a notebook in a folder; with other numbers in the place of some.
+def run(book: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """Run a notebook in a folder.
 
     Args:
-        path: The notebook.
+        book: The notebook.
         folder: Where it works.
-        replace: Text of its cells -> other text.
 
     Returns:
         It with its outputs.
     """
-    book = nbformat.read(path, as_version=4)
-    for cell in book.cells:
-        for old, new in (replace or {}).items():
-            cell.source = cell.source.replace(old, new)
     return NotebookClient(book, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
 
 
@@ -79,7 +74,9 @@ def main() -> None:
     PAGES.mkdir(exist_ok=True)
     for path in NOTEBOOKS if len(sys.argv) == 1 else (ROOT / "examples" / f"{sys.argv[1]}.ipynb",):
         with tempfile.TemporaryDirectory() as folder:
-            page_of(path).write_text(as_page(run(path, Path(folder)), path), encoding="utf-8")
+            page_of(path).write_text(
+                as_page(run(nbformat.read(path, as_version=4), Path(folder)), path), encoding="utf-8"
+            )
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import gc
 import hashlib
+import importlib.util
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,6 +102,29 @@ def make_pictures(root: Path, side: int = 80) -> Path:
 def snapshot() -> Callable[[nn.Module], dict[str, object]]:
     """Describe everything about a model, and the global random states, so that two moments compare with ``==``."""
     return state_of
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built; nobody may change it."""
+    needed = ("mkdocs", "mkdocs_click", "material", "mkdocstrings_handlers.python", "latex2mathml")
+    for name in needed:
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            pytest.skip(f"{name.split('.')[0]} is not installed: make install")
+    folder = tmp_path_factory.mktemp("site")
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    return folder
 
 
 @pytest.fixture

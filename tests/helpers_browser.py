@@ -31,18 +31,27 @@ FLAGS = (
 )
 
 
-def open_browser(profile: Path, size: tuple[int, int] = (1280, 800)):
-    """Chromium with an empty profile; skips where there is none."""
+def open_browser(profile: Path, size: tuple[int, int] = (1280, 800), *flags: str, requests: bool = False):
+    """Chromium with an empty profile and more flags, which may keep what it asks for; skips where there is none."""
     webdriver = pytest.importorskip("selenium.webdriver")
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver is None:
         pytest.skip("no chromium and chromedriver here; install Debian's chromium and chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
+    for flag in (*FLAGS, *flags, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    logs = ("browser", "performance") if requests else ("browser",)
+    options.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+def axe() -> str:
+    """The script of axe-core, which looks for what keeps people from reading a page; skips where there is none."""
+    path = Path(__file__).with_name("node_modules") / "axe-core" / "axe.min.js"
+    if not path.is_file():
+        pytest.skip("no axe-core here: npm ci --prefix tests")
+    return path.read_text(encoding="utf-8")
 
 
 def answer_as_the_masks_say(url: str, folder: Path) -> None:

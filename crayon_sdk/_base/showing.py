@@ -1,4 +1,4 @@
-"""A table as text, for print, and as HTML, for notebooks: the same one that the shell shows."""
+"""A table as text, for print, as HTML, for notebooks: the same one that the shell shows, as wide as the terminal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import html
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
-__all__ = ["as_html", "as_text", "plain"]
+__all__ = ["as_html", "as_text", "fitted", "plain"]
+
+_FOLDED = 20  # what a column whose words may be broken has at least
 
 
 def as_text(table: Table) -> str:
@@ -47,6 +50,66 @@ def as_html(table: Table) -> str:
             body.append("</tbody><tbody>")
     note = f"<p>{_words(table.caption)}</p>" if table.caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead>{''.join(body)}</tbody></table>{note}"
+
+
+def fitted(table: Table, console: Console) -> RenderableType:
+    """Bring a table into the width of a terminal without cutting anything off: names are there to be copied.
+
+    Args:
+        table: The table. Its columns get widths in which words stay whole, but for columns that are folded anyway,
+            where there is room for that; else long words are broken.
+        console: The terminal.
+
+    Returns:
+        The table; or, where more than three columns have no room for their words, its rows one below the other, each
+        cell after the name of its column.
+
+    Example:
+        >>> from rich.console import Console
+        >>> from rich.table import Table
+        >>> table = Table("name", "paper", "year", "preset")
+        >>> table.add_row("afr", "Qiu et al.", "2023", "celeba-own")
+        >>> Console(width=24).print(fitted(table, Console(width=24)))  # doctest: +NORMALIZE_WHITESPACE
+        afr
+          paper   Qiu et al.
+          year    2023
+          preset  celeba-own
+    """
+    from rich.measure import measure_renderables
+
+    wide = console.options.update(width=10_000)
+    ranges = [measure_renderables(console, wide, [column.header, *column.cells]) for column in table.columns]
+    least = []
+    for column, (words, whole) in zip(table.columns, ranges, strict=True):
+        low = min(words, _FOLDED) if column.overflow == "fold" else words
+        least.append(max(whole if column.no_wrap else low, column.min_width or 0))
+        column.overflow = "fold"
+    wishes = [max(width.maximum - low, 0) for width, low in zip(ranges, least, strict=True)]
+    wished = console.measure(table, options=wide).maximum
+    spare = console.width - (wished - sum(wishes))
+    if spare < 0:
+        return _below_each_other(table) if len(table.columns) > 3 else table
+    if wished > console.width:  # rich would take from the widest columns, whatever their words are
+        for column, low, wish in zip(table.columns, least, wishes, strict=True):
+            column.width = low + spare * wish // sum(wishes)
+    return table
+
+
+def _below_each_other(table: Table) -> RenderableType:
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+
+    names = [column.header for column in table.columns[1:]]
+    parts: list[RenderableType] = [table.title] if table.title else []
+    for first, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        row = Table("", box=None, show_header=False, pad_edge=False)
+        row.add_column(overflow="fold")
+        for name, cell in zip(names, cells, strict=True):
+            if cell:
+                row.add_row(name, cell)
+        parts += [first, Padding(row, (0, 0, 0, 2), expand=False)]
+    return Group(*parts, *([table.caption] if table.caption else []))
 
 
 def plain(text: object) -> str:

@@ -22,6 +22,7 @@ from crayon_sdk._base.launch import is_main, launched
 from crayon_sdk._base.methods import SETTINGS
 from crayon_sdk._base.progress import hidden, lines
 from crayon_sdk._base.settings import Setting, alternatives
+from crayon_sdk._base.showing import fitted
 from crayon_sdk._base.text import KINDS_OF_TASKS, first_line, unknown_name, visible
 from crayon_sdk.cli import STOPPED
 from crayon_sdk.cli.allocator import keep_memory
@@ -222,6 +223,7 @@ class Shell:
             click.echo(visible(json.dumps(values, indent=2, ensure_ascii=False, default=str)))
             return
         from rich.console import Console
+        from rich.table import Table
 
         console = Console(highlight=False, soft_wrap=False, markup=False)  # a name may hold brackets
         for each in shown:
@@ -229,7 +231,7 @@ class Shell:
             if isinstance(each, str):
                 console.print(visible(each), markup=False, soft_wrap=True)
             else:
-                console.print(_Visible(each))
+                console.print(_Visible(fitted(each, console) if isinstance(each, Table) else each))
 
 
 class _Visible:

@@ -47,8 +47,7 @@ def info(shell: Shell, *, tensors: bool, verify: bool) -> None:
 
     workspace = shell.workspace()
     manifest, found, answers = workspace.manifest, workspace.status(verify=verify), _answers(workspace)
-    inputs = Table("", box=None, show_header=False, pad_edge=False)
-    inputs.add_column(overflow="fold")  # a path that is cut leads nowhere
+    inputs = Table("", "", box=None, show_header=False, pad_edge=False)
     inputs.add_row("workspace", str(workspace.folder))
     inputs.add_row("model", f"{manifest.model.source} ({manifest.model_fingerprint[:12]})")
     inputs.add_row("pictures", str(manifest.data.csv or manifest.data.folder))
@@ -66,12 +65,15 @@ def info(shell: Shell, *, tensors: bool, verify: bool) -> None:
     for kind, seen in ahead.items():
         inputs.add_row(f"about {KINDS_OF_TASKS[kind]}", seen.in_words)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("file", "state", "made (UTC)", "seconds", "why; what to run"):
-        table.add_column(name, no_wrap=name != "why; what to run", overflow="fold")
+    for name in ("file", "state", "made (UTC)", "seconds"):
+        table.add_column(name, no_wrap=True)
+    if any(each.state != "fresh" for each in found):
+        table.add_column("why; what to run", min_width=28)  # a sentence in less is a tower of words
     for each in found:
         entry = manifest.files.get(each.path)
         made = (entry.started[5:16].replace("T", " "), f"{entry.seconds:.1f}") if entry else ("", "")
-        table.add_row(each.path, each.state, *made, "" if each.state == "fresh" else f"{each.reason}; {each.run}")
+        why = () if each.state == "fresh" else (f"{each.reason}; {each.run}",)
+        table.add_row(each.path, each.state, *made, *why)
     changes = _changes(workspace)
     for name, change in changes.items():
         inputs.add_row(name, change if isinstance(change, str) else change.sentence())

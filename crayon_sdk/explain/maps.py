@@ -20,12 +20,13 @@ from crayon_sdk.data.dataset import ImageDataset
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import FileFormatError, MismatchError, SettingsError
 from crayon_sdk.functional.saliency import brightest_spot, normalize_maps, resize_maps
-from crayon_sdk.show.gallery import Gallery, Order, gallery
-from crayon_sdk.show.overlays import Style
+from crayon_sdk.show.gallery import Gallery, Order, gallery, strips
+from crayon_sdk.show.overlays import Style, bare
 
 __all__ = ["SaliencyMaps", "as_maps", "read_manifest", "readable", "write_manifest"]
 
 _FORMAT = "crayon-saliency-maps"
+_GLANCE = 12  # maps that a notebook shows when it is asked for nothing
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,18 @@ class SaliencyMaps:
     def __repr__(self) -> str:
         height, width = self.size
         return f"SaliencyMaps({len(self)} maps of {height}x{width}, target {self.target_rule}, {self.num_empty} empty)"
+
+    def _repr_html_(self) -> str:
+        """The first maps; the pictures are not here, `gallery` has them."""
+        rows = range(min(len(self), _GLANCE) if self.values.numel() else 0)
+        # A map without evidence is all ones, which would claim the opposite of what it means.
+        shown = [(self._said(row), bare(self.values[row] * self.evidence[row], 80)) for row in rows]
+        how_many = f"The first {len(rows)}" if len(rows) < len(self) else "All of them"
+        note = f"{how_many}, without their pictures; .gallery(dataset) shows maps on pictures."
+        return strips(repr(self), [("", shown)], note)
+
+    def _said(self, row: int) -> str:
+        return self.ids[row] + ("" if self.evidence[row] else ", no evidence")
 
     @property
     def size(self) -> tuple[int, int]:

@@ -7,17 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.explain.maps import read_manifest, readable, write_manifest
 from crayon_sdk.functional.neurons import TopPatches
+from crayon_sdk.show.gallery import strips
+from crayon_sdk.show.overlays import bare
 
 __all__ = ["NeuronPatches", "Patch"]
 
 _FORMAT = "crayon-neuron-patches"
 _TENSORS = ("samples", "cells", "neurons", "activations")
+_GLANCE = 6  # neurons that a notebook shows, and patches of each
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,29 @@ class NeuronPatches:
 
     def __repr__(self) -> str:
         return f"NeuronPatches({self.num_neurons} neurons, {self.num_distinct} distinct patches)"
+
+    def _repr_html_(self) -> str:
+        """The most active neurons, and where in which pictures they are; the pictures themselves are not here."""
+        strongest = self.activations[:, 0] if self.activations.numel() else self.activations.flatten()
+        order = [row for row in strongest.argsort(descending=True, stable=True).tolist() if self.neurons[row, 0] >= 0]
+        rows = []
+        for neuron in order[:_GLANCE]:
+            found = self.of(neuron)[:_GLANCE]
+            name = f"neuron {neuron}, activation up to {found[0].activation:.3g}"
+            rows.append((name, [(self._said(patch), self._place(patch)) for patch in found]))
+        note = (
+            f"The {len(rows)} most active neurons, up to {_GLANCE} patches of each: where in its picture a patch lies. "
+            "explain.contact_sheets.patches_sheet draws them on the pictures."
+        )
+        return strips(repr(self), rows, note)
+
+    def _said(self, patch: Patch) -> str:
+        return f"row {patch.row + 1}, column {patch.column + 1} of {patch.id}"
+
+    def _place(self, patch: Patch) -> Image.Image:
+        place = torch.zeros(self.map_size)
+        place[patch.row, patch.column] = 1.0
+        return bare(place, 80, sharp=True)
 
     @property
     def num_neurons(self) -> int:

@@ -39,6 +39,14 @@ _STYLE = """\
 .crayon-gallery figcaption{margin-top:6px;overflow-wrap:anywhere}
 .crayon-gallery .warning{color:#c44600;font-weight:600}
 """
+_STRIP_STYLE = """\
+.crayon-strips{font:13px/1.4 system-ui,sans-serif}
+.crayon-strips p{margin:.2em 0}
+.crayon-strips .strip{display:flex;flex-wrap:wrap;gap:6px;margin:.4em 0}
+.crayon-strips figure{margin:0;width:80px}
+.crayon-strips img{border:1px solid #8886;display:block;height:auto;width:100%}
+.crayon-strips figcaption{font-size:.85em;line-height:1.2;overflow-wrap:anywhere}
+"""
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,43 @@ def gallery(
     return made
 
 
+def strips(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image]]]], note: str) -> str:
+    """Rows of small pictures as HTML: what a notebook shows of something that has no pictures of its own.
+
+    Args:
+        title: First line.
+        rows: Name of each row, may be empty, and its pictures, each with a line about it.
+        note: Last line.
+
+    Returns:
+        HTML that holds its pictures; every name is escaped.
+
+    Example:
+        >>> page = strips("Two", [("", [("a<b", Image.new("RGB", (4, 4)))])], "of many")
+        >>> "a&lt;b" in page, page.count("<img"), page.count("data:image/png")
+        (True, 1, 1)
+    """
+    parts = []
+    for name, pictures in rows:
+        shown = "".join(
+            f'<figure title="{_escaped(about)}"><img alt="{_escaped(about)}" width="{image.width}" '
+            f'height="{image.height}" src="data:image/png;base64,{_encoded(image, "PNG")}">'
+            f"<figcaption>{_escaped(_ending(about))}</figcaption></figure>"
+            for about, image in pictures
+        )
+        parts.append((f"<p>{_escaped(name)}</p>" if name else "") + f'<div class="strip">{shown}</div>')
+    return (
+        f'<div class="crayon-strips">\n<style>\n{_STRIP_STYLE}</style>\n<p><strong>{_escaped(title)}</strong></p>\n'
+        + "\n".join(parts)
+        + f"\n<p>{_escaped(note)}</p>\n</div>\n"
+    )
+
+
+def _ending(text: str, most: int = 24) -> str:
+    """The end of a text, where paths differ, for two narrow lines."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
+
+
 def _listed(ids: Sequence[str]) -> Sequence[str]:
     if isinstance(ids, str):
         raise SettingsError(f"expected a list of sample ids, got the text {ids!r}; write [{ids!r}]")
@@ -233,9 +278,9 @@ def _card(card: Entry) -> str:
     return f'<figure><div class="panels">{panels}</div>{caption}</figure>'
 
 
-def _encoded(image: Image.Image) -> str:
+def _encoded(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG") -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=88)
+    image.save(buffer, format=format, quality=88)  # of which PNG knows nothing
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

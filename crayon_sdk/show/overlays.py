@@ -15,7 +15,7 @@ from crayon_sdk.data.preprocessing import Preprocessing
 from crayon_sdk.errors import SettingsError
 from crayon_sdk.functional.saliency import resize_maps
 
-__all__ = ["TITLES", "Maps", "Style", "class_name", "overlay", "seen", "shown"]
+__all__ = ["TITLES", "Maps", "Style", "bare", "class_name", "overlay", "seen", "shown"]
 
 Style = Literal["overlaid", "red", "orange"]
 """How a map lies over its picture; "orange" on grey is told apart by colour-blind people too."""
@@ -98,6 +98,30 @@ def overlay(image: Image.Image, saliency: Tensor, *, style: Style = "overlaid") 
         ground = pixels if style == "red" else pixels.mean(axis=2, keepdims=True)
         mixed = ground + (np.array(_INKS[style]) - ground) * (strength * _STRENGTH)
     return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def bare(saliency: Tensor, cell: int, *, sharp: bool = False) -> Image.Image:
+    """A map without its picture, orange on paper.
+
+    Args:
+        saliency: (h, w), at least one value; what is outside [0, 1] is cut, for this is only a glance.
+        cell: Longer side in pixels.
+        sharp: Show the cells of the map as they are, in place of a smooth enlargement.
+
+    Returns:
+        An RGB picture of the proportions of the map.
+
+    Example:
+        >>> glance = bare(torch.tensor([[1.0, 0.0]]), 20, sharp=True)
+        >>> glance.size, glance.getpixel((5, 5)), glance.getpixel((15, 5))
+        ((20, 10), (241, 166, 61), (244, 244, 244))
+    """
+    height, width = saliency.shape
+    scale = cell / max(height, width)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    paper = Image.new("RGB", (width, height) if sharp else size, tuple(int(value) for value in _PAPER))
+    values = saliency.detach().float().nan_to_num(0.0).clamp(0, 1)
+    return overlay(paper, values, style="orange").resize(size, Image.Resampling.NEAREST)
 
 
 def seen(dataset: ImageDataset, known: Preprocessing | None, sample: str, cell: int) -> Image.Image:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
+import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from helpers_correction import (
     SMALL,
     half_and_half,
@@ -16,10 +19,13 @@ from helpers_correction import (
     split_model,
 )
 from helpers_workspace import new_workspace, save_model
+from PIL import Image
 from rich.console import Console
 
 import crayon_sdk as crayon
-from crayon_sdk._base.showing import as_html, as_text, plain
+from crayon_sdk._base.showing import as_html, as_text, fitted, plain
+from crayon_sdk.explain.patches import NeuronPatches
+from crayon_sdk.functional.neurons import TopPatches
 from crayon_sdk.results.evaluation import GroupResult
 from crayon_sdk.results.weight_changes import weight_changes
 
@@ -162,8 +168,95 @@ def test_a_wide_table_is_not_cut():
     assert plain("[b]") == r"\[b]"
 
 
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 48])
+def test_a_narrow_table_loses_nothing(width):
+    from rich.table import Table
+
+    rows = [
+        ("attention", "CRAYON-Attention", "answers about pictures, the maps", "waterbirds, biased-celeba-release"),
+        ("afr", "Automatic Feature Reweighting (AFR)", "", "waterbirds-own, celeba-own"),
+    ]
+    table = Table("name", "method", "needs besides labels", "presets", title="All of them", caption="and no more")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(fitted(table, console))
+    found = console.file.getvalue()
+    assert max(len(line) for line in found.splitlines()) <= width
+    assert {word for row in rows for cell in row for word in cell.split()} <= set(found.split())
+    assert "All of them" in found
+    assert "and no more" in found
+    assert ("━" in found) == (width >= 80)
+    if width < 80:  # the rows are below each other; nothing is said where there is nothing
+        assert (found.count("needs besides labels"), found.count("presets")) == (1, 2)
+
+
+def test_few_columns_are_folded():
+    from rich.table import Table
+
+    table = Table("", "", show_header=False)
+    table.add_row("folder", "a/long/path/" * 5)
+    console = Console(file=io.StringIO(), width=40, color_system=None)
+    console.print(fitted(table, console))
+    lines = console.file.getvalue().splitlines()[1:-1]
+    assert "".join(line.split("│")[2].strip() for line in lines) == "a/long/path/" * 5
+
+
 def test_a_correction_that_was_not_measured_shows_its_counts():
     pruned = crayon.NeuronPruner(split_model(), epochs=1, device="cpu").fit(noise_pictures(), neuron_answers([1, 2]))
     rows = dict(row for row in Tables(pruned._repr_html_()).rows)
     assert rows["pruned"] == "2"
     assert repr(pruned) == "Correction(pruning of test_resnet, 6 answers)"
+
+
+def test_notebooks_get_small_pictures(shown):
+    for name in ("SaliencyMaps", "NeuronPatches"):
+        page = shown[name]._repr_html_()
+        found = re.findall(r'<img alt="(.+?)" width="(\d+)" height="(\d+)" src="data:image/png;base64,(.+?)">', page)
+        assert len(found) == page.count("<img") > 0, name
+        assert len(page) < 300_000
+        assert repr(shown[name]) in page
+        for alt, width, height, data in found:
+            assert alt
+            with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+                assert picture.size == (int(width), int(height))
+                assert len(picture.getcolors(100_000)) > 1, alt  # there is something to see
+
+
+def test_a_glance_at_maps_is_short_and_honest():
+    evil = "<script>alert(1)</script>"
+    ids = (evil, "a/long/path/to/pictures/0001.png", *(f"{number}.png" for number in range(28)))
+    evidence = torch.arange(30) != 1
+    maps = crayon.SaliencyMaps(ids, torch.rand(30, 5, 7), torch.zeros(30, dtype=torch.int64), evidence)
+    page = maps._repr_html_()
+    assert page.count("<img") == 12
+    assert "The first 12" in page
+    assert page.count("no evidence") == 3  # caption, title and alternative text of one map
+    without = base64.b64decode(re.findall(r"base64,([^\"]+)", page)[1])
+    with Image.open(io.BytesIO(without)) as picture:
+        assert picture.getcolors() == [(80 * 57, (244, 244, 244))]
+    assert "<script" not in page
+    assert "<figcaption>…s/0001.png, no evidence</figcaption>" in page  # the end, where paths differ
+    assert 'width="80" height="57"' in page
+    assert maps.select([])._repr_html_().count("<img") == 0
+    odd = torch.tensor([[[float("nan"), 2.0], [-1.0, 0.5]]])
+    assert crayon.SaliencyMaps(("a",), odd, torch.tensor([0]))._repr_html_().count("<img") == 1
+
+
+def test_a_glance_at_patches_marks_their_places():
+    values = torch.tensor([[0.5, 0.1], [-torch.inf, -torch.inf], [3.0, -torch.inf]])
+    samples, cells = torch.tensor([[0, 1], [-1, -1], [1, -1]]), torch.tensor([[0, 3], [-1, -1], [2, -1]])
+    patches = NeuronPatches.from_top(TopPatches(values, samples, cells), ["a.png", "b.png"], (2, 2))
+    page = patches._repr_html_()
+    assert re.findall(r"neuron (\d+), activation up to ([\d.]+)", page) == [("2", "3"), ("0", "0.5")]
+    assert re.findall(r'alt="([^"]+)"', page) == [
+        "row 2, column 1 of b.png",
+        "row 1, column 1 of a.png",
+        "row 2, column 2 of b.png",
+    ]
+    first = base64.b64decode(re.findall(r"base64,([^\"]+)", page)[0])
+    with Image.open(io.BytesIO(first)) as picture:
+        orange, paper = picture.getpixel((10, 60)), picture.getpixel((60, 10))
+    assert orange != paper == (244, 244, 244)
+    nothing = NeuronPatches.from_top(TopPatches(values[:0], samples[:0], cells[:0]), ["a.png"], (2, 2))
+    assert nothing._repr_html_().count("<img") == 0

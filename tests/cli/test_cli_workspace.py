@@ -601,6 +601,24 @@ def test_few_answers_are_said_before_the_training(ws):
     assert "only" not in crayon("correct", ws, "--method", "attention", "--name", "enough", *FAST[:4]).stderr
 
 
+@pytest.mark.parametrize("columns", [120, 80, 60])
+def test_names_and_files_are_whole_on_a_narrow_terminal(ws, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    methods = json.loads(crayon("methods", "--json").stdout)["methods"]
+    shown = crayon("methods").stdout
+    names = {name for name, facts in methods.items() for name in (name, *facts["presets"])}
+    assert len(names) > 20
+    assert names <= {word.strip(",") for word in shown.split()}
+    only_answers(ws, image=1, neuron=0)
+    found = json.loads(crayon("info", ws, "--json").stdout)
+    shown = crayon("info", ws).stdout
+    assert {each["path"] for each in found["status"]} | {"fresh", "stale"} <= set(shown.split())
+    made = {entry["started"][5:16].replace("T", " ") for entry in found["manifest"]["files"].values()}
+    assert all(time in shown for time in made)
+    assert "…" not in shown
+    assert max(len(line) for line in shown.splitlines()) <= columns
+
+
 def test_info_says_what_is_still_to_be_asked(ws, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     assert "to be asked" not in crayon("info", ws).stdout
