@@ -9,6 +9,7 @@ LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 EXTRAS := annotate,crowd,datasets,onnx,postgres,report
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 WORKERS ?= auto
 DEMO_DIR ?= demo-output
 LOCK := requirements-dev.lock
@@ -91,10 +92,8 @@ licences: $(VENV)/.stamp-dev ## the licences of all that users install; fails wh
 demo: $(VENV)/.stamp-run ## set up, then run the whole method on pictures it draws itself
 	$(BIN)/crayon demo $(DEMO_DIR)
 
-bench: $(VENV)/.stamp-dev ## run the speed benchmarks
-	@shopt -s nullglob; scripts=(benchmarks/bench_*.py); \
-	(( $${#scripts[@]} )) || { echo "no benchmarks/bench_*.py to run" >&2; exit 1; }; \
-	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(VENV)/.stamp-dev ## run the speed benchmarks (BENCH_ARGS=--short shows only that they run)
+	@for name in step explain prune end_to_end; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py $(BENCH_ARGS); done
 
 clean: ## delete everything the other targets made
 	rm -rf $(VENV) $(VENV)-with $(LOWEST) $(LOWEST)-onnx site build dist demo-output
